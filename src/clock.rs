@@ -1,0 +1,34 @@
+//! The clocks of the kernel's stamps.
+
+use nix::time::{ClockId, clock_gettime};
+
+fn read(clock: ClockId) -> u64 {
+    // These clocks exist on every kernel that Rust's standard library runs on.
+    clock_gettime(clock).map_or(0, |time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
+}
+
+/// CLOCK_MONOTONIC in nanoseconds: the clock of connector events; it stops in suspend.
+pub fn monotonic_ns() -> u64 {
+    read(ClockId::CLOCK_MONOTONIC)
+}
+
+/// CLOCK_REALTIME in nanoseconds since 1970.
+pub fn realtime_ns() -> u64 {
+    read(ClockId::CLOCK_REALTIME)
+}
+
+/// CLOCK_BOOTTIME in nanoseconds: the clock of start times in /proc/PID/stat; it counts suspend.
+pub fn boottime_ns() -> u64 {
+    read(ClockId::CLOCK_BOOTTIME)
+}
+
+/// The wall-clock time of an event stamp, by today's distance between the two clocks.
+pub fn wall_from_monotonic(stamp_ns: u64) -> u64 {
+    realtime_ns().saturating_sub(monotonic_ns().saturating_sub(stamp_ns))
+}
+
+/// The wall-clock time of a start time in ticks since boot.
+pub fn wall_from_start_ticks(ticks: u64) -> u64 {
+    let since_boot_ns = u128::from(ticks) * 1_000_000_000 / u128::from(procfs::ticks_per_second().max(1));
+    realtime_ns().saturating_sub(boottime_ns()).saturating_add(since_boot_ns as u64)
+}

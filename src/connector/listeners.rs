@@ -1,0 +1,391 @@
+//! The listeners of all CPUs.
+//!
+//! The kernel sends an exec event from within execve, on the CPU of the exec'ing task. A listener that is pinned to that
+//! CPU and runs in SCHED_FIFO preempts the task before the first instruction of the new image, and until the listener
+//! blocks, /proc shows the program as it was started. So there is one such listener per CPU, and one more, the
+//! catch-all, for the events of every CPU that has none: because the host refuses SCHED_FIFO or pinning, because the
+//! administrator wants a single listener, or because the CPU has just come.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::thread::JoinHandleExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::pthread::pthread_kill;
+use nix::unistd::Pid;
+
+use super::filter;
+use super::listener::{ExecSink, Listener, Ownership};
+use super::subscription::{ConnectorSocket, SubscriptionError};
+use super::wire::what;
+use crate::clock;
+use crate::health::{Counters, ListenerCounters};
+use crate::sys;
+
+/// How many listeners there should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrangement {
+    /// One per CPU where the host allows real-time scheduling, else a single one.
+    Auto,
+    /// One per CPU, even where real-time scheduling is refused.
+    PerCpu,
+    /// A single one for all CPUs.
+    Single,
+}
+
+/// How to listen.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How many listeners.
+    pub arrangement: Arrangement,
+    /// Priority in SCHED_FIFO, 1 to 99; `None` for best effort by choice.
+    pub priority: Option<u8>,
+    /// Receive buffer of each listener's socket in bytes.
+    pub receive_buffer: usize,
+}
+
+/// The signal that makes a blocked listener look at its stop flag.
+pub const WAKE_SIGNAL: nix::sys::signal::Signal = nix::sys::signal::Signal::SIGURG;
+
+/// Stack of a listener; its buffers are on the heap.
+const STACK: usize = 256 * 1024;
+/// How long a listener may take to end; it only finishes what is queued.
+const END_DEADLINE: Duration = Duration::from_secs(5);
+/// The nice value of listeners without real-time priority.
+const BEST_EFFORT_NICE: i32 = -20;
+/// How far ahead of the present a listener takes over.
+const HAND_OVER_NS: u64 = 10_000_000;
+/// CPU numbers above this are left to the catch-all.
+const MOST_CPUS: usize = 8192;
+
+/// Since when the listener of a CPU owns its events; `NOBODY` before and after.
+const NOBODY: u64 = u64::MAX;
+
+/// Who owns which event, by CPU and event time: settled without a lock and without losing or doubling an event while a
+/// per-CPU listener takes over from the catch-all.
+#[derive(Debug)]
+struct HandOver {
+    since: Box<[AtomicU64]>,
+}
+
+impl HandOver {
+    fn since(&self, cpu: u32) -> u64 {
+        self.since.get(cpu as usize).map_or(NOBODY, |since| since.load(Ordering::Acquire))
+    }
+
+    fn set(&self, cpu: u32, since: u64) {
+        if let Some(cell) = self.since.get(cpu as usize) {
+            cell.store(since, Ordering::Release);
+        }
+    }
+}
+
+/// What one listener owns.
+struct Owned {
+    hand_over: Arc<HandOver>,
+    /// `None` is the catch-all.
+    cpu: Option<u32>,
+}
+
+impl Ownership for Owned {
+    fn owns(&self, cpu: u32, timestamp_ns: u64) -> bool {
+        let pinned_listener_owns = timestamp_ns >= self.hand_over.since(cpu);
+        match self.cpu {
+            Some(own) => own == cpu && pinned_listener_owns,
+            None => !pinned_listener_owns,
+        }
+    }
+}
+
+/// A listener's thread and how to end it.
+struct Running {
+    thread: JoinHandle<()>,
+    stop: Arc<AtomicBool>,
+    socket: Arc<ConnectorSocket>,
+    exact: bool,
+}
+
+/// Makes the sink of a listener, which counts where the listener does.
+pub type NewSink = Box<dyn FnMut(Arc<ListenerCounters>) -> Box<dyn ExecSink>>;
+
+/// All listeners.
+pub struct Listeners {
+    settings: Settings,
+    counters: Arc<Counters>,
+    new_sink: NewSink,
+    hand_over: Arc<HandOver>,
+    per_cpu: BTreeMap<u32, Running>,
+    catch_all: Running,
+    /// CPUs for which a listener was tried in vain; not tried again until they go and come back.
+    refused: Vec<u32>,
+    /// Why SCHED_FIFO was refused.
+    refusal: Option<String>,
+}
+
+impl Listeners {
+    /// Starts the listeners. The subscription must stand already. From the return on no exec is missed.
+    pub fn start(
+        settings: Settings,
+        counters: Arc<Counters>,
+        mut new_sink: NewSink,
+    ) -> Result<Self, SubscriptionError> {
+        let hand_over =
+            Arc::new(HandOver { since: (0..MOST_CPUS).map(|_| AtomicU64::new(NOBODY)).collect() });
+        let socket = ConnectorSocket::open(&filter::execs_except(&[]), settings.receive_buffer)?;
+        socket.narrow(what::EXEC)?;
+        let owned = Owned { hand_over: Arc::clone(&hand_over), cpu: None };
+        let (catch_all, placed) =
+            spawn(socket, owned, None, settings.priority, counters.listener(), &mut new_sink)
+                .map_err(|error| SubscriptionError::Call("starting a listener", error))?;
+        let refusal = match (settings.priority, placed) {
+            (Some(_), Err(error)) => Some(error),
+            _ => None,
+        };
+        let mut listeners = Listeners {
+            settings,
+            counters,
+            new_sink,
+            hand_over,
+            per_cpu: BTreeMap::new(),
+            catch_all,
+            refused: Vec::new(),
+            refusal,
+        };
+        listeners.follow_cpus();
+        Ok(listeners)
+    }
+
+    /// Brings the listeners into line with the CPUs that are online now. True if anything changed.
+    pub fn follow_cpus(&mut self) -> bool {
+        let wanted = match self.settings.arrangement {
+            Arrangement::Single => Vec::new(),
+            Arrangement::Auto if self.settings.priority.is_none() || self.refusal.is_some() => Vec::new(),
+            Arrangement::Auto | Arrangement::PerCpu => cpus(),
+        };
+        let gone: Vec<u32> = self.per_cpu.keys().copied().filter(|cpu| !wanted.contains(cpu)).collect();
+        self.refused.retain(|cpu| wanted.contains(cpu));
+        let new: Vec<u32> = wanted
+            .into_iter()
+            .filter(|cpu| !self.per_cpu.contains_key(cpu) && !self.refused.contains(cpu))
+            .collect();
+        if gone.is_empty() && new.is_empty() {
+            return false;
+        }
+        // The catch-all takes the events of leaving CPUs before their listeners end, and keeps those of new CPUs until
+        // their listeners own them; in between both receive them and event time decides.
+        self.set_catch_all(&gone);
+        for cpu in gone {
+            if let Some(running) = self.per_cpu.remove(&cpu) {
+                end(running);
+                self.hand_over.set(cpu, NOBODY);
+                log::info!("CPU {cpu} went offline; its listener ended");
+            }
+        }
+        for cpu in new {
+            if let Err(error) = self.add(cpu) {
+                log::warn!(
+                    "CPU {cpu} gets no listener of its own ({error}); the catch-all listener takes its execs"
+                );
+                self.refused.push(cpu);
+            }
+        }
+        self.set_catch_all(&[]);
+        true
+    }
+
+    fn add(&mut self, cpu: u32) -> Result<(), String> {
+        let socket = ConnectorSocket::open(&filter::execs_of(cpu), self.settings.receive_buffer)
+            .map_err(|error| error.to_string())?;
+        socket.narrow(what::EXEC).map_err(|error| error.to_string())?;
+        let owned = Owned { hand_over: Arc::clone(&self.hand_over), cpu: Some(cpu) };
+        let counters = self.counters.listener();
+        let (running, placed) =
+            spawn(socket, owned, Some(cpu), self.settings.priority, counters, &mut self.new_sink)
+                .map_err(|error| error.to_string())?;
+        if let Err(error) = placed {
+            let insists = self.settings.arrangement == Arrangement::PerCpu;
+            if !insists {
+                end(running);
+                return Err(error);
+            }
+        }
+        // A moment in the future: no event of it exists yet, so both listeners judge each event alike.
+        self.hand_over.set(cpu, clock::monotonic_ns() + HAND_OVER_NS);
+        self.per_cpu.insert(cpu, running);
+        Ok(())
+    }
+
+    /// Lets the catch-all take the execs of every CPU without a listener, and those of `leaving`.
+    fn set_catch_all(&self, leaving: &[u32]) {
+        let covered: Vec<u32> = self.per_cpu.keys().copied().filter(|cpu| !leaving.contains(cpu)).collect();
+        if let Err(error) = self.catch_all.socket.set_filter(&filter::execs_except(&covered)) {
+            // The old filter stays: at worst an event is received twice, and event time decides who owns it.
+            log::warn!("could not narrow the catch-all listener: {error}");
+        }
+    }
+
+    /// The CPUs whose execs are held while they are read.
+    pub fn exact_cpus(&self) -> Vec<u32> {
+        self.per_cpu.iter().filter(|(_, running)| running.exact).map(|(&cpu, _)| cpu).collect()
+    }
+
+    /// Why SCHED_FIFO was refused, if it was.
+    pub fn refusal(&self) -> Option<&str> {
+        self.refusal.as_deref()
+    }
+
+    /// Size of a listener's receive buffer, as the kernel counts it.
+    pub fn receive_buffer(&self) -> usize {
+        self.catch_all.socket.receive_buffer
+    }
+
+    /// True if a listener's thread has ended by itself.
+    pub fn any_ended(&self) -> bool {
+        self.catch_all.thread.is_finished()
+            || self.per_cpu.values().any(|running| running.thread.is_finished())
+    }
+
+    /// Ends the subscription and the threads, after they have taken what was queued.
+    pub fn stop(self) {
+        let all: Vec<Running> = self.per_cpu.into_values().chain([self.catch_all]).collect();
+        for running in &all {
+            running.socket.ignore();
+            running.stop.store(true, Ordering::Relaxed);
+        }
+        all.into_iter().for_each(end);
+    }
+}
+
+/// Starts a listener's thread and waits until it is placed. The second result says whether it got its place: an error is
+/// the reason for best effort, if another was asked for.
+fn spawn(
+    socket: Arc<ConnectorSocket>,
+    ownership: Owned,
+    cpu: Option<u32>,
+    priority: Option<u8>,
+    counters: Arc<ListenerCounters>,
+    new_sink: &mut NewSink,
+) -> io::Result<(Running, Result<(), String>)> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let name = cpu.map_or("listen-any".to_owned(), |cpu| format!("listen-{cpu}"));
+    let (report, reported) = crossbeam_channel::bounded(1);
+    let sink = new_sink(Arc::clone(&counters));
+    let thread = std::thread::Builder::new().name(name).stack_size(STACK).spawn({
+        let (socket, stop) = (Arc::clone(&socket), Arc::clone(&stop));
+        move || {
+            let placed = place(cpu, priority);
+            let exact_cpu = cpu.filter(|_| priority.is_some() && placed.is_ok());
+            // The starter waits for it; if it has gone, the thread is told to stop anyway.
+            let _ = report.send(placed);
+            let listener = Listener { socket, stop, counters, sink, ownership, exact_cpu };
+            if let Err(error) = listener.run() {
+                log::error!("a listener ended: receiving process events failed: {error}");
+            }
+        }
+    })?;
+    let placed = reported.recv().map_err(|_| io::Error::other("the listener's thread ended at once"))?;
+    let exact = cpu.is_some() && priority.is_some() && placed.is_ok();
+    Ok((Running { thread, stop, socket, exact }, placed))
+}
+
+/// Pins the calling thread and gives it its priority.
+fn place(cpu: Option<u32>, priority: Option<u8>) -> Result<(), String> {
+    let result = pin(cpu).and_then(|()| match priority {
+        Some(priority) => sys::sched::set_fifo(priority)
+            .map_err(|error| format!("SCHED_FIFO priority {priority} refused: {error}")),
+        None => Ok(()),
+    });
+    if priority.is_none() || result.is_err() {
+        // Not worth a failure: it only narrows a race that best effort has anyway.
+        if let Err(error) = sys::sched::set_nice(BEST_EFFORT_NICE) {
+            log::debug!("nice {BEST_EFFORT_NICE} refused: {error}");
+        }
+    }
+    result
+}
+
+fn pin(cpu: Option<u32>) -> Result<(), String> {
+    let Some(cpu) = cpu else { return Ok(()) };
+    let mut set = CpuSet::new();
+    set.set(cpu as usize)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
+        .map_err(|error| format!("pinning to CPU {cpu} refused: {error}"))
+}
+
+/// Ends a listener. Signals are repeated because one that comes just before the thread blocks has no effect.
+fn end(running: Running) {
+    running.socket.ignore();
+    running.stop.store(true, Ordering::Relaxed);
+    let deadline = Instant::now() + END_DEADLINE;
+    while !running.thread.is_finished() {
+        if Instant::now() > deadline {
+            log::error!("a listener did not end within {} s and is left behind", END_DEADLINE.as_secs());
+            return;
+        }
+        // ESRCH: it has just ended.
+        let _ = pthread_kill(running.thread.as_pthread_t(), WAKE_SIGNAL);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // A panic of the thread has ended the process already.
+    let _ = running.thread.join();
+}
+
+/// The CPUs that are online and allowed to this process.
+fn cpus() -> Vec<u32> {
+    let online = match std::fs::read_to_string("/sys/devices/system/cpu/online") {
+        Ok(list) => parse_cpu_list(&list),
+        // Without sysfs the affinity mask is all there is.
+        Err(_) => (0..MOST_CPUS as u32).collect(),
+    };
+    let allowed = sched_getaffinity(Pid::from_raw(0));
+    online
+        .into_iter()
+        .filter(|&cpu| (cpu as usize) < MOST_CPUS)
+        .filter(|&cpu| allowed.as_ref().map_or(true, |set| set.is_set(cpu as usize).unwrap_or(false)))
+        .collect()
+}
+
+/// Parses a list such as `0-3,8` (cpuset(7)); what is no number is left out.
+fn parse_cpu_list(list: &str) -> Vec<u32> {
+    let mut cpus = Vec::new();
+    for part in list.trim().split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        if let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) {
+            cpus.extend(first..=last.min(MOST_CPUS as u32));
+        }
+    }
+    cpus
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_lists() {
+        assert_eq!(parse_cpu_list("0-3,8\n"), [0, 1, 2, 3, 8]);
+        assert_eq!(parse_cpu_list("0\n"), [0]);
+        assert_eq!(parse_cpu_list(""), [0u32; 0]);
+        assert_eq!(parse_cpu_list("x,2-1,4"), [4]);
+    }
+
+    #[test]
+    fn each_event_has_one_owner_at_any_time() {
+        let hand_over = Arc::new(HandOver { since: (0..4).map(|_| AtomicU64::new(NOBODY)).collect() });
+        let pinned = Owned { hand_over: Arc::clone(&hand_over), cpu: Some(2) };
+        let catch_all = Owned { hand_over: Arc::clone(&hand_over), cpu: None };
+        for since in [NOBODY, 0, 100] {
+            hand_over.set(2, since);
+            for stamp in [0, 99, 100, 101, u64::MAX - 1] {
+                assert_ne!(pinned.owns(2, stamp), catch_all.owns(2, stamp), "{since} {stamp}");
+            }
+        }
+        assert!(!pinned.owns(3, 100) && catch_all.owns(3, 100));
+        // A CPU beyond the table belongs to the catch-all.
+        assert!(catch_all.owns(u32::MAX, 1));
+    }
+}

@@ -1,0 +1,176 @@
+//! What the daemon counts about itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Counts of one listener. One per thread and cache line, so that listeners do not slow each other.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ListenerCounters {
+    /// Programs executed.
+    pub execs: AtomicU64,
+    /// Of these, read while the program was certainly held.
+    pub exact: AtomicU64,
+    /// Read by an exact listener, but so late that the scheduler might have moved the program to another CPU.
+    pub likely: AtomicU64,
+    /// Read without holding the program.
+    pub best_effort: AtomicU64,
+    /// Ended before its executable or arguments were read.
+    pub gone: AtomicU64,
+    /// Argument lists cut at the limit.
+    pub cut: AtomicU64,
+    /// Execs a rule could match, handed to the worker.
+    pub candidates: AtomicU64,
+    /// Candidates that found the queue to the worker full.
+    pub queue_full: AtomicU64,
+    /// Times the socket's queue overflowed.
+    pub overruns: AtomicU64,
+    /// Datagrams that did not come from the kernel.
+    pub forged: AtomicU64,
+    /// Datagrams that were no process events.
+    pub malformed: AtomicU64,
+    /// Events of another kind than exec.
+    pub unexpected: AtomicU64,
+    /// Longest time a program was held, in nanoseconds.
+    pub longest_hold_ns: AtomicU64,
+}
+
+impl ListenerCounters {
+    /// Notes the time a program was held.
+    pub fn note_hold(&self, nanoseconds: u64) {
+        // Only this listener writes here, so no compare-and-swap is needed.
+        if nanoseconds > self.longest_hold_ns.load(Relaxed) {
+            self.longest_hold_ns.store(nanoseconds, Relaxed);
+        }
+    }
+}
+
+/// Counts of the worker and of the event socket.
+#[derive(Debug, Default)]
+pub struct WorkerCounters {
+    /// Alerts written to the outputs' queues.
+    pub alerts: AtomicU64,
+    /// Of these, for programs that already ran at the start.
+    pub already_running: AtomicU64,
+    /// Processes made since the start.
+    pub forks: AtomicU64,
+    /// Processes ended since the start.
+    pub exits: AtomicU64,
+    /// Times the event socket's queue overflowed.
+    pub event_overruns: AtomicU64,
+    /// Datagrams at the event socket that were forged or no forks and exits.
+    pub strange: AtomicU64,
+}
+
+/// Everything that is counted.
+#[derive(Debug, Default)]
+pub struct Counters {
+    listeners: std::sync::Mutex<Vec<Arc<ListenerCounters>>>,
+    /// The worker's part.
+    pub worker: WorkerCounters,
+}
+
+/// A sum over all listeners, and the worker's part, at one moment.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    /// See [`ListenerCounters`].
+    pub execs: u64,
+    /// See [`ListenerCounters`].
+    pub exact: u64,
+    /// See [`ListenerCounters`].
+    pub likely: u64,
+    /// See [`ListenerCounters`].
+    pub best_effort: u64,
+    /// See [`ListenerCounters`].
+    pub gone: u64,
+    /// See [`ListenerCounters`].
+    pub cut: u64,
+    /// See [`ListenerCounters`].
+    pub candidates: u64,
+    /// Alerts that could not be made because the queue to the worker was full.
+    pub lost: u64,
+    /// See [`ListenerCounters`].
+    pub overruns: u64,
+    /// Forged, malformed and unexpected datagrams.
+    pub strange: u64,
+    /// See [`ListenerCounters`].
+    pub longest_hold_ns: u64,
+    /// See [`WorkerCounters`].
+    pub alerts: u64,
+    /// See [`WorkerCounters`].
+    pub already_running: u64,
+    /// See [`WorkerCounters`].
+    pub forks: u64,
+    /// See [`WorkerCounters`].
+    pub exits: u64,
+    /// See [`WorkerCounters`].
+    pub event_overruns: u64,
+}
+
+impl Counters {
+    /// Counters for one more listener. They stay in the sums when the listener ends.
+    pub fn listener(&self) -> Arc<ListenerCounters> {
+        let counters = Arc::new(ListenerCounters::default());
+        self.lock().push(Arc::clone(&counters));
+        counters
+    }
+
+    /// The sums.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals {
+            alerts: self.worker.alerts.load(Relaxed),
+            already_running: self.worker.already_running.load(Relaxed),
+            forks: self.worker.forks.load(Relaxed),
+            exits: self.worker.exits.load(Relaxed),
+            event_overruns: self.worker.event_overruns.load(Relaxed),
+            strange: self.worker.strange.load(Relaxed),
+            ..Totals::default()
+        };
+        for listener in self.lock().iter() {
+            totals.execs += listener.execs.load(Relaxed);
+            totals.exact += listener.exact.load(Relaxed);
+            totals.likely += listener.likely.load(Relaxed);
+            totals.best_effort += listener.best_effort.load(Relaxed);
+            totals.gone += listener.gone.load(Relaxed);
+            totals.cut += listener.cut.load(Relaxed);
+            totals.candidates += listener.candidates.load(Relaxed);
+            totals.lost += listener.queue_full.load(Relaxed);
+            totals.overruns += listener.overruns.load(Relaxed);
+            totals.strange += listener.forged.load(Relaxed)
+                + listener.malformed.load(Relaxed)
+                + listener.unexpected.load(Relaxed);
+            totals.longest_hold_ns = totals.longest_hold_ns.max(listener.longest_hold_ns.load(Relaxed));
+        }
+        totals
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<ListenerCounters>>> {
+        self.listeners.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "totals: execs={} exact={} likely={} best-effort={} gone={} lost={} alerts={} already-running={} \
+             candidates={} args-cut={} overruns={} strange={} longest-hold-us={} forks={} exits={} event-overruns={}",
+            self.execs,
+            self.exact,
+            self.likely,
+            self.best_effort,
+            self.gone,
+            self.lost,
+            self.alerts,
+            self.already_running,
+            self.candidates,
+            self.cut,
+            self.overruns,
+            self.strange,
+            self.longest_hold_ns / 1000,
+            self.forks,
+            self.exits,
+            self.event_overruns,
+        )
+    }
+}

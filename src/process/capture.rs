@@ -1,0 +1,233 @@
+//! The sink of the listeners: reads the program that was just executed, while it is held.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::details::Scratch;
+use super::exec::{Certainty, Exec, Image};
+use super::proc_dir::{ProcDir, ProcRoot};
+use super::queue::{Claimed, ExecSender};
+use crate::clock;
+use crate::connector::listener::{ExecNotice, ExecSink};
+use crate::health::ListenerCounters;
+
+/// Decides on the hot path whether any rule could match.
+pub trait Prefilter: Send + Sync {
+    /// False only if no rule can match, whatever the details are.
+    fn could_match(&self, image: &Image) -> bool;
+}
+
+/// Longest path that the kernel gives for a link, with the mark of a deleted file.
+const LONGEST_PATH: usize = 4096 + 16;
+/// Bytes kept of an argument list when the queue is short of memory.
+const SHORT_ARGUMENTS: usize = 1024;
+
+/// Limits and facts shared by all captures.
+#[derive(Debug, Clone)]
+pub struct CaptureSettings {
+    /// Bytes kept of an argument list.
+    pub arguments_limit: usize,
+    /// A hold up to this many nanoseconds is certain; see [`hold_limit_ns`].
+    pub hold_limit_ns: u64,
+}
+
+/// How long a held program certainly stays on its CPU, in nanoseconds: half of the time for which the scheduler takes a
+/// preempted task to be cache-hot (`sched_migration_cost`). An idle CPU does not pull such a task. With one CPU there is
+/// nowhere to go.
+pub fn hold_limit_ns() -> u64 {
+    /// The kernel's default since 2.6.32 (kernel/sched/fair.c).
+    const DEFAULT_NS: u64 = 500_000;
+    if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() == 1) {
+        return u64::MAX;
+    }
+    ["/proc/sys/kernel/sched_migration_cost_ns", "/sys/kernel/debug/sched/migration_cost_ns"]
+        .iter()
+        .find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok())
+        .unwrap_or(DEFAULT_NS)
+        / 2
+}
+
+/// Reads programs for one listener.
+pub struct Capture {
+    proc: Arc<ProcRoot>,
+    prefilter: Arc<dyn Prefilter>,
+    sender: ExecSender,
+    settings: CaptureSettings,
+    buffers: Buffers,
+    /// The slot of the next event: most events match nothing and leave it free.
+    claimed: Option<Claimed>,
+    /// Takes the event when there is no slot.
+    spare: Exec,
+    counters: Arc<ListenerCounters>,
+}
+
+/// What files are read into.
+struct Buffers {
+    exe: Box<[u8]>,
+    cmdline: Box<[u8]>,
+    details: Scratch,
+}
+
+impl Capture {
+    /// A capture that hands what could match to `sender`.
+    pub fn new(
+        proc: Arc<ProcRoot>,
+        prefilter: Arc<dyn Prefilter>,
+        sender: ExecSender,
+        settings: CaptureSettings,
+        counters: Arc<ListenerCounters>,
+    ) -> Self {
+        let buffers = Buffers {
+            exe: vec![0; LONGEST_PATH].into_boxed_slice(),
+            cmdline: vec![0; settings.arguments_limit + 1].into_boxed_slice(),
+            details: Scratch::default(),
+        };
+        Capture {
+            proc,
+            prefilter,
+            sender,
+            settings,
+            buffers,
+            claimed: None,
+            spare: Exec::default(),
+            counters,
+        }
+    }
+
+    /// Reads a process that already runs. It waits for a slot, so it is not for a listener.
+    pub(super) fn running(&mut self, pid: u32) {
+        let claimed = loop {
+            match self.claimed.take().or_else(|| self.sender.claim()) {
+                Some(claimed) => break claimed,
+                None => std::thread::sleep(std::time::Duration::from_millis(1)),
+            }
+        };
+        let mut exec = self.sender.exec(&claimed);
+        start(&mut exec, pid, 0, clock::monotonic_ns());
+        let limit = self.settings.arguments_limit;
+        let candidate = read_unheld(&self.proc, &*self.prefilter, &mut self.buffers, limit, true, &mut exec);
+        exec.certainty = Certainty::AlreadyRunning;
+        drop(exec);
+        if candidate {
+            self.sender.send(claimed);
+        } else {
+            self.claimed = Some(claimed);
+        }
+    }
+}
+
+impl ExecSink for Capture {
+    fn exec(&mut self, notice: ExecNotice) {
+        let claimed = self.claimed.take().or_else(|| self.sender.claim());
+        let mut guard = claimed.as_ref().map(|claimed| self.sender.exec(claimed));
+        let exec = guard.as_deref_mut().unwrap_or(&mut self.spare);
+        start(exec, notice.pid, notice.cpu, notice.timestamp_ns);
+        let limit = if self.sender.short_of_memory() {
+            SHORT_ARGUMENTS.min(self.settings.arguments_limit)
+        } else {
+            self.settings.arguments_limit
+        };
+        let wants_details = claimed.is_some();
+        let candidate = if notice.held {
+            let held = self.proc.held(notice.pid);
+            read_image(&held, &mut self.buffers, limit, &mut exec.image);
+            let candidate = self.prefilter.could_match(&exec.image);
+            // Many files are read then, for which opening the folder pays.
+            if candidate
+                && wants_details
+                && let Ok(dir) = self.proc.process(notice.pid)
+            {
+                exec.details.read(&self.proc, &dir, &mut self.buffers.details);
+            }
+            candidate
+        } else {
+            read_unheld(&self.proc, &*self.prefilter, &mut self.buffers, limit, wants_details, exec)
+        };
+        exec.hold_ns = clock::monotonic_ns().saturating_sub(notice.timestamp_ns);
+        exec.certainty = match notice.held {
+            true if exec.hold_ns <= self.settings.hold_limit_ns => Certainty::Exact,
+            true => Certainty::Likely,
+            false => Certainty::BestEffort,
+        };
+        count(&self.counters, exec);
+        drop(guard);
+        match claimed {
+            Some(claimed) if candidate => {
+                self.counters.candidates.fetch_add(1, Relaxed);
+                self.sender.send(claimed);
+            }
+            Some(claimed) => self.claimed = Some(claimed),
+            None if candidate => {
+                self.counters.candidates.fetch_add(1, Relaxed);
+                self.counters.queue_full.fetch_add(1, Relaxed);
+            }
+            None => {}
+        }
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        if let Some(claimed) = self.claimed.take() {
+            self.sender.release(claimed);
+        }
+    }
+}
+
+fn count(counters: &ListenerCounters, exec: &Exec) {
+    let read = exec.image.exe().is_some() && exec.image.argv().is_some();
+    let counter = match exec.certainty {
+        _ if !read => &counters.gone,
+        Certainty::Exact => &counters.exact,
+        Certainty::Likely => &counters.likely,
+        Certainty::BestEffort | Certainty::AlreadyRunning => &counters.best_effort,
+    };
+    counter.fetch_add(1, Relaxed);
+    if exec.image.cut() {
+        counters.cut.fetch_add(1, Relaxed);
+    }
+    if exec.certainty != Certainty::BestEffort {
+        counters.note_hold(exec.hold_ns);
+    }
+}
+
+fn start(exec: &mut Exec, pid: u32, cpu: u32, timestamp_ns: u64) {
+    exec.image.clear();
+    exec.details.clear();
+    exec.pid = pid;
+    exec.cpu = cpu;
+    exec.timestamp_ns = timestamp_ns;
+    exec.hold_ns = 0;
+}
+
+/// Reads a process that may end meanwhile, through its opened folder. Returns whether a rule could match.
+fn read_unheld(
+    proc: &ProcRoot,
+    prefilter: &dyn Prefilter,
+    buffers: &mut Buffers,
+    limit: usize,
+    wants_details: bool,
+    exec: &mut Exec,
+) -> bool {
+    let Ok(dir) = proc.process(exec.pid) else { return false };
+    read_image(&dir, buffers, limit, &mut exec.image);
+    let candidate = prefilter.could_match(&exec.image);
+    if candidate && wants_details {
+        exec.details.read(proc, &dir, &mut buffers.details);
+    }
+    candidate
+}
+
+/// Reads executable and arguments. The executable comes first: on PREEMPT_RT kernels the arguments' lock may be held by
+/// the preempted program, so that reading them lets it run.
+fn read_image(dir: &ProcDir<'_>, buffers: &mut Buffers, limit: usize, image: &mut Image) {
+    if let Some(exe) = dir.link(c"exe", &mut buffers.exe) {
+        image.set_exe(exe);
+    }
+    let Some(cmdline) = dir.file(c"cmdline", &mut buffers.cmdline[..=limit]) else { return };
+    if cmdline.is_empty() && dir.link(c"exe", &mut buffers.exe).is_none() {
+        // An ended program shows no arguments either; one that was started without any still has its executable.
+        return;
+    }
+    image.set_arguments(&cmdline[..cmdline.len().min(limit)], cmdline.len() > limit);
+}

@@ -1,0 +1,223 @@
+//! The details of a process: read only when a rule could match.
+
+use super::exec::Image;
+use super::parse;
+use super::proc_dir::{ProcDir, ProcRoot};
+
+/// Bytes kept of the parent's argument list.
+const PARENT_ARGUMENTS: usize = 4096;
+/// Bytes read of any other file or link; longer cgroup lists and paths are cut.
+const SCRATCH: usize = 16 * 1024;
+/// The audit id that means «never set» (`(uid_t)-1`).
+const UNSET: u32 = u32::MAX;
+
+/// Namespace ids: the inode numbers of /proc/PID/ns/*.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Namespaces {
+    /// Process ids.
+    pub pid: Option<u64>,
+    /// Mounts.
+    pub mnt: Option<u64>,
+    /// Network.
+    pub net: Option<u64>,
+    /// Users.
+    pub user: Option<u64>,
+}
+
+impl Namespaces {
+    fn read(dir: &ProcDir<'_>) -> Self {
+        let mut buffer = [0; 64];
+        let mut id = |name| dir.link(name, &mut buffer).and_then(parse::namespace);
+        Namespaces { pid: id(c"ns/pid"), mnt: id(c"ns/mnt"), net: id(c"ns/net"), user: id(c"ns/user") }
+    }
+
+    /// The namespaces of execwatch itself, which runs in the host's.
+    pub fn own(proc: &ProcRoot) -> Self {
+        proc.process(std::process::id()).map(|dir| Self::read(&dir)).unwrap_or_default()
+    }
+}
+
+/// A login recorded by the audit subsystem, which survives su and sudo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Login {
+    /// Nobody logged in: a service, a cron job of a host without pam_loginuid.
+    Nobody,
+    /// The user id that logged in.
+    User(u32),
+}
+
+impl Login {
+    /// The user id, if somebody logged in.
+    pub fn user(self) -> Option<u32> {
+        match self {
+            Login::Nobody => None,
+            Login::User(uid) => Some(uid),
+        }
+    }
+}
+
+/// What is known of a process beyond executable and arguments. `None` is unknown: the process had gone, or the kernel
+/// does not tell.
+#[derive(Debug, Clone, Default)]
+pub struct Details {
+    /// Real, effective, saved and file-system user id.
+    pub uids: Option<[u32; 4]>,
+    /// Real, effective, saved and file-system group id.
+    pub gids: Option<[u32; 4]>,
+    /// The mode creation mask.
+    pub umask: Option<u32>,
+    /// Who logged in.
+    pub login: Option<Login>,
+    /// The audit session id; `Some(u32::MAX)` outside a login.
+    pub audit_session: Option<u32>,
+    /// Session id: the pid of the session's leader.
+    pub session: Option<u32>,
+    /// Device number of the controlling terminal; 0 for none.
+    pub tty: Option<u32>,
+    /// Start time in ticks since boot.
+    pub start_ticks: Option<u64>,
+    /// Length of the whole argument list in bytes, NULs included.
+    pub arguments_length: Option<u64>,
+    /// Namespaces.
+    pub namespaces: Namespaces,
+    /// The parent's process id; 0 for a process whose parent is outside its pid namespace, or the kernel.
+    pub ppid: Option<u32>,
+    /// The parent's executable and arguments.
+    pub parent: Image,
+    comm: Vec<u8>,
+    cwd: Vec<u8>,
+    cgroup: Vec<u8>,
+}
+
+/// The buffer that files are read into.
+#[derive(Debug)]
+pub struct Scratch(Box<[u8]>);
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Scratch(vec![0; SCRATCH].into_boxed_slice())
+    }
+}
+
+impl Details {
+    /// Forgets everything but the buffers.
+    pub fn clear(&mut self) {
+        self.comm.clear();
+        self.cwd.clear();
+        self.cgroup.clear();
+        self.parent.clear();
+        *self = Details {
+            comm: std::mem::take(&mut self.comm),
+            cwd: std::mem::take(&mut self.cwd),
+            cgroup: std::mem::take(&mut self.cgroup),
+            parent: std::mem::take(&mut self.parent),
+            ..Details::default()
+        };
+    }
+
+    /// Reads everything through the process's folder, what matters most first: an unheld process may end any time.
+    pub fn read(&mut self, proc: &ProcRoot, dir: &ProcDir<'_>, Scratch(buffer): &mut Scratch) {
+        if let Some(file) = dir.file(c"status", buffer) {
+            let status = parse::status(file);
+            self.uids = status.uids;
+            self.gids = status.gids;
+            self.umask = status.umask;
+            self.ppid = status.ppid;
+        }
+        if let Some(stat) = dir.file(c"stat", buffer).and_then(parse::stat) {
+            self.set_comm(stat.comm);
+            self.ppid = Some(stat.ppid);
+            self.session = Some(stat.session);
+            self.tty = Some(stat.tty);
+            self.start_ticks = Some(stat.start_ticks);
+            self.arguments_length = stat.arguments;
+        }
+        self.login = dir.file(c"loginuid", buffer).and_then(parse::number).map(|uid| match uid {
+            UNSET => Login::Nobody,
+            uid => Login::User(uid),
+        });
+        self.audit_session = dir.file(c"sessionid", buffer).and_then(parse::number);
+        if let Some(cwd) = dir.link(c"cwd", buffer) {
+            self.set_cwd(cwd);
+        }
+        if let Some(cgroup) = dir.file(c"cgroup", buffer) {
+            self.set_cgroup(cgroup);
+        }
+        self.namespaces = Namespaces::read(dir);
+        if let Some(parent) = self.ppid.filter(|&pid| pid != 0).and_then(|pid| proc.process(pid).ok()) {
+            if let Some(exe) = parent.link(c"exe", buffer) {
+                self.parent.set_exe(exe);
+            }
+            if let Some(cmdline) = parent.file(c"cmdline", &mut buffer[..=PARENT_ARGUMENTS]) {
+                let cut = cmdline.len() > PARENT_ARGUMENTS;
+                self.parent.set_arguments(&cmdline[..cmdline.len().min(PARENT_ARGUMENTS)], cut);
+            }
+        }
+    }
+
+    /// The kernel's name of the process.
+    pub fn comm(&self) -> Option<&[u8]> {
+        // No process has an empty name unless it gave itself one, which is as good as unknown.
+        Some(self.comm.as_slice()).filter(|comm| !comm.is_empty())
+    }
+
+    /// Sets the kernel's name of the process.
+    pub fn set_comm(&mut self, comm: &[u8]) {
+        self.comm.clear();
+        self.comm.extend_from_slice(comm);
+    }
+
+    /// The working directory.
+    pub fn cwd(&self) -> Option<&[u8]> {
+        Some(self.cwd.as_slice()).filter(|cwd| !cwd.is_empty())
+    }
+
+    /// Sets the working directory.
+    pub fn set_cwd(&mut self, cwd: &[u8]) {
+        self.cwd.clear();
+        self.cwd.extend_from_slice(cwd);
+    }
+
+    /// The content of /proc/PID/cgroup.
+    pub fn cgroup(&self) -> Option<&[u8]> {
+        Some(self.cgroup.as_slice()).filter(|cgroup| !cgroup.is_empty())
+    }
+
+    /// Sets the content of /proc/PID/cgroup.
+    pub fn set_cgroup(&mut self, cgroup: &[u8]) {
+        self.cgroup.clear();
+        self.cgroup.extend_from_slice(cgroup);
+    }
+
+    /// The controlling terminal's name; `Some(None)` if there is none.
+    pub fn tty_name(&self) -> Option<Option<String>> {
+        self.tty.map(parse::tty_name)
+    }
+
+    /// The names of what could not be read.
+    pub fn unknown(&self) -> impl Iterator<Item = &'static str> {
+        let parent_expected = self.ppid != Some(0);
+        [
+            ("user", self.uids.is_none()),
+            ("login", self.login.is_none()),
+            ("session", self.session.is_none()),
+            ("cwd", self.cwd().is_none()),
+            ("cgroup", self.cgroup().is_none()),
+            ("namespaces", self.namespaces.pid.is_none()),
+            ("start", self.start_ticks.is_none()),
+            ("parent", self.ppid.is_none() || parent_expected && self.parent.exe().is_none()),
+        ]
+        .into_iter()
+        .filter_map(|(name, unknown)| unknown.then_some(name))
+    }
+
+    /// Bytes held.
+    pub fn len(&self) -> usize {
+        self.comm.len() + self.cwd.len() + self.cgroup.len() + self.parent.len()
+    }
+
+    /// Nothing was read.
+    pub fn is_empty(&self) -> bool {
+        self.uids.is_none() && self.start_ticks.is_none()
+    }
+}

@@ -1,0 +1,264 @@
+//! What is known of one executed program.
+
+use super::details::Details;
+
+/// How sure it is that the program was read as it was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Certainty {
+    /// The program was held by a real-time listener on its CPU until everything was read.
+    Exact,
+    /// As exact, but the reading took so long that the scheduler might have moved the program to another CPU.
+    Likely,
+    /// The program ran while it was read.
+    #[default]
+    BestEffort,
+    /// The program already ran when execwatch started; its arguments are what it shows now.
+    AlreadyRunning,
+}
+
+impl Certainty {
+    /// The word used in alerts.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Certainty::Exact => "exact",
+            Certainty::Likely => "likely",
+            Certainty::BestEffort => "best-effort",
+            Certainty::AlreadyRunning => "already-running",
+        }
+    }
+}
+
+/// The end of the link /proc/PID/exe when the file was unlinked.
+const DELETED: &[u8] = b" (deleted)";
+
+/// Executable and arguments: what is read of every exec.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Image {
+    exe: Vec<u8>,
+    exe_known: bool,
+    arguments: Vec<u8>,
+    arguments_known: bool,
+    cut: bool,
+}
+
+impl Image {
+    /// An image built by hand.
+    pub fn new<A: AsRef<[u8]>>(exe: Option<&[u8]>, argv: Option<&[A]>) -> Self {
+        let mut image = Image::default();
+        if let Some(exe) = exe {
+            image.set_exe(exe);
+        }
+        if let Some(argv) = argv {
+            let joined: Vec<u8> =
+                argv.iter().flat_map(|argument| argument.as_ref().iter().copied().chain([0])).collect();
+            image.set_arguments(&joined, false);
+        }
+        image
+    }
+
+    /// Forgets everything but the buffers.
+    pub fn clear(&mut self) {
+        self.exe.clear();
+        self.arguments.clear();
+        self.exe_known = false;
+        self.arguments_known = false;
+        self.cut = false;
+    }
+
+    /// Takes the target of /proc/PID/exe.
+    pub fn set_exe(&mut self, link: &[u8]) {
+        self.exe.clear();
+        self.exe.extend_from_slice(link);
+        self.exe_known = true;
+    }
+
+    /// Takes /proc/PID/cmdline; `cut` says that there was more.
+    pub fn set_arguments(&mut self, cmdline: &[u8], cut: bool) {
+        self.arguments.clear();
+        self.arguments.extend_from_slice(cmdline);
+        self.arguments_known = true;
+        self.cut = cut;
+    }
+
+    /// The executed file, links resolved, without the kernel's mark of a deleted file; `None` if it could not be read.
+    pub fn exe(&self) -> Option<&[u8]> {
+        let path = self.exe.strip_suffix(DELETED).unwrap_or(&self.exe);
+        self.exe_known.then_some(path)
+    }
+
+    /// The executable was unlinked, or never had a name.
+    pub fn deleted(&self) -> Option<bool> {
+        self.exe_known.then(|| self.exe.ends_with(DELETED))
+    }
+
+    /// The executable is anonymous memory (memfd_create(2)).
+    pub fn memfd(&self) -> Option<bool> {
+        self.exe_known.then(|| self.exe.starts_with(b"/memfd:") && self.exe.ends_with(DELETED))
+    }
+
+    /// Base name of the executable; of a memfd, the name it was given.
+    pub fn name(&self) -> Option<&[u8]> {
+        let exe = self.exe()?;
+        Some(if self.memfd() == Some(true) { &exe[b"/memfd:".len()..] } else { base_name(exe) })
+    }
+
+    /// The argument list with argv\[0\], each argument without its NUL; `None` if it could not be read.
+    pub fn argv(&self) -> Option<Argv<'_>> {
+        self.arguments_known.then(|| Argv {
+            rest: Some(&self.arguments).filter(|bytes| !bytes.is_empty()).map(Vec::as_slice),
+        })
+    }
+
+    /// Argument `index` of the list.
+    pub fn argument(&self, index: usize) -> Option<&[u8]> {
+        self.argv()?.nth(index)
+    }
+
+    /// The bytes of /proc/PID/cmdline without the last NUL: arguments separated by NULs.
+    pub fn raw_arguments(&self) -> Option<&[u8]> {
+        self.arguments_known.then(|| self.arguments.strip_suffix(&[0]).unwrap_or(&self.arguments))
+    }
+
+    /// The argument list was cut at the limit.
+    pub fn cut(&self) -> bool {
+        self.cut
+    }
+
+    /// Keeps the first `bytes` bytes of the argument list.
+    pub fn cut_arguments(&mut self, bytes: usize) {
+        if bytes < self.arguments.len() {
+            self.arguments.truncate(bytes);
+            self.cut = true;
+        }
+    }
+
+    /// Bytes held.
+    pub fn len(&self) -> usize {
+        self.exe.len() + self.arguments.len()
+    }
+
+    /// Nothing is known.
+    pub fn is_empty(&self) -> bool {
+        !self.exe_known && !self.arguments_known
+    }
+
+    /// Gives buffers of more than `bytes` back.
+    pub fn shrink(&mut self, bytes: usize) {
+        if self.arguments.capacity() > bytes {
+            self.arguments = Vec::new();
+        }
+    }
+}
+
+/// The arguments of an [`Image`].
+#[derive(Debug, Clone)]
+pub struct Argv<'a> {
+    rest: Option<&'a [u8]>,
+}
+
+impl<'a> Iterator for Argv<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.rest?;
+        match rest.iter().position(|&byte| byte == 0) {
+            Some(end) => {
+                self.rest = Some(&rest[end + 1..]).filter(|tail| !tail.is_empty());
+                Some(&rest[..end])
+            }
+            // The last argument lost its NUL: the list was cut, or the program overwrote it.
+            None => {
+                self.rest = None;
+                Some(rest)
+            }
+        }
+    }
+}
+
+/// What follows the last slash.
+pub fn base_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|&byte| byte == b'/').next().unwrap_or(path)
+}
+
+/// One executed program.
+#[derive(Debug, Clone, Default)]
+pub struct Exec {
+    /// Process id.
+    pub pid: u32,
+    /// The CPU on which it was executed; meaningless for a process that already ran.
+    pub cpu: u32,
+    /// CLOCK_MONOTONIC in nanoseconds: when it was executed, or when it was found running.
+    pub timestamp_ns: u64,
+    /// From the event to the end of the reading, in nanoseconds.
+    pub hold_ns: u64,
+    /// How sure the rest is.
+    pub certainty: Certainty,
+    /// Executable and arguments.
+    pub image: Image,
+    /// The rest.
+    pub details: Details,
+}
+
+impl Exec {
+    /// Bytes held, for the bound on queued events.
+    pub fn len(&self) -> usize {
+        self.image.len() + self.details.len()
+    }
+
+    /// Nothing was read.
+    pub fn is_empty(&self) -> bool {
+        self.image.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn argv(cmdline: &[u8]) -> Vec<Vec<u8>> {
+        let mut image = Image::default();
+        image.set_arguments(cmdline, false);
+        image.argv().unwrap().map(<[u8]>::to_vec).collect()
+    }
+
+    #[test]
+    fn arguments_are_split_at_nuls() {
+        assert_eq!(argv(b"nc\0-e\0/bin/sh\0"), [&b"nc"[..], b"-e", b"/bin/sh"]);
+        assert_eq!(argv(b"nc\0\0x\0"), [&b"nc"[..], b"", b"x"]);
+        assert_eq!(argv(b"\0"), [b""]);
+        assert_eq!(argv(b""), Vec::<Vec<u8>>::new());
+        assert_eq!(argv(b"title without nul"), [b"title without nul"]);
+    }
+
+    #[test]
+    fn deleted_and_memfd() {
+        let exe = |link: &[u8]| {
+            let mut image = Image::default();
+            image.set_exe(link);
+            (image.exe().unwrap().to_vec(), image.name().unwrap().to_vec(), image.deleted(), image.memfd())
+        };
+        assert_eq!(
+            exe(b"/usr/bin/nc.openbsd"),
+            (b"/usr/bin/nc.openbsd".to_vec(), b"nc.openbsd".to_vec(), Some(false), Some(false))
+        );
+        assert_eq!(exe(b"/tmp/x (deleted)"), (b"/tmp/x".to_vec(), b"x".to_vec(), Some(true), Some(false)));
+        assert_eq!(
+            exe(b"/memfd:nc (deleted)"),
+            (b"/memfd:nc".to_vec(), b"nc".to_vec(), Some(true), Some(true))
+        );
+        // A folder of that name is not a memfd.
+        assert_eq!(exe(b"/memfd:x/nc").3, Some(false));
+        assert_eq!(Image::default().deleted(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_argument_list_comes_back(list in proptest::collection::vec(proptest::collection::vec(1u8.., 0..20), 1..10)) {
+            let image = Image::new(None, Some(&list));
+            let back: Vec<Vec<u8>> = image.argv().unwrap().map(<[u8]>::to_vec).collect();
+            prop_assert_eq!(back, list);
+        }
+    }
+}

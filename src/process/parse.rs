@@ -1,0 +1,185 @@
+//! Parsers of /proc files, over bytes.
+//!
+//! procfs' own types refuse a whole file for one byte that is no UTF-8, which a process can put into its name; these
+//! parsers take each field for itself.
+
+/// The fields used of /proc/PID/status (proc_pid_status(5)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Real, effective, saved and file-system user id.
+    pub uids: Option<[u32; 4]>,
+    /// Real, effective, saved and file-system group id.
+    pub gids: Option<[u32; 4]>,
+    /// The parent's process id.
+    pub ppid: Option<u32>,
+    /// The mode creation mask; since Linux 4.7.
+    pub umask: Option<u32>,
+}
+
+/// Parses /proc/PID/status.
+pub fn status(bytes: &[u8]) -> Status {
+    let mut status = Status::default();
+    for line in bytes.split(|&byte| byte == b'\n') {
+        // The name comes first and its newlines are escaped by the kernel, so no name can forge another line.
+        if let Some(value) = line.strip_prefix(b"Uid:") {
+            status.uids = four(value);
+        } else if let Some(value) = line.strip_prefix(b"Gid:") {
+            status.gids = four(value);
+        } else if let Some(value) = line.strip_prefix(b"PPid:") {
+            status.ppid = number(value);
+        } else if let Some(value) = line.strip_prefix(b"Umask:") {
+            status.umask = text(value).and_then(|octal| u32::from_str_radix(octal, 8).ok());
+        }
+        if status.gids.is_some() {
+            // The rest is long and not needed; Gid is the last of these lines.
+            break;
+        }
+    }
+    status
+}
+
+/// The fields used of /proc/PID/stat (proc_pid_stat(5)).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stat<'a> {
+    /// The kernel's name of the process, at most 15 bytes.
+    pub comm: &'a [u8],
+    /// The parent's process id.
+    pub ppid: u32,
+    /// Session id: the pid of the session's leader; 0 for none.
+    pub session: u32,
+    /// Device number of the controlling terminal; 0 for none.
+    pub tty: u32,
+    /// Start time in ticks since boot.
+    pub start_ticks: u64,
+    /// Length of the argument list in memory, in bytes; since Linux 3.5.
+    pub arguments: Option<u64>,
+}
+
+/// Parses /proc/PID/stat; the name, between the first and the last parenthesis, may hold anything.
+pub fn stat(bytes: &[u8]) -> Option<Stat<'_>> {
+    let start = bytes.iter().position(|&byte| byte == b'(')?;
+    let end = bytes.iter().rposition(|&byte| byte == b')')?;
+    // Field 3 is the first after the name.
+    let fields: Vec<&[u8]> = bytes.get(end + 2..)?.split(|&byte| byte == b' ').collect();
+    let field = |number: usize| fields.get(number - 3).copied();
+    let memory = |index: usize| field(index).and_then(number::<u64>).filter(|&address| address != 0);
+    Some(Stat {
+        comm: bytes.get(start + 1..end)?,
+        ppid: number(field(4)?)?,
+        session: number(field(6)?)?,
+        // tty_nr is printed as a signed number.
+        tty: number::<i32>(field(7)?)? as u32,
+        start_ticks: number(field(22)?)?,
+        arguments: memory(48).zip(memory(49)).and_then(|(start, end)| end.checked_sub(start)),
+    })
+}
+
+/// A file that holds one number.
+pub fn number<T: std::str::FromStr>(bytes: &[u8]) -> Option<T> {
+    text(bytes)?.parse().ok()
+}
+
+/// The number in a namespace link such as `pid:[4026531836]`.
+pub fn namespace(link: &[u8]) -> Option<u64> {
+    let start = link.iter().position(|&byte| byte == b'[')?;
+    number(link.get(start + 1..)?.strip_suffix(b"]")?)
+}
+
+/// The paths in /proc/PID/cgroup: the third field of each line (cgroups(7)).
+pub fn cgroup_paths(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split(|&byte| byte == b'\n').filter_map(|line| line.splitn(3, |&byte| byte == b':').nth(2))
+}
+
+/// The name of a terminal as ps(1) shows it: from its device number, since the listener must not search /dev.
+pub fn tty_name(device: u32) -> Option<String> {
+    // The kernel's encoding of a device number in stat: major in bits 8 to 19, minor in 0 to 7 and 20 to 31.
+    let major = (device >> 8) & 0xfff;
+    let minor = (device & 0xff) | ((device >> 12) & 0xf_ff00);
+    match (major, minor) {
+        (0, 0) => None,
+        (4, 0..=63) => Some(format!("tty{minor}")),
+        (4, _) => Some(format!("ttyS{}", minor - 64)),
+        (136..=143, _) => Some(format!("pts/{}", (major - 136) * 256 + minor)),
+        (229, _) => Some(format!("hvc{minor}")),
+        (204, 64..) => Some(format!("ttyAMA{}", minor - 64)),
+        (188, _) => Some(format!("ttyUSB{minor}")),
+        (166, _) => Some(format!("ttyACM{minor}")),
+        _ => Some(format!("{major}:{minor}")),
+    }
+}
+
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes.trim_ascii()).ok()
+}
+
+fn four(bytes: &[u8]) -> Option<[u32; 4]> {
+    let mut values = bytes.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(number);
+    Some([values.next()??, values.next()??, values.next()??, values.next()??])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_status_with_a_hostile_name() {
+        let file = b"Name:\t\xff\xfeUid:\t7\nUmask:\t0027\nState:\tR (running)\nTgid:\t5\nPid:\t5\nPPid:\t4\nTracerPid:\t0\n\
+            Uid:\t1000\t0\t0\t0\nGid:\t1\t2\t3\t4\nFDSize:\t64\n";
+        let expected = Status {
+            uids: Some([1000, 0, 0, 0]),
+            gids: Some([1, 2, 3, 4]),
+            ppid: Some(4),
+            umask: Some(0o27),
+        };
+        assert_eq!(status(file), expected);
+        assert_eq!(status(b"Uid:\t1\t2\nGid:\tx\n"), Status::default());
+    }
+
+    #[test]
+    fn a_stat_with_a_hostile_name() {
+        let mut file = b"5 (a) R 1 (\n\xff) S 4 5 6 34817 5 ".to_vec();
+        file.extend(b"4194304 1 2 3 4 5 6 7 8 20 0 1 0 ");
+        file.extend(b"987654 100 200 ");
+        // Fields 25 to 47, then arg_start and arg_end.
+        file.extend((25..=47).map(|field| field.to_string() + " ").collect::<String>().into_bytes());
+        file.extend(b"1000 1064 3 4 0\n");
+        let stat = stat(&file).unwrap();
+        let expected = Stat {
+            comm: b"a) R 1 (\n\xff",
+            ppid: 4,
+            session: 6,
+            tty: 34817,
+            start_ticks: 987_654,
+            arguments: Some(64),
+        };
+        assert_eq!(stat, expected);
+        assert_eq!(tty_name(stat.tty).as_deref(), Some("pts/1"));
+    }
+
+    #[test]
+    fn terminals() {
+        assert_eq!(tty_name(0), None);
+        assert_eq!(tty_name(4 << 8 | 1).as_deref(), Some("tty1"));
+        assert_eq!(tty_name(4 << 8 | 64).as_deref(), Some("ttyS0"));
+        assert_eq!(tty_name(137 << 8 | 2).as_deref(), Some("pts/258"));
+        assert_eq!(tty_name(5 << 8 | 1).as_deref(), Some("5:1"));
+    }
+
+    #[test]
+    fn namespaces_and_cgroups() {
+        assert_eq!(namespace(b"pid:[4026531836]"), Some(4_026_531_836));
+        assert_eq!(namespace(b"pid:[x]"), None);
+        let file = b"12:cpu,cpuacct:/docker/abc\n1:name=systemd:/x:y\n0::/system.slice/ssh.service\n";
+        let paths: Vec<_> = cgroup_paths(file).collect();
+        assert_eq!(paths, [&b"/docker/abc"[..], b"/x:y", b"/system.slice/ssh.service"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_end_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), device in any::<u32>()) {
+            let _ = (status(&bytes), stat(&bytes), namespace(&bytes), number::<u32>(&bytes), tty_name(device));
+            prop_assert!(cgroup_paths(&bytes).count() <= bytes.len());
+        }
+    }
+}

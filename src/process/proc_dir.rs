@@ -1,0 +1,91 @@
+//! Reading /proc/PID without allocating.
+
+use std::ffi::CStr;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
+
+use crate::sys;
+
+/// A mounted /proc.
+#[derive(Debug)]
+pub struct ProcRoot {
+    dir: OwnedFd,
+}
+
+const FOLDER: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+/// Room for a pid and the longest name below it.
+const LONGEST_NAME: usize = 32;
+
+impl ProcRoot {
+    /// Opens the /proc at `path`.
+    pub fn open(path: &std::path::Path) -> io::Result<Self> {
+        Ok(ProcRoot { dir: open(path, FOLDER, Mode::empty())? })
+    }
+
+    /// The folder of a process that cannot end while it is read: it is reached by path each time, which spares opening
+    /// and closing it, a fifth of the cost of an exec that matches nothing.
+    pub fn held(&self, pid: u32) -> ProcDir<'_> {
+        ProcDir { folder: Folder::Path(self.dir.as_fd(), pid) }
+    }
+
+    /// Opens the folder of a process: all that is read through it belongs to the same process, even if that ends and
+    /// its number is used again; then reading fails.
+    pub fn process(&self, pid: u32) -> io::Result<ProcDir<'static>> {
+        let mut name = [0; LONGEST_NAME];
+        write!(&mut name[..LONGEST_NAME - 1], "{pid}")?;
+        let name = CStr::from_bytes_until_nul(&name).map_err(io::Error::other)?;
+        Ok(ProcDir { folder: Folder::Open(openat(&self.dir, name, FOLDER, Mode::empty())?) })
+    }
+}
+
+/// The folder of a process.
+#[derive(Debug)]
+pub struct ProcDir<'r> {
+    folder: Folder<'r>,
+}
+
+#[derive(Debug)]
+enum Folder<'r> {
+    Open(OwnedFd),
+    Path(BorrowedFd<'r>, u32),
+}
+
+impl ProcDir<'_> {
+    /// Calls `call` with a folder and a name in it that stand for `name` in the process's folder.
+    fn at<T>(&self, name: &CStr, call: impl FnOnce(BorrowedFd<'_>, &CStr) -> Option<T>) -> Option<T> {
+        match &self.folder {
+            Folder::Open(dir) => call(dir.as_fd(), name),
+            Folder::Path(root, pid) => {
+                let mut path = [0; LONGEST_NAME];
+                let mut rest = &mut path[..LONGEST_NAME - 1];
+                write!(rest, "{pid}/").ok()?;
+                rest.write_all(name.to_bytes()).ok()?;
+                call(*root, CStr::from_bytes_until_nul(&path).ok()?)
+            }
+        }
+    }
+
+    /// The target of a link, as far as it fits. `None` if the process has gone or the link cannot be read.
+    pub fn link<'b>(&self, name: &CStr, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+        let length = self.at(name, |dir, name| sys::fs::read_link_at(dir, name, buffer).ok())?;
+        buffer.get(..length)
+    }
+
+    /// A file's content, as far as it fits. `None` if the process has gone or the file cannot be read.
+    pub fn file<'b>(&self, name: &CStr, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let file = self.at(name, |dir, name| openat(dir, name, flags, Mode::empty()).ok())?;
+        // One read gives all: these files are generated whole, and cmdline is copied up to the buffer's end.
+        loop {
+            match nix::unistd::read(&file, buffer) {
+                Ok(length) => return buffer.get(..length),
+                Err(Errno::EINTR) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}

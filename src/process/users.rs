@@ -1,0 +1,107 @@
+//! User names, from /etc/passwd.
+//!
+//! Not from the name service: a look-up there can block for seconds, or ask a server that an intruder controls. Users of
+//! a directory service are therefore shown by number.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How often the file is looked at.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// A larger file is not read.
+const LARGEST: u64 = 16 << 20;
+
+/// The names, read again when the file changes.
+#[derive(Debug)]
+pub struct Users {
+    path: PathBuf,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Debug, Default)]
+struct Cache {
+    names: HashMap<u32, String>,
+    checked: Option<Instant>,
+    modified: Option<SystemTime>,
+}
+
+impl Users {
+    /// Names from the file at `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Users { path: path.into(), cache: Mutex::default() }
+    }
+
+    /// The name of a user; `None` if the file has none.
+    pub fn name(&self, uid: u32) -> Option<String> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.checked.is_none_or(|checked| checked.elapsed() >= CHECK_EVERY) {
+            cache.checked = Some(Instant::now());
+            self.refresh(&mut cache);
+        }
+        cache.names.get(&uid).cloned()
+    }
+
+    fn refresh(&self, cache: &mut Cache) {
+        // Without the file the last names stay.
+        let Ok(metadata) = std::fs::metadata(&self.path) else { return };
+        let modified = metadata.modified().ok();
+        if metadata.len() > LARGEST || (cache.modified.is_some() && cache.modified == modified) {
+            return;
+        }
+        if let Ok(bytes) = std::fs::read(&self.path) {
+            cache.names = parse(&String::from_utf8_lossy(&bytes));
+            cache.modified = modified;
+        }
+    }
+}
+
+impl Default for Users {
+    fn default() -> Self {
+        Users::new("/etc/passwd")
+    }
+}
+
+/// The first name of each number, as getpwuid(3) gives it.
+fn parse(passwd: &str) -> HashMap<u32, String> {
+    let mut names = HashMap::new();
+    for line in passwd.lines() {
+        let mut fields = line.split(':');
+        if let (Some(name), Some(_), Some(uid)) = (fields.next(), fields.next(), fields.next())
+            && let Ok(uid) = uid.parse()
+        {
+            names.entry(uid).or_insert_with(|| name.to_owned());
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_by_number() {
+        let names =
+            parse("root:x:0:0:root:/root:/bin/bash\ntoor:x:0:0::/:\n#x\nbad:x:y\nwww-data:x:33:33::/:\n");
+        assert_eq!(names.get(&0).map(String::as_str), Some("root"));
+        assert_eq!(names.get(&33).map(String::as_str), Some("www-data"));
+        assert_eq!(names.len(), 2);
+    }
+
+    #[test]
+    fn a_changed_file_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("passwd");
+        std::fs::write(&path, "a:x:1:1::/:\n").unwrap();
+        let users = Users::new(&path);
+        assert_eq!(users.name(1).as_deref(), Some("a"));
+        assert_eq!(users.name(2), None);
+        std::fs::write(&path, "b:x:1:1::/:\n").unwrap();
+        let file = std::fs::File::options().append(true).open(&path).unwrap();
+        file.set_modified(SystemTime::now() + Duration::from_secs(10)).unwrap();
+        users.cache.lock().unwrap().checked = None;
+        assert_eq!(users.name(1).as_deref(), Some("b"));
+    }
+}

@@ -1,0 +1,272 @@
+//! Strict reading of TOML tables: every mistake is reported with its place, none stops the reading of the rest.
+//!
+//! serde stops at the first error, so tables are walked by hand: a [`Section`] hands out values by key and type, and
+//! what nobody asked for is an unknown key.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::diagnostics::{Diagnostics, Source, suggestion};
+
+/// A value and its place in the source, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located<T> {
+    /// The value.
+    pub value: T,
+    /// Its place.
+    pub span: Range<usize>,
+}
+
+/// A parsed file.
+#[derive(Debug)]
+pub struct Document<'s> {
+    source: &'s Source,
+    table: Spanned<DeTable<'s>>,
+}
+
+impl<'s> Document<'s> {
+    /// Parses a file and reports its syntax errors. What could be parsed in spite of them is read, so that its mistakes
+    /// are reported in the same run.
+    pub fn parse(source: &'s Source, diagnostics: &Diagnostics) -> Self {
+        let (table, errors) = DeTable::parse_recoverable(&source.text);
+        for error in errors {
+            diagnostics.error(source, error.span().unwrap_or(0..0), error.message());
+        }
+        Document { source, table }
+    }
+
+    /// The top table.
+    pub fn root<'d>(&'d self, diagnostics: &'d Diagnostics) -> Section<'d> {
+        Section {
+            source: self.source,
+            table: self.table.get_ref(),
+            span: 0..0,
+            what: "the file",
+            asked: RefCell::default(),
+            diagnostics,
+        }
+    }
+}
+
+/// A table that is being read.
+#[derive(Debug)]
+pub struct Section<'d> {
+    source: &'d Source,
+    table: &'d DeTable<'d>,
+    span: Range<usize>,
+    what: &'d str,
+    asked: RefCell<BTreeSet<&'d str>>,
+    diagnostics: &'d Diagnostics,
+}
+
+impl<'d> Section<'d> {
+    /// Where the table stands.
+    pub fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    /// The file it stands in.
+    pub fn source(&self) -> &'d Source {
+        self.source
+    }
+
+    /// Reports an error about a place of this file.
+    pub fn error(&self, span: Range<usize>, message: impl Into<String>) {
+        self.diagnostics.error(self.source, span, message);
+    }
+
+    fn value(&self, key: &'d str) -> Option<&'d Spanned<DeValue<'d>>> {
+        self.asked.borrow_mut().insert(key);
+        self.table.get(key)
+    }
+
+    fn typed<T>(
+        &self,
+        key: &'d str,
+        wanted: &str,
+        read: impl Fn(&'d DeValue<'d>) -> Option<T>,
+    ) -> Option<Located<T>> {
+        let value = self.value(key)?;
+        match read(value.get_ref()) {
+            Some(read) => Some(Located { value: read, span: value.span() }),
+            None => {
+                self.error(
+                    value.span(),
+                    format!("`{key}` must be {wanted}, not {}", describe(value.get_ref())),
+                );
+                None
+            }
+        }
+    }
+
+    /// A string.
+    pub fn string(&self, key: &'d str) -> Option<Located<&'d str>> {
+        self.typed(key, "a string", DeValue::as_str)
+    }
+
+    /// A string that must be there and not be empty.
+    pub fn required_string(&self, key: &'d str) -> Option<Located<&'d str>> {
+        if self.table.get(key).is_none() {
+            self.asked.borrow_mut().insert(key);
+            self.error(self.span(), format!("{} needs `{key}`", self.what));
+            return None;
+        }
+        let string = self.string(key)?;
+        if string.value.trim().is_empty() {
+            self.error(string.span, format!("`{key}` must not be empty"));
+            return None;
+        }
+        Some(string)
+    }
+
+    /// True or false.
+    pub fn flag(&self, key: &'d str) -> Option<Located<bool>> {
+        self.typed(key, "true or false", DeValue::as_bool)
+    }
+
+    /// A whole number in `range`.
+    pub fn integer(&self, key: &'d str, range: std::ops::RangeInclusive<i64>) -> Option<Located<i64>> {
+        let number = self.typed(key, "a whole number", integer)?;
+        if !range.contains(&number.value) {
+            let (least, most) = range.into_inner();
+            self.error(number.span, format!("`{key}` must be between {least} and {most}"));
+            return None;
+        }
+        Some(number)
+    }
+
+    /// One of `choices`, by its word.
+    pub fn choice<T: Copy>(&self, key: &'d str, choices: &[(&str, T)]) -> Option<Located<T>> {
+        let word = self.string(key)?;
+        match choices.iter().find(|(name, _)| *name == word.value) {
+            Some(&(_, value)) => Some(Located { value, span: word.span }),
+            None => {
+                let names: Vec<&str> = choices.iter().map(|&(name, _)| name).collect();
+                let hint = suggestion(word.value, names.iter().copied());
+                self.error(word.span, format!("`{key}` must be one of {}{hint}", names.join(", ")));
+                None
+            }
+        }
+    }
+
+    /// A list of strings; empty if it is not there.
+    pub fn strings(&self, key: &'d str) -> Vec<Located<&'d str>> {
+        let Some(list) = self.typed(key, "a list of strings", DeValue::as_array) else { return Vec::new() };
+        let mut strings = Vec::new();
+        for value in list.value {
+            match value.get_ref().as_str() {
+                Some(string) => strings.push(Located { value: string, span: value.span() }),
+                None => {
+                    self.error(
+                        value.span(),
+                        format!("`{key}` must hold strings, not {}", describe(value.get_ref())),
+                    );
+                }
+            }
+        }
+        strings
+    }
+
+    /// A table.
+    pub fn section(&self, key: &'d str, what: &'d str) -> Option<Section<'d>> {
+        let table = self.typed(key, "a table", DeValue::as_table)?;
+        Some(self.inner(table.value, table.span, what))
+    }
+
+    /// A list of tables, written as `[[key]]`; empty if it is not there.
+    pub fn sections(&self, key: &'d str, what: &'d str) -> Vec<Section<'d>> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        self.tables(key, value, what)
+    }
+
+    /// Every entry of this table as a list of tables, where a single table is a list of one.
+    pub fn named_sections(&self, what: &'d str) -> Vec<(Located<&'d str>, Vec<Section<'d>>)> {
+        let mut sections = Vec::new();
+        for (key, value) in self.entries() {
+            let tables = match value.get_ref() {
+                DeValue::Table(table) => vec![self.inner(table, value.span(), what)],
+                _ => self.tables(key.value, value, what),
+            };
+            sections.push((key, tables));
+        }
+        sections
+    }
+
+    /// Every entry of this table, in the order of the file.
+    pub fn entries(&self) -> Vec<(Located<&'d str>, &'d Spanned<DeValue<'d>>)> {
+        let mut entries: Vec<_> = self
+            .table
+            .iter()
+            .map(|(key, value)| (Located { value: key.get_ref().as_ref(), span: key.span() }, value))
+            .collect();
+        entries.sort_by_key(|(key, _)| key.span.start);
+        self.asked.borrow_mut().extend(entries.iter().map(|(key, _)| key.value));
+        entries
+    }
+
+    fn tables(&self, key: &str, value: &'d Spanned<DeValue<'d>>, what: &'d str) -> Vec<Section<'d>> {
+        let Some(list) = value.get_ref().as_array() else {
+            self.error(
+                value.span(),
+                format!("`{key}` must be written as [[{key}]], not as {}", describe(value.get_ref())),
+            );
+            return Vec::new();
+        };
+        let mut sections = Vec::new();
+        for value in list {
+            match value.get_ref() {
+                DeValue::Table(table) => sections.push(self.inner(table, value.span(), what)),
+                other => {
+                    self.error(value.span(), format!("`{key}` must hold tables, not {}", describe(other)))
+                }
+            }
+        }
+        sections
+    }
+
+    fn inner(&self, table: &'d DeTable<'d>, span: Range<usize>, what: &'d str) -> Section<'d> {
+        Section {
+            source: self.source,
+            table,
+            span,
+            what,
+            asked: RefCell::default(),
+            diagnostics: self.diagnostics,
+        }
+    }
+
+    /// Reports the keys that nobody asked for.
+    pub fn finish(self) {
+        let asked = self.asked.borrow();
+        for (key, _) in self.table.iter() {
+            let name: &str = key.get_ref();
+            if !asked.contains(name) {
+                let hint = suggestion(name, asked.iter().copied());
+                self.error(key.span(), format!("unknown key `{name}` in {}{hint}", self.what));
+            }
+        }
+    }
+}
+
+/// A whole number, if the value is one that fits 64 bits.
+pub fn integer(value: &DeValue<'_>) -> Option<i64> {
+    let number = value.as_integer()?;
+    i64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+/// The value's type in words.
+pub fn describe(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}

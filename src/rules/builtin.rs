@@ -1,0 +1,42 @@
+//! The files that are compiled in. A test compares the list with the folders.
+
+macro_rules! files {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../config/", $name)))),*]
+    };
+}
+
+/// Name below `config/`, and content.
+pub const FILES: &[(&str, &str)] = files![
+    "utilities.d/dns.toml",
+    "utilities.d/exfil-cloud.toml",
+    "utilities.d/info.toml",
+    "utilities.d/netcat.toml",
+    "utilities.d/remote-access.toml",
+    "utilities.d/scanner.toml",
+    "utilities.d/shell-net.toml",
+    "utilities.d/sniffer.toml",
+    "utilities.d/transfer.toml",
+    "utilities.d/tunnel.toml",
+    "utilities.d/web-client.toml",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_is_compiled_in() {
+        let config = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+        let mut found = Vec::new();
+        for folder in ["rules.d", "utilities.d"] {
+            for entry in std::fs::read_dir(config.join(folder)).unwrap() {
+                found.push(format!("{folder}/{}", entry.unwrap().file_name().to_string_lossy()));
+            }
+        }
+        found.sort();
+        let mut listed: Vec<&str> = FILES.iter().map(|(name, _)| *name).collect();
+        listed.sort_unstable();
+        assert_eq!(found, listed);
+    }
+}

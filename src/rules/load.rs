@@ -1,0 +1,195 @@
+//! Loading: compiled-in files, then the administrator's, into one rule set.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::builtin;
+use super::catalogue::{Catalogue, Utility, is_glob};
+use super::model::{self, Tables};
+use super::ruleset::RuleSet;
+use crate::diagnostics::{Diagnostic, Diagnostics, Level, Source};
+use crate::document::{Document, Located};
+
+/// Where rules and utilities come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// The compiled-in files are used.
+    pub builtin: bool,
+    /// Folders of `*.toml` files. A file with the name of a compiled-in file takes its place, and so does a rule or
+    /// utility of the same name.
+    pub folders: Vec<PathBuf>,
+    /// A missing folder is a mistake.
+    pub folders_required: bool,
+}
+
+/// A larger file is refused.
+const LARGEST_FILE: u64 = 16 << 20;
+
+/// Loads everything. `None` if anything was refused; the messages tell what.
+pub fn load(places: &Places, diagnostics: &Diagnostics) -> Option<RuleSet> {
+    let own: Vec<Source> =
+        places.folders.iter().flat_map(|folder| files(folder, places, diagnostics)).collect();
+    let replaced = |name: &str| {
+        own.iter().any(|source| Path::new(&source.name).file_name().is_some_and(|own| own == name))
+    };
+    let builtin: Vec<Source> = builtin::FILES
+        .iter()
+        .filter(|(name, _)| places.builtin && !replaced(base(name)))
+        .map(|(name, text)| Source { name: format!("<built-in {name}>"), text: (*text).to_owned() })
+        .collect();
+    let base = Layer::read(&builtin, diagnostics);
+    let top = Layer::read(&own, diagnostics);
+    if diagnostics.any_error() {
+        return None;
+    }
+    let utilities = merge(base.utilities, top.utilities, |utility| utility.name.to_ascii_lowercase());
+    let rules = merge(base.rules, top.rules, |rule| rule.id.clone());
+    let ruleset = RuleSet::new(utilities, rules);
+    check_names(ruleset.catalogue(), diagnostics);
+    (!diagnostics.any_error()).then_some(ruleset)
+}
+
+fn base(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
+}
+
+/// The files of one origin: a later origin replaces an earlier one, within one a name may stand once.
+struct Layer {
+    utilities: Vec<Utility>,
+    rules: Vec<model::Rule>,
+}
+
+impl Layer {
+    fn read(sources: &[Source], diagnostics: &Diagnostics) -> Self {
+        let documents: Vec<(&Source, Document<'_>)> =
+            sources.iter().map(|source| (source, Document::parse(source, diagnostics))).collect();
+        let tables: Vec<(&Source, Tables)> = documents
+            .iter()
+            .map(|(source, document)| (*source, model::read(document, diagnostics)))
+            .collect();
+        let mut layer = Layer { utilities: Vec::new(), rules: Vec::new() };
+        let mut names = Seen::default();
+        let mut ids = Seen::default();
+        for (source, tables) in tables {
+            for utility in tables.utilities {
+                names.note(utility.value.name.to_ascii_lowercase(), "utility", source, &utility, diagnostics);
+                layer.utilities.push(utility.value);
+            }
+            for rule in tables.rules {
+                ids.note(rule.value.id.clone(), "rule", source, &rule, diagnostics);
+                layer.rules.push(rule.value);
+            }
+        }
+        layer
+    }
+}
+
+/// Names that were seen, with the place of the first.
+#[derive(Default)]
+struct Seen(HashMap<String, String>);
+
+impl Seen {
+    fn note<T>(
+        &mut self,
+        name: String,
+        what: &str,
+        source: &Source,
+        at: &Located<T>,
+        diagnostics: &Diagnostics,
+    ) {
+        let place = Diagnostic::at(Level::Error, source, at.span.clone(), "");
+        let line = place.place.map_or(0, |(line, _)| line);
+        match self.0.get(&name) {
+            Some(first) => {
+                diagnostics.error(
+                    source,
+                    at.span.clone(),
+                    format!("{what} `{name}` is defined at {first} already"),
+                );
+            }
+            None => {
+                self.0.insert(name, format!("{}:{line}", source.name));
+            }
+        }
+    }
+}
+
+/// `base` with the entries of `top` in the place of those with the same key, and the rest of `top` after them.
+fn merge<T>(base: Vec<T>, top: Vec<T>, key: impl Fn(&T) -> String) -> Vec<T> {
+    let mut replacing: HashMap<String, T> = HashMap::new();
+    let mut order = Vec::new();
+    for entry in top {
+        let name = key(&entry);
+        order.push(name.clone());
+        replacing.insert(name, entry);
+    }
+    let mut merged: Vec<T> =
+        base.into_iter().map(|entry| replacing.remove(&key(&entry)).unwrap_or(entry)).collect();
+    merged.extend(order.into_iter().filter_map(|name| replacing.remove(&name)));
+    merged
+}
+
+/// A name that two utilities claim would make recognition a matter of order.
+fn check_names(catalogue: &Catalogue, diagnostics: &Diagnostics) {
+    let mut owners: HashMap<String, &str> = HashMap::new();
+    for utility in catalogue.utilities() {
+        for name in std::iter::once(&utility.name).chain(&utility.aliases) {
+            let earlier = owners.insert(name.to_ascii_lowercase(), &utility.name);
+            // A glob of another entry that covers this entry's own name is no conflict: exact names come first.
+            if let Some(earlier) = earlier
+                && !is_glob(name)
+            {
+                diagnostics.push(Diagnostic::whole(
+                    Level::Error,
+                    "utilities",
+                    format!(
+                        "`{name}` stands for `{earlier}` and for `{}`; a name may belong to one utility",
+                        utility.name
+                    ),
+                ));
+            }
+        }
+    }
+}
+
+fn files(folder: &Path, places: &Places, diagnostics: &Diagnostics) -> Vec<Source> {
+    let whole = |path: &Path, message: String| {
+        diagnostics.push(Diagnostic::whole(Level::Error, path.display().to_string(), message));
+    };
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !places.folders_required => {
+            return Vec::new();
+        }
+        Err(error) => {
+            whole(folder, format!("cannot read the folder of rules: {error}"));
+            return Vec::new();
+        }
+    };
+    let mut paths: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .filter(|path| path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b".")))
+        .collect();
+    paths.sort();
+    let mut sources = Vec::new();
+    for path in paths {
+        match read_text(&path) {
+            Ok(text) => sources.push(Source { name: path.display().to_string(), text }),
+            Err(error) => whole(&path, format!("cannot read the file: {error}")),
+        }
+    }
+    sources
+}
+
+/// A file's text, if it is one of reasonable size.
+pub fn read_text(path: &Path) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(LARGEST_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LARGEST_FILE {
+        return Err(std::io::Error::other(format!("larger than {} MiB", LARGEST_FILE >> 20)));
+    }
+    Ok(text)
+}

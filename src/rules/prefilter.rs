@@ -1,0 +1,221 @@
+//! The prefilter: on the listener's thread, could any rule match this program?
+//!
+//! From each rule's condition a guard is derived: something cheap without which the rule cannot match - the program is
+//! one of certain utilities, its executable has one of certain names, or a piece of text stands in its path or arguments.
+//! The guards of all rules are indexed, so that the common program is let go after a hash look-up or two. A rule that an
+//! index names is then evaluated on what is known so far, where everything else is unknown; only if that is not false
+//! are the details read.
+
+use std::collections::{BTreeSet, HashMap};
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
+
+use super::catalogue::{Catalogue, LONGEST_NAME};
+use super::condition::{Condition, Truth};
+use super::fields::{Field, Question, utility_value};
+use super::model::{Rule, Written};
+use super::pattern::{Comparison, Glob};
+use crate::process::exec::{Image, base_name};
+
+/// Without one of these, a rule cannot match.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Guard {
+    /// Numbers of utilities.
+    utilities: BTreeSet<usize>,
+    /// Base names of executables, in lower case.
+    names: BTreeSet<Vec<u8>>,
+    /// Pieces of text in path or arguments, in lower case, without spaces.
+    literals: BTreeSet<Vec<u8>>,
+    /// Nothing cheap is known: the rule is evaluated for every program.
+    always: bool,
+}
+
+/// Pieces of text shorter than this stand in too many programs to be worth an index.
+const SHORTEST_LITERAL: usize = 2;
+
+impl Guard {
+    fn always() -> Self {
+        Guard { always: true, ..Guard::default() }
+    }
+
+    /// What it costs: how often it lets programs through, by rule of thumb.
+    fn cost(&self) -> usize {
+        let literals: usize = self.literals.iter().map(|literal| 1000 / literal.len().max(1)).sum();
+        if self.always { usize::MAX } else { self.utilities.len() + self.names.len() + literals }
+    }
+
+    fn union(mut self, other: Guard) -> Guard {
+        self.utilities.extend(other.utilities);
+        self.names.extend(other.names);
+        self.literals.extend(other.literals);
+        self.always |= other.always;
+        self
+    }
+
+    fn of_condition(condition: &Condition, rule: &Rule, catalogue: &Catalogue) -> Guard {
+        match condition {
+            Condition::Selection(index) => {
+                rule.selections.get(*index).map_or_else(Guard::always, |selection| {
+                    let alternatives = selection.alternatives.iter().map(|tests| {
+                        let guards = tests.iter().map(|test| Guard::of_test(test, catalogue));
+                        guards.min_by_key(Guard::cost).unwrap_or_else(Guard::always)
+                    });
+                    alternatives.fold(Guard::default(), Guard::union)
+                })
+            }
+            // One of the parts suffices, so the cheapest is taken.
+            Condition::All(parts) => parts
+                .iter()
+                .map(|part| Guard::of_condition(part, rule, catalogue))
+                .min_by_key(Guard::cost)
+                .unwrap_or_else(Guard::always),
+            Condition::Any(parts) => parts
+                .iter()
+                .map(|part| Guard::of_condition(part, rule, catalogue))
+                .fold(Guard::default(), Guard::union),
+            // That something is missing cannot be looked up.
+            Condition::Not(_) => Guard::always(),
+        }
+    }
+
+    fn of_test(test: &Written, catalogue: &Catalogue) -> Guard {
+        let field = test.test.field.field;
+        if field.of_utility() && !matches!(test.test.question, Question::Exists(false)) {
+            let fulfils = |utility| match utility_value(field, utility) {
+                Some(value) => test.test.answer(&value) == Truth::True,
+                // How a utility was recognised is no property of it, but takes one.
+                None => true,
+            };
+            let all = catalogue.utilities().iter().enumerate();
+            let utilities = all.filter(|(_, utility)| fulfils(utility)).map(|(number, _)| number).collect();
+            return Guard { utilities, ..Guard::default() };
+        }
+        let searched =
+            matches!(field, Field::Exe | Field::Name | Field::Argv0 | Field::Args | Field::Cmdline);
+        let Some(comparison) = test.comparison.filter(|_| searched) else { return Guard::always() };
+        let literal = |value: &str| Guard::of_literal(comparison, value);
+        let guards = test.values.iter().map(|value| match (field, comparison) {
+            (Field::Name, Comparison::Equals) => Guard::of_name(value.as_bytes()),
+            (Field::Exe, Comparison::Equals) => Guard::of_name(base_name(value.as_bytes())),
+            (Field::Exe, Comparison::EndsWith) if value.contains('/') => {
+                Guard::of_name(base_name(value.as_bytes()))
+            }
+            _ => literal(value),
+        });
+        if test.all {
+            guards.min_by_key(Guard::cost).unwrap_or_else(Guard::always)
+        } else {
+            guards.fold(Guard::default(), Guard::union)
+        }
+    }
+
+    fn of_name(name: &[u8]) -> Guard {
+        // `exe|endswith = "/"` names nothing, and long names are not indexed.
+        if name.is_empty() || name.len() > LONGEST_NAME {
+            return Guard::always();
+        }
+        Guard { names: [name.to_ascii_lowercase()].into(), ..Guard::default() }
+    }
+
+    fn of_literal(comparison: Comparison, value: &str) -> Guard {
+        let pieces = match comparison {
+            Comparison::Regex => Vec::new(),
+            Comparison::Glob => Glob::new(value.as_bytes()).map(|glob| glob.literals()).unwrap_or_default(),
+            _ => vec![value.as_bytes().to_vec()],
+        };
+        // Arguments are searched as the kernel gives them, with NULs between: a piece may not reach over a space.
+        let longest = pieces
+            .iter()
+            .flat_map(|piece| piece.split(|&byte| byte == b' '))
+            .max_by_key(|piece| piece.len())
+            .filter(|piece| piece.len() >= SHORTEST_LITERAL);
+        match longest {
+            Some(piece) => Guard { literals: [piece.to_ascii_lowercase()].into(), ..Guard::default() },
+            None => Guard::always(),
+        }
+    }
+}
+
+/// The index over all rules' guards. Rules are numbered as in the rule set.
+#[derive(Debug, Default)]
+pub struct Index {
+    utilities: HashMap<usize, Vec<usize>>,
+    names: HashMap<Vec<u8>, Vec<usize>>,
+    literals: Option<(AhoCorasick, Vec<Vec<usize>>)>,
+    always: Vec<usize>,
+}
+
+impl Index {
+    /// Indexes the rules.
+    pub fn new(rules: &[Rule], catalogue: &Catalogue) -> Self {
+        let mut index = Index::default();
+        let mut literals: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();
+        for (number, rule) in rules.iter().enumerate() {
+            let guard = Guard::of_condition(&rule.condition, rule, catalogue);
+            if guard.always {
+                index.always.push(number);
+                continue;
+            }
+            for utility in guard.utilities {
+                index.utilities.entry(utility).or_default().push(number);
+            }
+            for name in guard.names {
+                index.names.entry(name).or_default().push(number);
+            }
+            for literal in guard.literals {
+                literals.entry(literal).or_default().push(number);
+            }
+        }
+        let (pieces, owners): (Vec<_>, Vec<_>) = literals.into_iter().unzip();
+        if !pieces.is_empty() {
+            let automaton = AhoCorasick::builder()
+                .ascii_case_insensitive(true)
+                .kind(Some(AhoCorasickKind::ContiguousNFA))
+                .build(pieces);
+            match automaton {
+                Ok(automaton) => index.literals = Some((automaton, owners)),
+                // Too many for the automaton: then those rules are evaluated each time.
+                Err(_) => index.always.extend(owners.into_iter().flatten().collect::<BTreeSet<_>>()),
+            }
+        }
+        index
+    }
+
+    /// Calls `visit` with each rule that could match, some more than once, until it returns true; whether it did.
+    pub fn visit(&self, image: &Image, utility: Option<usize>, mut visit: impl FnMut(usize) -> bool) -> bool {
+        let mut all = |rules: &[usize]| rules.iter().any(|&rule| visit(rule));
+        if let Some(rules) = utility.and_then(|utility| self.utilities.get(&utility))
+            && all(rules)
+        {
+            return true;
+        }
+        let name = image.name();
+        // The path of a memfd has a base name of its own.
+        let base = image.exe().map(base_name).filter(|base| Some(*base) != name);
+        if name.into_iter().chain(base).filter_map(|name| self.named(name)).any(&mut all) {
+            return true;
+        }
+        if let Some((automaton, owners)) = &self.literals {
+            let texts = [image.exe(), image.raw_arguments()];
+            for found in texts.iter().flatten().flat_map(|text| automaton.find_overlapping_iter(text)) {
+                if all(&owners[found.pattern().as_usize()]) {
+                    return true;
+                }
+            }
+        }
+        all(&self.always)
+    }
+
+    fn named(&self, name: &[u8]) -> Option<&[usize]> {
+        let mut buffer = [0; LONGEST_NAME];
+        let folded = buffer.get_mut(..name.len())?;
+        folded.copy_from_slice(name);
+        folded.make_ascii_lowercase();
+        self.names.get(&*folded).map(Vec::as_slice)
+    }
+
+    /// The rules that are evaluated for every program.
+    pub fn always(&self) -> &[usize] {
+        &self.always
+    }
+}

@@ -1,0 +1,484 @@
+//! The JSON form: one line, names of the Elastic Common Schema (ECS 8), nested.
+//!
+//! What ECS has no name for stands under `execwatch`. Strings of a process's choosing are escaped so that the line can be
+//! shown on a terminal: also DEL, the control characters of 8 bits and marks of direction.
+
+use serde::Serialize;
+use serde_json::ser::Formatter;
+
+use super::escape::{for_json, is_unprintable};
+use super::{Alert, Host, Notice, Record, time};
+use crate::process::details::Login;
+use crate::process::exec::Image;
+use crate::process::parse::{cgroup_paths, tty_name};
+use crate::rules::fields::join;
+use crate::rules::model::Severity;
+
+/// Version of the schema whose names are used.
+const ECS: &str = "8.17.0";
+
+/// The line, without a newline.
+pub fn line(record: &Record, host: &Host) -> String {
+    let mut line = Vec::with_capacity(1024);
+    let mut serializer = serde_json::Serializer::with_formatter(&mut line, Printable);
+    let document = match record {
+        Record::Alert(alert) => Document::of_alert(alert, host),
+        Record::Notice(notice) => Document::of_notice(notice, host),
+    };
+    // Neither a map with keys that are no strings nor a failing writer is involved.
+    if document.serialize(&mut serializer).is_err() {
+        log::error!("a record could not be written as JSON");
+    }
+    String::from_utf8(line).unwrap_or_default()
+}
+
+/// Writes what is unprintable as `\uNNNN`.
+struct Printable;
+
+impl Formatter for Printable {
+    fn write_string_fragment<W: ?Sized + std::io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> std::io::Result<()> {
+        let mut rest = fragment;
+        while let Some((at, character)) =
+            rest.char_indices().find(|&(_, character)| is_unprintable(character))
+        {
+            writer.write_all(&rest.as_bytes()[..at])?;
+            let mut units = [0; 2];
+            for unit in character.encode_utf16(&mut units) {
+                write!(writer, "\\u{unit:04x}")?;
+            }
+            rest = &rest[at + character.len_utf8()..];
+        }
+        writer.write_all(rest.as_bytes())
+    }
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(rename = "@timestamp")]
+    timestamp: String,
+    message: &'a str,
+    ecs: Ecs,
+    event: Event<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<Rule<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    threat: Option<Threat<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<Process>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<User<'a>>,
+    host: HostPart<'a>,
+    agent: Agent,
+    execwatch: Own<'a>,
+}
+
+#[derive(Serialize)]
+struct Ecs {
+    version: &'static str,
+}
+
+#[derive(Serialize)]
+struct Event<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    kind: &'static str,
+    category: [&'static str; 1],
+    #[serde(rename = "type")]
+    kinds: [&'static str; 1],
+    action: &'static str,
+    module: &'static str,
+    dataset: &'static str,
+    severity: u8,
+}
+
+#[derive(Serialize)]
+struct Rule<'a> {
+    id: &'a str,
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+struct Threat<'a> {
+    framework: &'static str,
+    technique: Technique<'a>,
+}
+
+#[derive(Serialize)]
+struct Technique<'a> {
+    id: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Process {
+    pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<String>,
+    #[serde(flatten)]
+    image: ImagePart,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    working_directory: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interactive: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tty: Option<Tty>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_leader: Option<Pid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<Parent>,
+}
+
+#[derive(Serialize)]
+struct ImagePart {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    executable: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    args: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    args_count: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command_line: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Parent {
+    pid: u32,
+    #[serde(flatten)]
+    image: ImagePart,
+}
+
+#[derive(Serialize)]
+struct Pid {
+    pid: u32,
+}
+
+#[derive(Serialize)]
+struct Tty {
+    char_device: Device,
+}
+
+#[derive(Serialize)]
+struct Device {
+    major: u32,
+    minor: u32,
+}
+
+#[derive(Serialize)]
+struct User<'a> {
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<Group>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effective: Option<Account<'a>>,
+}
+
+#[derive(Serialize)]
+struct Group {
+    id: String,
+}
+
+#[derive(Serialize)]
+struct Account<'a> {
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct HostPart<'a> {
+    name: &'a str,
+    hostname: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    id: &'a str,
+    os: Os<'a>,
+}
+
+#[derive(Serialize)]
+struct Os<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    kernel: &'a str,
+}
+
+#[derive(Serialize)]
+struct Agent {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    version: &'static str,
+}
+
+/// What ECS has no name for.
+#[derive(Serialize)]
+struct Own<'a> {
+    severity: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notice: Option<&'static str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    rules: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    utility: Option<Utility<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    login: Option<Account<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logged_in: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audit_session: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comm: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tty: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    umask: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saved_and_fs_ids: Option<SavedIds>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exe_deleted: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exe_memfd: Option<bool>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cgroups: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespaces: Option<Namespaces<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    args_cut: Option<ArgsCut>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capture: Option<Capture>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unknown: Vec<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Utility<'a> {
+    name: &'a str,
+    category: &'a str,
+    via: &'static str,
+}
+
+/// ECS names only real and effective ids.
+#[derive(Serialize)]
+struct SavedIds {
+    saved_uid: u32,
+    fs_uid: u32,
+    effective_gid: u32,
+    saved_gid: u32,
+    fs_gid: u32,
+}
+
+#[derive(Serialize)]
+struct Namespaces<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mnt: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    net: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<u64>,
+    #[serde(skip_serializing_if = "<[&str]>::is_empty")]
+    not_the_hosts: &'a [&'static str],
+}
+
+#[derive(Serialize)]
+struct ArgsCut {
+    kept: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    length: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Capture {
+    certainty: &'static str,
+    cpu: u32,
+    hold_us: u64,
+}
+
+/// Elastic's numbers for the words.
+fn severity(severity: Severity) -> u8 {
+    match severity {
+        Severity::Info => 1,
+        Severity::Low => 21,
+        Severity::Medium => 47,
+        Severity::High => 73,
+        Severity::Critical => 99,
+    }
+}
+
+fn host_part(host: &Host) -> HostPart<'_> {
+    HostPart {
+        name: &host.name,
+        hostname: &host.name,
+        id: &host.id,
+        os: Os { kind: "linux", kernel: &host.kernel },
+    }
+}
+
+const AGENT: Agent = Agent { kind: "execwatch", version: env!("CARGO_PKG_VERSION") };
+
+impl<'a> Document<'a> {
+    fn of_alert(alert: &'a Alert, host: &'a Host) -> Self {
+        let details = &alert.exec.details;
+        Document {
+            timestamp: time::rfc3339(alert.time_ns),
+            message: &alert.rule.title,
+            ecs: Ecs { version: ECS },
+            event: Event {
+                id: Some(&alert.id),
+                kind: "alert",
+                category: ["process"],
+                kinds: [if alert.already_running() { "info" } else { "start" }],
+                action: if alert.already_running() { "already-running" } else { "exec" },
+                module: "execwatch",
+                dataset: "execwatch.alert",
+                severity: severity(alert.rule.severity),
+            },
+            rule: Some(Rule { id: &alert.rule.id, name: &alert.rule.title }),
+            threat: (!alert.attack.is_empty())
+                .then_some(Threat { framework: "MITRE ATT&CK", technique: Technique { id: &alert.attack } }),
+            process: Some(process(alert)),
+            user: details.uids.map(|uids| User {
+                id: uids[0].to_string(),
+                name: alert.users[0].as_deref(),
+                group: details.gids.map(|gids| Group { id: gids[0].to_string() }),
+                effective: (uids[0] != uids[1])
+                    .then(|| Account { id: uids[1].to_string(), name: alert.users[1].as_deref() }),
+            }),
+            host: host_part(host),
+            agent: AGENT,
+            execwatch: own(alert),
+        }
+    }
+
+    fn of_notice(notice: &'a Notice, host: &'a Host) -> Self {
+        Document {
+            timestamp: time::rfc3339(notice.time_ns),
+            message: &notice.message,
+            ecs: Ecs { version: ECS },
+            event: Event {
+                id: None,
+                kind: "event",
+                category: ["host"],
+                kinds: ["info"],
+                action: notice.kind,
+                module: "execwatch",
+                dataset: "execwatch.notice",
+                severity: severity(notice.severity),
+            },
+            rule: None,
+            threat: None,
+            process: None,
+            user: None,
+            host: host_part(host),
+            agent: AGENT,
+            execwatch: Own {
+                severity: notice.severity.as_str(),
+                notice: Some(notice.kind),
+                rules: &[],
+                utility: None,
+                login: None,
+                logged_in: None,
+                audit_session: None,
+                comm: None,
+                tty: None,
+                umask: None,
+                saved_and_fs_ids: None,
+                exe_deleted: None,
+                exe_memfd: None,
+                cgroups: Vec::new(),
+                namespaces: None,
+                args_cut: None,
+                capture: None,
+                unknown: Vec::new(),
+            },
+        }
+    }
+}
+
+fn process(alert: &Alert) -> Process {
+    let (exec, details) = (&alert.exec, &alert.exec.details);
+    Process {
+        pid: exec.pid,
+        start: alert.start_ns.map(time::rfc3339),
+        image: image(&exec.image),
+        working_directory: details.cwd().map(for_json),
+        interactive: details.tty.map(|device| device != 0),
+        tty: details.tty.filter(|&device| device != 0).map(|device| Tty {
+            char_device: Device {
+                major: (device >> 8) & 0xfff,
+                minor: (device & 0xff) | ((device >> 12) & 0xf_ff00),
+            },
+        }),
+        session_leader: details.session.filter(|&session| session != 0).map(|pid| Pid { pid }),
+        parent: details.ppid.map(|pid| Parent { pid, image: image(&details.parent) }),
+    }
+}
+
+fn image(image: &Image) -> ImagePart {
+    ImagePart {
+        name: image.name().map(for_json),
+        executable: image.exe().map(for_json),
+        args: image.argv().map(|argv| argv.map(for_json).collect()),
+        args_count: image.argv().filter(|_| !image.cut()).map(Iterator::count),
+        command_line: image.raw_arguments().map(|raw| for_json(&join(raw))),
+    }
+}
+
+fn own(alert: &Alert) -> Own<'_> {
+    let (exec, details) = (&alert.exec, &alert.exec.details);
+    let namespaces = &details.namespaces;
+    Own {
+        severity: alert.rule.severity.as_str(),
+        notice: None,
+        rules: &alert.rules,
+        utility: alert.utility.as_ref().map(|utility| Utility {
+            name: &utility.name,
+            category: &utility.category,
+            via: utility.via.as_str(),
+        }),
+        login: details
+            .login
+            .and_then(Login::user)
+            .map(|uid| Account { id: uid.to_string(), name: alert.users[2].as_deref() }),
+        logged_in: details.login.map(|login| login != Login::Nobody),
+        audit_session: details.audit_session.filter(|&session| session != u32::MAX),
+        comm: details.comm().map(for_json),
+        tty: details.tty.and_then(tty_name),
+        umask: details.umask.map(|umask| format!("{umask:04o}")),
+        saved_and_fs_ids: details.uids.zip(details.gids).map(|(uids, gids)| SavedIds {
+            saved_uid: uids[2],
+            fs_uid: uids[3],
+            effective_gid: gids[1],
+            saved_gid: gids[2],
+            fs_gid: gids[3],
+        }),
+        exe_deleted: exec.image.deleted().filter(|&deleted| deleted),
+        exe_memfd: exec.image.memfd().filter(|&memfd| memfd),
+        cgroups: details
+            .cgroup()
+            .map(|cgroup| cgroup_paths(cgroup).map(for_json).collect())
+            .unwrap_or_default(),
+        namespaces: namespaces.pid.is_some().then(|| Namespaces {
+            pid: namespaces.pid,
+            mnt: namespaces.mnt,
+            net: namespaces.net,
+            user: namespaces.user,
+            not_the_hosts: &alert.namespaces,
+        }),
+        args_cut: exec.image.cut().then(|| ArgsCut {
+            kept: exec.image.raw_arguments().map_or(0, <[u8]>::len),
+            length: details.arguments_length,
+        }),
+        capture: Some(Capture {
+            certainty: exec.certainty.as_str(),
+            cpu: exec.cpu,
+            hold_us: exec.hold_ns / 1000,
+        }),
+        unknown: details.unknown().collect(),
+    }
+}

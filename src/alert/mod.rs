@@ -1,0 +1,199 @@
+//! Stage five: the record of a match, and its forms.
+//!
+//! In: an exec and the rules it matches. Out: one [`Record`], and its text, JSON and terminal forms. Bytes from the
+//! process stay bytes until a form is written; `escape` is the only place where they become text.
+
+pub mod ecs;
+pub mod escape;
+pub mod people;
+pub mod text;
+pub mod time;
+
+use crate::process::exec::{Certainty, Exec};
+use crate::rules::catalogue::Via;
+use crate::rules::fields::{Subject, Surroundings};
+use crate::rules::model::{Rule, Severity};
+use crate::rules::ruleset::RuleSet;
+
+/// Facts about this host and daemon that every record carries.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Host {
+    /// The host's name.
+    pub name: String,
+    /// /etc/machine-id (machine-id(5)), empty if there is none.
+    pub id: String,
+    /// The kernel's release.
+    pub kernel: String,
+}
+
+/// What an output is given.
+#[derive(Debug, Clone)]
+pub enum Record {
+    /// A program matched a rule.
+    Alert(Box<Alert>),
+    /// The daemon has something to say about itself.
+    Notice(Notice),
+}
+
+/// A program matched a rule.
+#[derive(Debug, Clone)]
+pub struct Alert {
+    /// Unique on this host: event time, pid.
+    pub id: String,
+    /// When the program was executed, or found running: nanoseconds since 1970.
+    pub time_ns: u64,
+    /// The most severe of the rules that matched.
+    pub rule: Matched,
+    /// The ids of all rules that matched, the most severe first.
+    pub rules: Vec<String>,
+    /// ATT&CK techniques of the rules and of the utility.
+    pub attack: Vec<String>,
+    /// The utility, if it is one.
+    pub utility: Option<MatchedUtility>,
+    /// What was read.
+    pub exec: Exec,
+    /// When the process was made: nanoseconds since 1970.
+    pub start_ns: Option<u64>,
+    /// Names of the real, effective and login user, as far as /etc/passwd has them.
+    pub users: [Option<String>; 3],
+    /// In another namespace than the host's: their kinds.
+    pub namespaces: Vec<&'static str>,
+}
+
+/// What an alert says of its rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Matched {
+    /// Its id.
+    pub id: String,
+    /// Its title.
+    pub title: String,
+    /// Its severity.
+    pub severity: Severity,
+}
+
+/// What an alert says of the utility.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MatchedUtility {
+    /// Its name in the catalogue.
+    pub name: String,
+    /// Its category.
+    pub category: String,
+    /// By which of its names it was recognised.
+    pub via: Via,
+}
+
+/// The daemon has something to say about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// What kind it is: a word.
+    pub kind: &'static str,
+    /// How serious it is.
+    pub severity: Severity,
+    /// When: nanoseconds since 1970.
+    pub time_ns: u64,
+    /// A sentence.
+    pub message: String,
+}
+
+impl Record {
+    /// How serious it is.
+    pub fn severity(&self) -> Severity {
+        match self {
+            Record::Alert(alert) => alert.rule.severity,
+            Record::Notice(notice) => notice.severity,
+        }
+    }
+}
+
+impl Alert {
+    /// The alert for a program, if any rule matches it.
+    pub fn new(
+        exec: &Exec,
+        ruleset: &RuleSet,
+        surroundings: &Surroundings,
+        clock: &dyn Clock,
+    ) -> Option<Alert> {
+        let subject = ruleset.subject(exec, surroundings);
+        let rules = ruleset.matching(&subject);
+        let first = rules.first()?;
+        let time_ns = clock.wall_from_monotonic(exec.timestamp_ns);
+        let utility = subject.utility().and_then(|found| {
+            let utility = ruleset.catalogue().utilities().get(found.utility)?;
+            Some((
+                MatchedUtility {
+                    name: utility.name.clone(),
+                    category: utility.category.clone(),
+                    via: found.via,
+                },
+                utility,
+            ))
+        });
+        let mut attack: Vec<String> = rules.iter().flat_map(|rule| rule.attack.iter().cloned()).collect();
+        // A rule that names techniques knows better than the catalogue, which lists all that the utility is good for.
+        if attack.is_empty() {
+            attack.extend(utility.iter().flat_map(|(_, utility)| utility.attack.iter().cloned()));
+        }
+        deduplicate(&mut attack);
+        let details = &exec.details;
+        let name = |uid: Option<u32>| uid.and_then(|uid| surroundings.users.name(uid));
+        let uid = |index: usize| details.uids.map(|uids| uids[index]);
+        Some(Alert {
+            id: format!("{:x}-{:x}", time_ns, exec.pid),
+            time_ns,
+            rule: Matched { id: first.id.clone(), title: first.title.clone(), severity: first.severity },
+            rules: rules.iter().map(|rule: &&Rule| rule.id.clone()).collect(),
+            attack,
+            utility: utility.map(|(matched, _)| matched),
+            exec: exec.clone(),
+            start_ns: details.start_ticks.map(|ticks| clock.wall_from_start_ticks(ticks)),
+            users: [name(uid(0)), name(uid(1)), name(details.login.and_then(|login| login.user()))],
+            namespaces: foreign_namespaces(&subject),
+        })
+    }
+
+    /// The program already ran when execwatch started.
+    pub fn already_running(&self) -> bool {
+        self.exec.certainty == Certainty::AlreadyRunning
+    }
+}
+
+/// Conversions to wall-clock time, so that alerts can be made without a clock.
+pub trait Clock {
+    /// The wall-clock time of a CLOCK_MONOTONIC stamp.
+    fn wall_from_monotonic(&self, stamp_ns: u64) -> u64;
+    /// The wall-clock time of a start time in ticks since boot.
+    fn wall_from_start_ticks(&self, ticks: u64) -> u64;
+}
+
+/// The host's clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct HostClock;
+
+impl Clock for HostClock {
+    fn wall_from_monotonic(&self, stamp_ns: u64) -> u64 {
+        crate::clock::wall_from_monotonic(stamp_ns)
+    }
+
+    fn wall_from_start_ticks(&self, ticks: u64) -> u64 {
+        crate::clock::wall_from_start_ticks(ticks)
+    }
+}
+
+fn foreign_namespaces(subject: &Subject<'_>) -> Vec<&'static str> {
+    use crate::rules::fields::{Field, Value};
+    [
+        ("pid", Field::NamespacePid),
+        ("mnt", Field::NamespaceMnt),
+        ("net", Field::NamespaceNet),
+        ("user", Field::NamespaceUser),
+    ]
+    .into_iter()
+    .filter(|(_, field)| matches!(subject.value(*field), Value::Flag(true)))
+    .map(|(name, _)| name)
+    .collect()
+}
+
+fn deduplicate(words: &mut Vec<String>) {
+    let mut seen = std::collections::HashSet::new();
+    words.retain(|word| seen.insert(word.clone()));
+}

@@ -1,0 +1,119 @@
+//! The form for a person at a terminal: several lines, in colour.
+
+use super::escape::Escaped;
+use super::{Alert, Record, time};
+use crate::process::details::Login;
+use crate::rules::fields::join;
+use crate::rules::model::Severity;
+
+/// Longest command line shown, in bytes.
+const COMMAND: usize = 400;
+/// Longest other value shown, in bytes.
+const VALUE: usize = 160;
+
+/// The lines, with a newline at the end. `colour` is for terminals.
+pub fn lines(record: &Record, colour: bool) -> String {
+    match record {
+        Record::Alert(alert) => alert_lines(alert, colour),
+        Record::Notice(notice) => {
+            let severity = severity(notice.severity, colour);
+            format!(
+                "{} {severity} execwatch: {}\n",
+                clock(notice.time_ns),
+                shown(notice.message.as_bytes(), COMMAND)
+            )
+        }
+    }
+}
+
+/// The time of day, in UTC.
+fn clock(time_ns: u64) -> String {
+    time::rfc3339(time_ns).get(11..23).unwrap_or_default().to_owned() + "Z"
+}
+
+fn severity(severity: Severity, colour: bool) -> String {
+    let word = format!("{:8}", severity.as_str().to_uppercase());
+    let code = match severity {
+        Severity::Info => "2",
+        Severity::Low => "36",
+        Severity::Medium => "33",
+        Severity::High => "31;1",
+        Severity::Critical => "97;41;1",
+    };
+    if colour { format!("\x1b[{code}m{word}\x1b[0m") } else { word }
+}
+
+fn shown(bytes: &[u8], limit: usize) -> String {
+    let mut escaped = Escaped::new(bytes);
+    escaped.shorten(limit);
+    // Nothing is quoted here, so quotation marks and backslashes need no escape to be read right.
+    escaped.as_str().replace("\\\"", "\"").replace("\\\\", "\\")
+}
+
+fn bold(text: &str, colour: bool) -> String {
+    if colour { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+fn alert_lines(alert: &Alert, colour: bool) -> String {
+    let (exec, details) = (&alert.exec, &alert.exec.details);
+    let rule = shown(alert.rule.title.as_bytes(), VALUE);
+    let running = if alert.already_running() { " (already running)" } else { "" };
+    let mut lines = format!(
+        "{} {} {rule} [{}]{running}\n",
+        clock(alert.time_ns),
+        severity(alert.rule.severity, colour),
+        shown(alert.rule.id.as_bytes(), VALUE),
+    );
+    let mut add = |text: String| {
+        lines.push_str("    ");
+        lines.push_str(&text);
+        lines.push('\n');
+    };
+    let command =
+        exec.image.raw_arguments().map_or("(arguments unknown)".into(), |raw| shown(&join(raw), COMMAND));
+    add(bold(&command, colour));
+    let mut what = vec![format!("pid {}", exec.pid)];
+    what.push(exec.image.exe().map_or("executable unknown".into(), |exe| shown(exe, VALUE)));
+    if exec.image.deleted() == Some(true) {
+        what.push("executable deleted".into());
+    }
+    if let Some(utility) = &alert.utility {
+        what.push(format!("{} ({}), known by its {}", utility.name, utility.category, utility.via.as_str()));
+    }
+    add(what.join(", "));
+    let account = |uid: u32, name: &Option<String>| match name {
+        Some(name) => format!("{} ({uid})", shown(name.as_bytes(), VALUE)),
+        None => uid.to_string(),
+    };
+    let mut who = Vec::new();
+    match details.uids {
+        Some([real, effective, ..]) => {
+            who.push(format!("user {}", account(real, &alert.users[0])));
+            if real != effective {
+                who.push(format!("acting as {}", account(effective, &alert.users[1])));
+            }
+        }
+        None => who.push("user unknown".into()),
+    }
+    match details.login {
+        Some(Login::User(uid)) => who.push(format!("logged in as {}", account(uid, &alert.users[2]))),
+        Some(Login::Nobody) => who.push("no login".into()),
+        None => {}
+    }
+    match details.tty_name() {
+        Some(Some(tty)) => who.push(format!("on {tty}")),
+        Some(None) => who.push("no terminal".into()),
+        None => {}
+    }
+    who.extend(details.cwd().map(|cwd| format!("in {}", shown(cwd, VALUE))));
+    if !alert.namespaces.is_empty() {
+        who.push(format!("own {} namespace", alert.namespaces.join(", ")));
+    }
+    add(who.join(", "));
+    if let Some(ppid) = details.ppid {
+        let exe = details.parent.exe().map_or("executable unknown".into(), |exe| shown(exe, VALUE));
+        let command = details.parent.raw_arguments().map_or(String::new(), |raw| shown(&join(raw), VALUE));
+        add(format!("parent {ppid} {exe}: {command}"));
+    }
+    lines
+}

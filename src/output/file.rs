@@ -1,0 +1,93 @@
+//! Records to a file, a line each.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use super::Destination;
+use crate::alert::{Host, Record};
+use crate::config::{self, Format};
+
+/// Bytes held back while more records wait, so that a storm is written in few calls.
+const BUFFER: usize = 64 * 1024;
+
+/// A file that records are appended to.
+#[derive(Debug)]
+pub struct FileOutput {
+    path: PathBuf,
+    format: Format,
+    host: Host,
+    file: Option<File>,
+    buffer: Vec<u8>,
+    /// Records whose last byte is still in the buffer.
+    held: u64,
+}
+
+impl FileOutput {
+    /// Writes to the configured file; it is opened at the first record.
+    pub fn new(settings: config::File, host: Host) -> Self {
+        let config::File { path, format } = settings;
+        FileOutput { path, format, host, file: None, buffer: Vec::new(), held: 0 }
+    }
+
+    /// Writes the buffer. What was written is taken from it, so that a failure in between doubles nothing.
+    fn write_buffer(&mut self) -> io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(
+                // Alerts hold arguments, and arguments hold passwords: not for everybody. A symbolic link is not
+                // followed, so that nobody who may write to the folder can choose the file.
+                OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .mode(0o640)
+                    .custom_flags(libc::O_NOFOLLOW)
+                    .open(&self.path)?,
+            ),
+        };
+        while !self.buffer.is_empty() {
+            let written = match file.write(&self.buffer) {
+                Ok(written) if written > 0 => written,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                failed => {
+                    self.file = None;
+                    return Err(failed.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into()));
+                }
+            };
+            let ended = self.buffer.drain(..written).filter(|&byte| byte == b'\n').count();
+            self.held -= ended as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Destination for FileOutput {
+    fn name(&self) -> String {
+        format!("file {}", self.path.display())
+    }
+
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        if self.buffer.len() >= BUFFER {
+            self.write_buffer()?;
+        }
+        self.buffer.extend_from_slice(super::format(record, self.format, &self.host).as_bytes());
+        self.buffer.push(b'\n');
+        self.held += 1;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.write_buffer()
+    }
+
+    fn held(&self) -> u64 {
+        self.held
+    }
+
+    fn reopen(&mut self) {
+        // What is buffered belongs to the new file only if the old one refuses it.
+        let _ = self.write_buffer();
+        self.file = None;
+    }
+}

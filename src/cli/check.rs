@@ -1,0 +1,34 @@
+//! `execwatch check`
+
+use super::{Files, exit, print, report};
+use crate::diagnostics::{Diagnostic, Diagnostics, Level};
+use crate::rules::ruleset::RuleSet;
+
+pub(super) fn check(files: &Files) -> u8 {
+    let diagnostics = Diagnostics::default();
+    let (_, ruleset) = files.load(&diagnostics);
+    for rule in ruleset.iter().flat_map(RuleSet::unguarded) {
+        diagnostics.push(Diagnostic::whole(
+            Level::Warning,
+            &rule.origin,
+            format!(
+                "rule `{}` names no program and no text that its arguments must hold, so every exec on this host is \
+                 examined for it in full",
+                rule.id
+            ),
+        ));
+    }
+    let list = diagnostics.into_list();
+    if let Some(code) = report(&list) {
+        let mistakes = list.iter().filter(|diagnostic| diagnostic.level == Level::Error).count();
+        let plural = if mistakes == 1 { "mistake" } else { "mistakes" };
+        eprintln!("execwatch: {mistakes} {plural} found");
+        return code;
+    }
+    let (rules, utilities) =
+        ruleset.map_or((0, 0), |set| (set.rules().len(), set.catalogue().utilities().len()));
+    match print(&format!("execwatch: {rules} rules and {utilities} utilities, no mistake found\n")) {
+        0 => exit::OK,
+        code => code,
+    }
+}

@@ -1,0 +1,122 @@
+//! The command line: one file for each subcommand.
+
+mod check;
+mod rules;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+use crate::diagnostics::{Diagnostic, Diagnostics, Level};
+use crate::rules::load;
+use crate::rules::ruleset::RuleSet;
+
+/// Exit codes, from sysexits.h where it has one that fits.
+pub mod exit {
+    /// Everything went well.
+    pub const OK: u8 = 0;
+    /// EX_USAGE: the command line is wrong.
+    pub const USAGE: u8 = 64;
+    /// EX_UNAVAILABLE: the kernel or the environment gives no process events.
+    pub const UNAVAILABLE: u8 = 69;
+    /// EX_SOFTWARE: a mistake in execwatch, or a thread that ended.
+    pub const SOFTWARE: u8 = 70;
+    /// EX_OSERR: a system call that should work does not.
+    pub const OS: u8 = 71;
+    /// EX_IOERR: standard output cannot be written.
+    pub const IO: u8 = 74;
+    /// EX_NOPERM: not root, or without a needed capability.
+    pub const PERMISSION: u8 = 77;
+    /// EX_CONFIG: a mistake in the configuration, rules or utilities.
+    pub const CONFIG: u8 = 78;
+}
+
+/// Sees every program executed on this host and tells who ran a network utility, from where.
+#[derive(Parser, Debug)]
+#[command(
+    name = "execwatch",
+    version,
+    after_help = "Exit codes: 0 well, 64 wrong command line, 69 no process events to be had, 70 internal error, 71 system \
+                  error, 74 output error, 77 not permitted, 78 mistake in configuration or rules."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Watch, in the foreground; alerts go to syslog, and to standard output if that is a terminal
+    Run(run::RunArguments),
+    /// Look for mistakes in configuration, utilities and rules
+    Check(Files),
+    /// List utilities and rules, or show one
+    Rules(rules::RulesArguments),
+}
+
+/// The files that commands read.
+#[derive(Args, Debug)]
+struct Files {
+    /// Configuration file [default: /etc/execwatch/execwatch.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of *.toml files with utilities and rules, in place of the configured folders
+    #[arg(long, value_name = "DIR")]
+    rules: Option<PathBuf>,
+}
+
+impl Files {
+    /// Reads everything. `None` for the rules if anything was refused.
+    fn load(&self, diagnostics: &Diagnostics) -> (Config, Option<RuleSet>) {
+        let mut config = Config::load(self.config.as_deref(), diagnostics);
+        if let Some(folder) = &self.rules {
+            config.rules.folders = vec![folder.clone()];
+            config.rules.folders_required = true;
+        }
+        let ruleset = load::load(&config.rules, diagnostics);
+        (config, ruleset)
+    }
+}
+
+/// Writes messages to standard error; the exit code if any of them is an error.
+fn report(list: &[Diagnostic]) -> Option<u8> {
+    for diagnostic in list {
+        eprintln!("{diagnostic}");
+    }
+    list.iter().any(|diagnostic| diagnostic.level == Level::Error).then_some(exit::CONFIG)
+}
+
+/// Writes to standard output; a closed pipe is no error, as with any filter.
+fn print(text: &str) -> u8 {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => exit::OK,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => exit::OK,
+        Err(error) => {
+            eprintln!("execwatch: cannot write to standard output: {error}");
+            exit::IO
+        }
+    }
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { exit::USAGE } else { exit::OK };
+            // Nothing can be done if even that cannot be written.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    ExitCode::from(match arguments.command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Check(files) => check::check(&files),
+        Command::Rules(arguments) => rules::rules(&arguments),
+    })
+}

@@ -1,0 +1,28 @@
+//! execwatch sees every program that a Linux host executes, knows a network utility when it sees one, and tells who ran
+//! it and from where. Its only kernel interfaces are the netlink process connector and /proc.
+//!
+//! The modules are the stages of an event's way, in this order; each is a folder or a file, and data goes one way:
+//!
+//! - [`connector`]: events from the kernel, one real-time listener per CPU
+//! - [`process`]: what /proc says about the program, read while it is held
+//! - [`rules`]: whether a rule matches, and which utility it is
+//! - [`alert`]: the record and its forms
+//! - [`output`]: syslog, file, standard output
+//! - [`worker`]: the thread that leads from the queue through rules and alert to the outputs
+//!
+//! Beside them: [`config`], [`health`] (counts), [`cli`], [`sys`] (the only unsafe code), and [`document`] and
+//! [`diagnostics`], with which files are read strictly and mistakes are shown.
+
+pub mod alert;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod connector;
+pub mod diagnostics;
+pub mod document;
+pub mod health;
+pub mod output;
+pub mod process;
+pub mod rules;
+pub mod sys;
+pub mod worker;

@@ -1,0 +1,259 @@
+//! The worker: the one thread that takes execs from the queue, evaluates the rules and gives records to the outputs.
+//!
+//! It also drains forks and exits on a timer, and says in the stream of records what was lost.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crate::alert::{Alert, HostClock, Notice, Record};
+use crate::clock;
+use crate::connector::events::EventSocket;
+use crate::health::{Counters, Totals};
+use crate::output::Output;
+use crate::process::exec::{Certainty, Exec};
+use crate::process::queue::ExecReceiver;
+use crate::rules::fields::Surroundings;
+use crate::rules::model::Severity;
+use crate::rules::ruleset::RuleSet;
+
+/// How often forks and exits are drained; more often while many come.
+const TICK: Duration = Duration::from_secs(1);
+/// The pause after a drain that found many.
+const BUSY_TICK: Duration = Duration::from_millis(100);
+/// What «many» is: the default receive buffer holds about twenty times as much.
+const MANY: u64 = 1000;
+/// Execs handled between two looks at the clock.
+const BATCH: usize = 64;
+/// At most one notice about losses in this time.
+const LOSS_NOTICE_EVERY: Duration = Duration::from_secs(60);
+/// Starts remembered to recognise what both an event and the snapshot saw.
+const MOST_STARTS: usize = 100_000;
+
+/// What others tell the worker.
+#[derive(Debug, Default)]
+pub struct Signals {
+    /// Take what is queued and end.
+    pub stop: AtomicBool,
+    /// The snapshot of running processes is complete.
+    pub snapshot_done: AtomicBool,
+    /// Open the outputs' places anew.
+    pub reopen: AtomicBool,
+}
+
+/// The worker's state.
+pub struct Worker {
+    /// Where execs come from.
+    pub receiver: ExecReceiver,
+    /// Forks and exits.
+    pub events: EventSocket,
+    /// The rules.
+    pub ruleset: Arc<RuleSet>,
+    /// What fields need besides.
+    pub surroundings: Surroundings,
+    /// Where records go.
+    pub outputs: Vec<Output>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// What others say.
+    pub signals: Arc<Signals>,
+}
+
+impl Worker {
+    /// Works until told to stop and the queue is empty. Returns the outputs, which may still be writing.
+    pub fn run(mut self) -> Vec<Output> {
+        let mut losses = Losses::default();
+        let mut twice = SeenTwice::default();
+        let mut next_drain = Instant::now();
+        loop {
+            let stopping = self.signals.stop.load(Relaxed);
+            let snapshot_done = self.signals.snapshot_done.load(Relaxed);
+            let mut handled = 0;
+            while handled < BATCH && self.handle_next(&mut twice) {
+                handled += 1;
+            }
+            let idle = handled < BATCH;
+            if idle && snapshot_done {
+                twice.end();
+            }
+            let now = Instant::now();
+            if now >= next_drain || stopping {
+                let many = self.drain_events();
+                next_drain = now + if many { BUSY_TICK } else { TICK };
+                if let Some(notice) = losses.notice(self.counters.totals(), now, stopping) {
+                    self.write(Record::Notice(notice));
+                }
+            }
+            if self.signals.reopen.swap(false, Relaxed) {
+                self.outputs.iter().for_each(Output::reopen);
+            }
+            if idle && stopping {
+                return self.outputs;
+            }
+            if idle {
+                self.receiver.wait(Some(next_drain.saturating_duration_since(Instant::now())));
+            }
+        }
+    }
+
+    /// Takes one exec from the queue; false if there is none.
+    fn handle_next(&mut self, twice: &mut SeenTwice) -> bool {
+        let (ruleset, surroundings) = (&self.ruleset, &self.surroundings);
+        let alert = self.receiver.receive(|exec| {
+            let alert = Alert::new(exec, ruleset, surroundings, &HostClock)?;
+            twice.first_time(exec).then_some(alert)
+        });
+        match alert {
+            Some(Some(alert)) => {
+                self.counters.worker.alerts.fetch_add(1, Relaxed);
+                if alert.already_running() {
+                    self.counters.worker.already_running.fetch_add(1, Relaxed);
+                }
+                self.write(Record::Alert(Box::new(alert)));
+                true
+            }
+            Some(None) => true,
+            None => false,
+        }
+    }
+
+    fn write(&mut self, record: Record) {
+        let record = Arc::new(record);
+        for output in &mut self.outputs {
+            output.offer(&record);
+        }
+    }
+
+    /// Drains forks and exits; true if there were many.
+    fn drain_events(&mut self) -> bool {
+        let worker = &self.counters.worker;
+        match self.events.drain() {
+            Ok(drained) => {
+                worker.forks.fetch_add(drained.forks, Relaxed);
+                worker.exits.fetch_add(drained.exits, Relaxed);
+                worker.event_overruns.fetch_add(drained.overruns, Relaxed);
+                worker.strange.fetch_add(drained.strange, Relaxed);
+                drained.forks + drained.exits > MANY
+            }
+            Err(error) => {
+                log::error!("forks and exits cannot be read: {error}");
+                false
+            }
+        }
+    }
+}
+
+/// Recognises a program that both its exec event and the snapshot at the start reported.
+#[derive(Default)]
+struct SeenTwice {
+    by_event: HashSet<u64>,
+    by_snapshot: HashSet<u64>,
+    hasher: RandomState,
+    ended: bool,
+}
+
+impl SeenTwice {
+    /// False if the same process with the same executable was reported before by the other way.
+    fn first_time(&mut self, exec: &Exec) -> bool {
+        let Some(start) = exec.details.start_ticks.filter(|_| !self.ended) else { return true };
+        let key = self.hasher.hash_one((exec.pid, start, exec.image.exe(), exec.image.raw_arguments()));
+        if exec.certainty == Certainty::AlreadyRunning {
+            self.by_snapshot.insert(key);
+            return !self.by_event.contains(&key);
+        }
+        if self.by_event.len() < MOST_STARTS {
+            self.by_event.insert(key);
+        }
+        // A process may execute the same program again and again, and each time counts: the snapshot's mark, which
+        // stands for one time, is taken away.
+        !self.by_snapshot.remove(&key)
+    }
+
+    fn end(&mut self) {
+        *self = SeenTwice { ended: true, ..SeenTwice::default() };
+    }
+}
+
+/// Says from time to time what was lost since.
+#[derive(Default)]
+struct Losses {
+    said: Totals,
+    last: Option<Instant>,
+}
+
+impl Losses {
+    /// A notice if something was lost that has not been said, at most one a minute, or at the end.
+    fn notice(&mut self, totals: Totals, now: Instant, at_end: bool) -> Option<Notice> {
+        if !at_end && self.last.is_some_and(|last| now.duration_since(last) < LOSS_NOTICE_EVERY) {
+            return None;
+        }
+        let parts = [
+            (totals.gone - self.said.gone, "programs ended before they were read"),
+            (totals.lost - self.said.lost, "programs a rule could match found the queue full"),
+            (totals.overruns - self.said.overruns, "times exec events overflowed a listener's buffer"),
+            (
+                totals.event_overruns - self.said.event_overruns,
+                "times forks and exits overflowed their buffer",
+            ),
+        ];
+        let said: Vec<String> = parts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        if said.is_empty() {
+            return None;
+        }
+        self.said = totals;
+        self.last = Some(now);
+        let message = format!("not everything was seen: {}", said.join(", "));
+        log::warn!("{message}");
+        Some(Notice { kind: "loss", severity: Severity::Medium, time_ns: clock::realtime_ns(), message })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::exec::Image;
+
+    fn exec(certainty: Certainty, argument: &str) -> Exec {
+        let mut exec = Exec { pid: 7, certainty, ..Exec::default() };
+        exec.details.start_ticks = Some(5);
+        exec.image = Image::new(Some(b"/bin/nc"), Some(&["nc", argument]));
+        exec
+    }
+
+    #[test]
+    fn a_program_seen_by_event_and_snapshot_is_reported_once() {
+        use Certainty::{AlreadyRunning, Exact};
+        for (first, second) in [(AlreadyRunning, Exact), (Exact, AlreadyRunning)] {
+            let mut twice = SeenTwice::default();
+            assert!(twice.first_time(&exec(first, "a")));
+            assert!(!twice.first_time(&exec(second, "a")));
+            // The same process executes another program, and that again.
+            assert!(twice.first_time(&exec(Exact, "b")));
+            assert!(twice.first_time(&exec(Exact, "b")));
+        }
+        let mut twice = SeenTwice::default();
+        assert!(twice.first_time(&exec(AlreadyRunning, "a")));
+        twice.end();
+        assert!(twice.first_time(&exec(Exact, "a")));
+    }
+
+    #[test]
+    fn losses_are_said_once_and_not_too_often() {
+        let start = Instant::now();
+        let mut losses = Losses::default();
+        let totals = |gone, lost| Totals { gone, lost, ..Totals::default() };
+        assert_eq!(losses.notice(totals(0, 0), start, false), None);
+        let said = losses.notice(totals(2, 1), start, false).unwrap().message;
+        assert!(said.contains("2 programs ended") && said.contains("1 programs a rule"), "{said}");
+        assert_eq!(losses.notice(totals(3, 1), start + Duration::from_secs(59), false), None);
+        let said = losses.notice(totals(3, 1), start + Duration::from_secs(60), false).unwrap().message;
+        assert!(said.contains("1 programs ended") && !said.contains("a rule"), "{said}");
+        assert!(losses.notice(totals(4, 1), start + Duration::from_secs(61), true).is_some());
+    }
+}

@@ -13,8 +13,10 @@ use crate::rules::fields::join;
 pub const LIMIT: usize = 960;
 /// Values are not cut below this.
 const SHORTEST: usize = 32;
+const COMMAND_LINE: &str = "cmdline";
 
 /// A key and its value.
+#[derive(Clone)]
 struct Pair {
     key: &'static str,
     value: Escaped,
@@ -83,7 +85,7 @@ impl Pairs {
         if exec.image.deleted() == Some(true) {
             self.add("exe-deleted", "yes");
         }
-        self.add_known("cmdline", exec.image.raw_arguments().map(join));
+        self.add_known(COMMAND_LINE, exec.image.raw_arguments().map(join));
         if exec.image.cut() {
             self.add(
                 "args-length",
@@ -121,23 +123,33 @@ impl Pairs {
         self.add("id", &alert.id);
     }
 
-    /// Cuts the longest values until the line fits.
+    /// Cuts the longest values until the line fits: all to the same length, but the command line, which tells most, to
+    /// twice of that.
     fn fit(&mut self) {
-        let mut shortened: Vec<&'static str> = Vec::new();
-        loop {
-            let length = self.length() + shortened_pair(&shortened).map_or(0, |pair| pair.length() + 1);
-            let Some(excess) = length.checked_sub(LIMIT).filter(|&excess| excess > 0) else { break };
-            let longest = self.0.iter_mut().max_by_key(|pair| pair.value.as_str().len());
-            let Some(pair) = longest.filter(|pair| pair.value.as_str().len() > SHORTEST) else { break };
-            let key = pair.key;
-            // The name in `shortened` takes room too.
-            let wanted = pair.value.as_str().len().saturating_sub(excess + key.len() + 16);
-            pair.value.shorten(wanted.max(SHORTEST));
-            if !shortened.contains(&key) {
-                shortened.push(key);
+        if self.length() <= LIMIT {
+            return;
+        }
+        let longest = self.0.iter().map(|pair| pair.value.as_str().len()).max().unwrap_or_default();
+        let (mut fits, mut too_long) = (SHORTEST, longest);
+        while fits + 1 < too_long {
+            let middle = fits.midpoint(too_long);
+            if self.cut_to(middle).length() <= LIMIT { fits = middle } else { too_long = middle }
+        }
+        *self = self.cut_to(fits);
+    }
+
+    /// With the values cut, and a last pair that names them.
+    fn cut_to(&self, limit: usize) -> Pairs {
+        let mut cut = Pairs(self.0.clone());
+        let mut shortened = Vec::new();
+        for pair in &mut cut.0 {
+            let limit = if pair.key == COMMAND_LINE { limit * 2 } else { limit };
+            if pair.value.shorten(limit) {
+                shortened.push(pair.key);
             }
         }
-        self.0.extend(shortened_pair(&shortened));
+        cut.add("shortened", shortened.join(","));
+        cut
     }
 
     fn length(&self) -> usize {
@@ -162,10 +174,6 @@ impl Pairs {
         }
         line
     }
-}
-
-fn shortened_pair(keys: &[&str]) -> Option<Pair> {
-    (!keys.is_empty()).then(|| Pair { key: "shortened", value: Escaped::new(keys.join(",").as_bytes()) })
 }
 
 impl Pair {

@@ -21,14 +21,19 @@ pub(super) fn check(files: &Files) -> u8 {
     let list = diagnostics.into_list();
     if let Some(code) = report(&list) {
         let mistakes = list.iter().filter(|diagnostic| diagnostic.level == Level::Error).count();
-        let plural = if mistakes == 1 { "mistake" } else { "mistakes" };
-        eprintln!("execwatch: {mistakes} {plural} found");
+        eprintln!("execwatch: {} found", counted(mistakes, "mistake", "mistakes"));
         return code;
     }
     let (rules, utilities) =
         ruleset.map_or((0, 0), |set| (set.rules().len(), set.catalogue().utilities().len()));
-    match print(&format!("execwatch: {rules} rules and {utilities} utilities, no mistake found\n")) {
+    let rules = counted(rules, "rule", "rules");
+    let utilities = counted(utilities, "utility", "utilities");
+    match print(&format!("execwatch: {rules} and {utilities}, no mistake found\n")) {
         0 => exit::OK,
         code => code,
     }
+}
+
+fn counted(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }

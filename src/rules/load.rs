@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::builtin;
-use super::catalogue::{Catalogue, Utility, is_glob};
+use super::catalogue::{Utility, is_glob};
 use super::model::{self, Tables};
 use super::ruleset::RuleSet;
 use crate::diagnostics::{Diagnostic, Diagnostics, Level, Source};
@@ -39,28 +39,32 @@ pub fn load(places: &Places, diagnostics: &Diagnostics) -> Option<RuleSet> {
         .collect();
     let base = Layer::read(&builtin, diagnostics);
     let top = Layer::read(&own, diagnostics);
-    if diagnostics.any_error() {
-        return None;
-    }
-    let utilities = merge(base.utilities, top.utilities, |utility| utility.name.to_ascii_lowercase());
+    let utilities =
+        merge(base.utilities, top.utilities, |placed| placed.entry.value.name.to_ascii_lowercase());
     let rules = merge(base.rules, top.rules, |rule| rule.id.clone());
-    let ruleset = RuleSet::new(utilities, rules);
-    check_names(ruleset.catalogue(), diagnostics);
-    (!diagnostics.any_error()).then_some(ruleset)
+    check_names(&utilities, diagnostics);
+    let utilities = utilities.into_iter().map(|placed| placed.entry.value).collect();
+    (!diagnostics.any_error()).then(|| RuleSet::new(utilities, rules))
 }
 
 fn base(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)
 }
 
+/// An entry and the file it stands in.
+struct Placed<'s, T> {
+    source: &'s Source,
+    entry: Located<T>,
+}
+
 /// The files of one origin: a later origin replaces an earlier one, within one a name may stand once.
-struct Layer {
-    utilities: Vec<Utility>,
+struct Layer<'s> {
+    utilities: Vec<Placed<'s, Utility>>,
     rules: Vec<model::Rule>,
 }
 
-impl Layer {
-    fn read(sources: &[Source], diagnostics: &Diagnostics) -> Self {
+impl<'s> Layer<'s> {
+    fn read(sources: &'s [Source], diagnostics: &Diagnostics) -> Self {
         let documents: Vec<(&Source, Document<'_>)> =
             sources.iter().map(|source| (source, Document::parse(source, diagnostics))).collect();
         let tables: Vec<(&Source, Tables)> = documents
@@ -73,7 +77,7 @@ impl Layer {
         for (source, tables) in tables {
             for utility in tables.utilities {
                 names.note(utility.value.name.to_ascii_lowercase(), "utility", source, &utility, diagnostics);
-                layer.utilities.push(utility.value);
+                layer.utilities.push(Placed { source, entry: utility });
             }
             for rule in tables.rules {
                 ids.note(rule.value.id.clone(), "rule", source, &rule, diagnostics);
@@ -130,23 +134,24 @@ fn merge<T>(base: Vec<T>, top: Vec<T>, key: impl Fn(&T) -> String) -> Vec<T> {
 }
 
 /// A name that two utilities claim would make recognition a matter of order.
-fn check_names(catalogue: &Catalogue, diagnostics: &Diagnostics) {
+fn check_names(utilities: &[Placed<'_, Utility>], diagnostics: &Diagnostics) {
     let mut owners: HashMap<String, &str> = HashMap::new();
-    for utility in catalogue.utilities() {
+    for Placed { source, entry } in utilities {
+        let utility = &entry.value;
         for name in std::iter::once(&utility.name).chain(&utility.aliases) {
             let earlier = owners.insert(name.to_ascii_lowercase(), &utility.name);
             // A glob of another entry that covers this entry's own name is no conflict: exact names come first.
             if let Some(earlier) = earlier
                 && !is_glob(name)
             {
-                diagnostics.push(Diagnostic::whole(
-                    Level::Error,
-                    "utilities",
+                diagnostics.error(
+                    source,
+                    entry.span.clone(),
                     format!(
                         "`{name}` stands for `{earlier}` and for `{}`; a name may belong to one utility",
                         utility.name
                     ),
-                ));
+                );
             }
         }
     }

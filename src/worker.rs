@@ -135,6 +135,11 @@ impl Worker {
                 worker.exits.fetch_add(drained.exits, Relaxed);
                 worker.event_overruns.fetch_add(drained.overruns, Relaxed);
                 worker.strange.fetch_add(drained.strange, Relaxed);
+                if drained.overruns > 0
+                    && let Some(dropped) = self.events.dropped()
+                {
+                    worker.events_dropped.store(dropped, Relaxed);
+                }
                 drained.forks + drained.exits > MANY
             }
             Err(error) => {
@@ -193,9 +198,14 @@ impl Losses {
             (totals.gone - self.said.gone, "programs ended before they were read"),
             (totals.lost - self.said.lost, "programs a rule could match found the queue full"),
             (totals.overruns - self.said.overruns, "times exec events overflowed a listener's buffer"),
+            (totals.dropped - self.said.dropped, "exec events discarded by the kernel for that"),
             (
                 totals.event_overruns - self.said.event_overruns,
                 "times forks and exits overflowed their buffer",
+            ),
+            (
+                totals.events_dropped - self.said.events_dropped,
+                "forks and exits discarded by the kernel for that",
             ),
         ];
         let said: Vec<String> = parts

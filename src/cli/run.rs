@@ -201,6 +201,7 @@ impl Daemon {
                 self.stop();
                 return exit::SOFTWARE;
             }
+            self.listeners.count_drops();
             if self.listeners.follow_cpus() {
                 log::info!("listening on the CPUs that are there now: {}", coverage(&self.listeners));
             }

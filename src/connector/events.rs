@@ -51,6 +51,11 @@ impl EventSocket {
         self.socket.receive_buffer
     }
 
+    /// Forks and exits that the kernel discarded for want of room since the start, if it tells.
+    pub fn dropped(&self) -> Option<u64> {
+        self.socket.dropped()
+    }
+
     /// Takes what has come since the last time and counts it.
     pub fn drain(&mut self) -> io::Result<Drained> {
         let mut drained = Drained::default();

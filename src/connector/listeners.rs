@@ -106,7 +106,19 @@ struct Running {
     thread: JoinHandle<()>,
     stop: Arc<AtomicBool>,
     socket: Arc<ConnectorSocket>,
+    counters: Arc<ListenerCounters>,
     exact: bool,
+}
+
+impl Running {
+    fn count_drops(&self) {
+        // Without an overrun there is nothing to ask for.
+        if self.counters.overruns.load(Ordering::Relaxed) > 0
+            && let Some(dropped) = self.socket.dropped()
+        {
+            self.counters.dropped.store(dropped, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Makes the sink of a listener, which counts where the listener does.
@@ -243,6 +255,11 @@ impl Listeners {
         self.catch_all.socket.receive_buffer
     }
 
+    /// Asks the kernel what it discarded at sockets that had overflowed.
+    pub fn count_drops(&self) {
+        self.per_cpu.values().chain([&self.catch_all]).for_each(Running::count_drops);
+    }
+
     /// True if a listener's thread has ended by itself.
     pub fn any_ended(&self) -> bool {
         self.catch_all.thread.is_finished()
@@ -275,7 +292,7 @@ fn spawn(
     let (report, reported) = crossbeam_channel::bounded(1);
     let sink = new_sink(Arc::clone(&counters));
     let thread = std::thread::Builder::new().name(name).stack_size(STACK).spawn({
-        let (socket, stop) = (Arc::clone(&socket), Arc::clone(&stop));
+        let (socket, stop, counters) = (Arc::clone(&socket), Arc::clone(&stop), Arc::clone(&counters));
         move || {
             let placed = place(cpu, priority);
             let exact_cpu = cpu.filter(|_| priority.is_some() && placed.is_ok());
@@ -289,7 +306,7 @@ fn spawn(
     })?;
     let placed = reported.recv().map_err(|_| io::Error::other("the listener's thread ended at once"))?;
     let exact = cpu.is_some() && priority.is_some() && placed.is_ok();
-    Ok((Running { thread, stop, socket, exact }, placed))
+    Ok((Running { thread, stop, socket, counters, exact }, placed))
 }
 
 /// Pins the calling thread and gives it its priority.
@@ -330,6 +347,7 @@ fn end(running: Running) {
         let _ = pthread_kill(running.thread.as_pthread_t(), WAKE_SIGNAL);
         std::thread::sleep(Duration::from_millis(1));
     }
+    running.count_drops();
     // A panic of the thread has ended the process already.
     let _ = running.thread.join();
 }

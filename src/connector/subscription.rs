@@ -138,6 +138,11 @@ impl ConnectorSocket {
         Ok((length, sender.port_number()))
     }
 
+    /// Events that the kernel discarded at this socket for want of room; `None` before Linux 4.12, which does not tell.
+    pub fn dropped(&self) -> Option<u64> {
+        sys::netlink::drops(self.as_fd()).ok().map(u64::from)
+    }
+
     /// Makes [`receive`](Self::receive) give up with `WouldBlock` after `timeout`.
     pub fn set_receive_timeout(&self, timeout: Duration) -> io::Result<()> {
         let timeout = nix::sys::time::TimeVal::new(timeout.as_secs() as _, timeout.subsec_micros().into());

@@ -25,6 +25,8 @@ pub struct ListenerCounters {
     pub queue_full: AtomicU64,
     /// Times the socket's queue overflowed.
     pub overruns: AtomicU64,
+    /// Events the kernel discarded for want of room in the queue; 0 on kernels before 4.12, which do not tell.
+    pub dropped: AtomicU64,
     /// Datagrams that did not come from the kernel.
     pub forged: AtomicU64,
     /// Datagrams that were no process events.
@@ -58,6 +60,8 @@ pub struct WorkerCounters {
     pub exits: AtomicU64,
     /// Times the event socket's queue overflowed.
     pub event_overruns: AtomicU64,
+    /// Forks and exits the kernel discarded for want of room in the queue; 0 on kernels before 4.12.
+    pub events_dropped: AtomicU64,
     /// Datagrams at the event socket that were forged or no forks and exits.
     pub strange: AtomicU64,
 }
@@ -91,6 +95,8 @@ pub struct Totals {
     pub lost: u64,
     /// See [`ListenerCounters`].
     pub overruns: u64,
+    /// See [`ListenerCounters`].
+    pub dropped: u64,
     /// Forged, malformed and unexpected datagrams.
     pub strange: u64,
     /// See [`ListenerCounters`].
@@ -105,6 +111,8 @@ pub struct Totals {
     pub exits: u64,
     /// See [`WorkerCounters`].
     pub event_overruns: u64,
+    /// See [`WorkerCounters`].
+    pub events_dropped: u64,
 }
 
 impl Counters {
@@ -123,6 +131,7 @@ impl Counters {
             forks: self.worker.forks.load(Relaxed),
             exits: self.worker.exits.load(Relaxed),
             event_overruns: self.worker.event_overruns.load(Relaxed),
+            events_dropped: self.worker.events_dropped.load(Relaxed),
             strange: self.worker.strange.load(Relaxed),
             ..Totals::default()
         };
@@ -136,6 +145,7 @@ impl Counters {
             totals.candidates += listener.candidates.load(Relaxed);
             totals.lost += listener.queue_full.load(Relaxed);
             totals.overruns += listener.overruns.load(Relaxed);
+            totals.dropped += listener.dropped.load(Relaxed);
             totals.strange += listener.forged.load(Relaxed)
                 + listener.malformed.load(Relaxed)
                 + listener.unexpected.load(Relaxed);
@@ -154,7 +164,7 @@ impl std::fmt::Display for Totals {
         write!(
             f,
             "totals: execs={} exact={} likely={} best-effort={} gone={} lost={} alerts={} already-running={} \
-             candidates={} args-cut={} overruns={} strange={} longest-hold-us={} forks={} exits={} event-overruns={}",
+             candidates={} args-cut={} overruns={} dropped={} strange={} longest-hold-us={} forks={} exits={} event-overruns={} events-dropped={}",
             self.execs,
             self.exact,
             self.likely,
@@ -166,11 +176,13 @@ impl std::fmt::Display for Totals {
             self.candidates,
             self.cut,
             self.overruns,
+            self.dropped,
             self.strange,
             self.longest_hold_ns / 1000,
             self.forks,
             self.exits,
             self.event_overruns,
+            self.events_dropped,
         )
     }
 }

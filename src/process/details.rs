@@ -144,15 +144,35 @@ impl Details {
             self.set_cgroup(cgroup);
         }
         self.namespaces = Namespaces::read(dir);
-        if let Some(parent) = self.ppid.filter(|&pid| pid != 0).and_then(|pid| proc.process(pid).ok()) {
-            if let Some(exe) = parent.link(c"exe", buffer) {
-                self.parent.set_exe(exe);
-            }
-            if let Some(cmdline) = parent.file(c"cmdline", &mut buffer[..=PARENT_ARGUMENTS]) {
-                let cut = cmdline.len() > PARENT_ARGUMENTS;
-                self.parent.set_arguments(&cmdline[..cmdline.len().min(PARENT_ARGUMENTS)], cut);
-            }
+        if let Some(parent) = self.parent_dir(proc)
+            && let Some(exe) = parent.link(c"exe", buffer)
+        {
+            self.parent.set_exe(exe);
         }
+    }
+
+    /// Reads the parent's argument list, on the worker's thread. A listener must not: the kernel takes the lock of the
+    /// parent's memory map, which the parent's other threads may hold for long, and a listener that waits lets go of
+    /// all programs that it should hold. The lock of the executed program's own map is free, and the link to the
+    /// parent's executable needs none since Linux 4.1.
+    pub fn read_parent_arguments(&mut self, proc: &ProcRoot, Scratch(buffer): &mut Scratch) {
+        let Some(parent) = self.parent_dir(proc) else { return };
+        let Some(start) = parent.file(c"stat", buffer).and_then(parse::stat).map(|stat| stat.start_ticks)
+        else {
+            return;
+        };
+        // A process that was started later is another one, which got the number of a parent that has gone.
+        if self.start_ticks.is_none_or(|own| start > own) {
+            return;
+        }
+        if let Some(cmdline) = parent.file(c"cmdline", &mut buffer[..=PARENT_ARGUMENTS]) {
+            let cut = cmdline.len() > PARENT_ARGUMENTS;
+            self.parent.set_arguments(&cmdline[..cmdline.len().min(PARENT_ARGUMENTS)], cut);
+        }
+    }
+
+    fn parent_dir(&self, proc: &ProcRoot) -> Option<ProcDir<'static>> {
+        proc.process(self.ppid.filter(|&pid| pid != 0)?).ok()
     }
 
     /// The kernel's name of the process.
@@ -206,6 +226,10 @@ impl Details {
             ("namespaces", self.namespaces.pid.is_none()),
             ("start", self.start_ticks.is_none()),
             ("parent", self.ppid.is_none() || parent_expected && self.parent.exe().is_none()),
+            (
+                "parent-arguments",
+                parent_expected && self.parent.exe().is_some() && self.parent.argv().is_none(),
+            ),
         ]
         .into_iter()
         .filter_map(|(name, unknown)| unknown.then_some(name))

@@ -5,17 +5,23 @@
 #![allow(missing_docs, reason = "a benchmark has no users of its items")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot be set up shall end")]
 
+use std::sync::Arc;
+
 use divan::{Bencher, black_box};
-use execwatch::alert::{Alert, Clock, Host, Record, ecs, text};
+use execwatch::alert::{Clock, Host, Record, ecs, text};
+use execwatch::calendar::LocalTime;
 use execwatch::connector::wire;
 use execwatch::diagnostics::Diagnostics;
+use execwatch::evaluate::Evaluator;
 use execwatch::process::capture::Prefilter;
 use execwatch::process::details::Namespaces;
 use execwatch::process::exec::{Exec, Image};
-use execwatch::process::users::Users;
-use execwatch::rules::fields::Surroundings;
+use execwatch::process::names::Accounts;
+use execwatch::process::relatives::NoProcesses;
+use execwatch::rules::catalogue::Hints;
 use execwatch::rules::load::{Places, load};
 use execwatch::rules::ruleset::RuleSet;
+use execwatch::rules::subject::Surroundings;
 
 fn main() {
     divan::main();
@@ -76,14 +82,23 @@ impl Clock for Stopped {
     fn wall_from_start_ticks(&self, ticks: u64) -> u64 {
         ticks
     }
+
+    fn local(&self, _: u64) -> LocalTime {
+        LocalTime::default()
+    }
 }
 
-fn surroundings() -> Surroundings {
-    Surroundings { users: Users::default(), namespaces: Namespaces::default() }
+fn evaluator() -> Evaluator {
+    let surroundings = Surroundings {
+        accounts: Accounts::default(),
+        namespaces: Namespaces::default(),
+        processes: Box::new(NoProcesses),
+    };
+    Evaluator::new(Arc::new(shipped_rules()), surroundings)
 }
 
 fn record() -> Record {
-    let alert = Alert::new(&netcat(), &shipped_rules(), &surroundings(), &Stopped).expect("a rule matches");
+    let alert = evaluator().evaluate(&netcat(), &Stopped).alert.expect("a rule matches");
     Record::Alert(Box::new(alert))
 }
 
@@ -96,28 +111,28 @@ fn decode(bencher: Bencher) {
 #[divan::bench]
 fn prefilter_of_a_common_program(bencher: Bencher) {
     let (rules, image) = (shipped_rules(), common());
-    assert!(!rules.could_match(&image));
-    bencher.bench(|| rules.could_match(black_box(&image)));
+    assert!(!rules.could_match(&image, Hints::default()));
+    bencher.bench(|| rules.could_match(black_box(&image), Hints::default()));
 }
 
 #[divan::bench]
 fn prefilter_of_a_shell_command(bencher: Bencher) {
     let (rules, image) =
         (shipped_rules(), image("/usr/bin/dash", &["sh", "-c", "run-parts /etc/cron.hourly"]));
-    bencher.bench(|| rules.could_match(black_box(&image)));
+    bencher.bench(|| rules.could_match(black_box(&image), Hints::default()));
 }
 
 #[divan::bench]
 fn prefilter_of_a_utility(bencher: Bencher) {
     let (rules, exec) = (shipped_rules(), netcat());
-    assert!(rules.could_match(&exec.image));
-    bencher.bench(|| rules.could_match(black_box(&exec.image)));
+    assert!(rules.could_match(&exec.image, Hints::default()));
+    bencher.bench(|| rules.could_match(black_box(&exec.image), Hints::default()));
 }
 
 #[divan::bench]
 fn match_of_a_utility(bencher: Bencher) {
-    let (rules, exec, surroundings) = (shipped_rules(), netcat(), surroundings());
-    bencher.bench(|| Alert::new(black_box(&exec), &rules, &surroundings, &Stopped));
+    let (mut evaluator, exec) = (evaluator(), netcat());
+    bencher.bench_local(|| evaluator.evaluate(black_box(&exec), &Stopped));
 }
 
 #[divan::bench]

@@ -15,8 +15,9 @@ use crate::sys::sched::FIFO_PRIORITIES;
 pub const SHIPPED: &str = include_str!("../config/execwatch.toml");
 /// Where the configuration file is looked for.
 pub const DEFAULT_PATH: &str = "/etc/execwatch/execwatch.toml";
-/// Where an administrator's utilities and rules are looked for.
-pub const DEFAULT_FOLDERS: [&str; 2] = ["/etc/execwatch/utilities.d", "/etc/execwatch/rules.d"];
+/// Where an administrator's utilities, rules and exceptions are looked for.
+pub const DEFAULT_FOLDERS: [&str; 3] =
+    ["/etc/execwatch/utilities.d", "/etc/execwatch/rules.d", "/etc/execwatch/exceptions.d"];
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Config {
     pub rules: Places,
     /// Where alerts go.
     pub output: Output,
+    /// Where the daemon keeps what it must remember.
+    pub state_folder: PathBuf,
 }
 
 /// `[capture]`
@@ -153,6 +156,7 @@ impl Default for Config {
                 folders: DEFAULT_FOLDERS.map(PathBuf::from).to_vec(),
                 folders_required: false,
             },
+            state_folder: PathBuf::from("/var/lib/execwatch"),
             output: Output {
                 syslog: Some(Syslog {
                     socket: PathBuf::from("/dev/log"),
@@ -205,6 +209,10 @@ impl Config {
         }
         if let Some(section) = root.section("output", "[output]") {
             config.output.read(section);
+        }
+        if let Some(section) = root.section("state", "[state]") {
+            set(&mut config.state_folder, absolute_path(&section, "folder"));
+            section.finish();
         }
         root.finish();
         config
@@ -348,7 +356,7 @@ mod tests {
              queue-length = 17\nalready-running = false\n[rules]\nbuiltin = false\nfolders = ['/x']\n\
              [output.syslog]\nsocket = '/s'\nfacility = 'local3'\ntag = 't'\nformat = 'json'\n\
              [output.syslog.severity]\nlow = 'debug'\n[output.file]\npath = '/f'\nformat = 'text'\n\
-             [output.stdout]\nenabled = true\nformat = 'text'\n",
+             [output.stdout]\nenabled = true\nformat = 'text'\n[state]\nfolder = '/v'\n",
         );
         assert_eq!(mistakes, Vec::new());
         let expected = Config {
@@ -372,6 +380,7 @@ mod tests {
                 file: Some(File { path: "/f".into(), format: Format::Text }),
                 stdout: Stdout { enabled: Some(true), format: Some(Format::Text) },
             },
+            state_folder: "/v".into(),
         };
         assert_eq!(config, expected);
         let off = parse("[output.syslog]\nenabled = false\n[output.file]\nenabled = false\n").0.output;

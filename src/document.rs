@@ -10,6 +10,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::calendar::Date;
 use crate::diagnostics::{Diagnostics, Source, suggestion};
 
 /// A value and its place in the source, in bytes.
@@ -169,6 +170,86 @@ impl<'d> Section<'d> {
             }
         }
         strings
+    }
+
+    /// A list of strings that must be there and not be empty.
+    pub fn required_strings(&self, key: &'d str) -> Option<Vec<Located<&'d str>>> {
+        let Some(value) = self.table.get(key) else {
+            self.asked.borrow_mut().insert(key);
+            self.error(self.span(), format!("{} needs `{key}`", self.what));
+            return None;
+        };
+        if value.get_ref().as_array().is_some_and(|list| list.is_empty()) {
+            self.asked.borrow_mut().insert(key);
+            self.error(value.span(), format!("`{key}` must not be empty"));
+            return None;
+        }
+        Some(self.strings(key)).filter(|list| !list.is_empty())
+    }
+
+    /// Reports that a key is missing, unless it is there with a mistake that was reported already.
+    pub fn require(&self, key: &'d str) {
+        self.asked.borrow_mut().insert(key);
+        if self.table.get(key).is_none() {
+            self.error(self.span(), format!("{} needs `{key}`", self.what));
+        }
+    }
+
+    /// A date such as `2027-06-30`: `Some(None)` if it is there but no date.
+    pub fn date(&self, key: &'d str) -> Option<Option<Date>> {
+        let value = self.value(key)?;
+        let date = match value.get_ref() {
+            DeValue::Datetime(moment) if moment.time.is_none() => moment.date,
+            _ => None,
+        };
+        if date.is_none() {
+            self.error(
+                value.span(),
+                format!("`{key}` must be a date such as 2027-06-30, without quotation marks"),
+            );
+        }
+        Some(date.map(|date| Date { year: date.year, month: date.month, day: date.day }))
+    }
+
+    /// A table, or a list of them.
+    pub fn section_or_list(&self, key: &'d str, what: &'d str) -> Option<Vec<Section<'d>>> {
+        let value = self.value(key)?;
+        Some(match value.get_ref() {
+            DeValue::Table(table) => vec![self.inner(table, value.span(), what)],
+            _ => self.tables(key, value, what),
+        })
+    }
+
+    /// Leaves a key to another reader.
+    pub fn skip(&self, key: &'d str) {
+        self.asked.borrow_mut().insert(key);
+    }
+
+    /// A time span such as `"30s"`, `"10m"`, `"2h"` or `"7d"`, in seconds; at least one.
+    pub fn seconds(&self, key: &'d str) -> Option<Located<u64>> {
+        let text = self.string(key)?;
+        let unit = |unit: &str| match unit {
+            "s" => Some(1),
+            "m" => Some(60),
+            "h" => Some(3600),
+            "d" => Some(86_400),
+            _ => None,
+        };
+        let seconds = text.value.trim().split_at_checked(text.value.trim().len().saturating_sub(1)).and_then(
+            |(number, letter)| {
+                number.parse::<u64>().ok().filter(|&number| number > 0)?.checked_mul(unit(letter)?)
+            },
+        );
+        match seconds {
+            Some(value) => Some(Located { value, span: text.span }),
+            None => {
+                self.error(
+                    text.span,
+                    format!("`{key}` must be a time span such as \"30s\", \"10m\", \"2h\" or \"7d\""),
+                );
+                None
+            }
+        }
     }
 
     /// A table.

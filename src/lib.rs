@@ -6,20 +6,23 @@
 //! - [`connector`]: events from the kernel, one real-time listener per CPU
 //! - [`process`]: what /proc says about the program, read while it is held
 //! - [`rules`]: whether a rule matches, and which utility it is
+//! - [`evaluate`]: from an exec through rules, exceptions and thresholds to its alert
 //! - [`alert`]: the record and its forms
 //! - [`output`]: syslog, file, standard output
 //! - [`worker`]: the thread that leads from the queue through rules and alert to the outputs
 //!
-//! Beside them: [`config`], [`health`] (counts), [`cli`], [`sys`] (the only unsafe code), and [`document`] and
-//! [`diagnostics`], with which files are read strictly and mistakes are shown.
+//! Beside them: [`config`], [`health`] (counts), [`cli`], [`calendar`] and [`clock`], [`sys`] (the only unsafe code), and
+//! [`document`] and [`diagnostics`], with which files are read strictly and mistakes are shown.
 
 pub mod alert;
+pub mod calendar;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connector;
 pub mod diagnostics;
 pub mod document;
+pub mod evaluate;
 pub mod health;
 pub mod output;
 pub mod process;

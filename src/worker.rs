@@ -8,18 +8,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::alert::{Alert, HostClock, Notice, Record};
+use crate::alert::{HostClock, Notice, Record};
 use crate::clock;
 use crate::connector::events::EventSocket;
+use crate::evaluate::Evaluator;
+use crate::health::hits::HitKeeper;
 use crate::health::{Counters, Totals};
 use crate::output::Output;
 use crate::process::details::Scratch;
 use crate::process::exec::{Certainty, Exec};
 use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::ExecReceiver;
-use crate::rules::fields::Surroundings;
 use crate::rules::model::Severity;
-use crate::rules::ruleset::RuleSet;
 
 /// How often forks and exits are drained; more often while many come.
 const TICK: Duration = Duration::from_secs(1);
@@ -33,6 +33,9 @@ const BATCH: usize = 64;
 const LOSS_NOTICE_EVERY: Duration = Duration::from_secs(60);
 /// Starts remembered to recognise what both an event and the snapshot saw.
 const MOST_STARTS: usize = 100_000;
+
+/// How often hits of rules and exceptions are written to the state folder.
+const KEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// What others tell the worker.
 #[derive(Debug, Default)]
@@ -53,14 +56,14 @@ pub struct Worker {
     pub events: EventSocket,
     /// Where the arguments of parents are read.
     pub proc: Arc<ProcRoot>,
-    /// The rules.
-    pub ruleset: Arc<RuleSet>,
     /// The buffer for these.
     pub scratch: Scratch,
-    /// What fields need besides.
-    pub surroundings: Surroundings,
+    /// The rules.
+    pub evaluator: Evaluator,
     /// Where records go.
     pub outputs: Vec<Output>,
+    /// Remembers which rules and exceptions took effect.
+    pub hits: HitKeeper,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// What others say.
@@ -73,6 +76,7 @@ impl Worker {
         let mut losses = Losses::default();
         let mut twice = SeenTwice::default();
         let mut next_drain = Instant::now();
+        let mut next_keeping = Instant::now();
         loop {
             let stopping = self.signals.stop.load(Relaxed);
             let snapshot_done = self.signals.snapshot_done.load(Relaxed);
@@ -92,6 +96,10 @@ impl Worker {
                     self.write(Record::Notice(notice));
                 }
             }
+            if now >= next_keeping || stopping && idle {
+                self.hits.update(self.evaluator.ruleset(), clock::realtime_ns() / 1_000_000_000);
+                next_keeping = now + KEEP_EVERY;
+            }
             if self.signals.reopen.swap(false, Relaxed) {
                 self.outputs.iter().for_each(Output::reopen);
             }
@@ -106,12 +114,16 @@ impl Worker {
 
     /// Takes one exec from the queue; false if there is none.
     fn handle_next(&mut self, twice: &mut SeenTwice) -> bool {
-        let (ruleset, surroundings) = (&self.ruleset, &self.surroundings);
+        let (evaluator, counters) = (&mut self.evaluator, &self.counters.worker);
         let (proc, scratch) = (&self.proc, &mut self.scratch);
         let alert = self.receiver.receive(|exec| {
+            if !twice.first_time(exec) {
+                return None;
+            }
             exec.details.read_parent_arguments(proc, scratch);
-            let alert = Alert::new(exec, ruleset, surroundings, &HostClock)?;
-            twice.first_time(exec).then_some(alert)
+            let verdict = evaluator.evaluate(exec, &HostClock);
+            counters.silenced.fetch_add(verdict.silenced, Relaxed);
+            verdict.alert
         });
         match alert {
             Some(Some(alert)) => {

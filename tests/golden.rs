@@ -7,16 +7,20 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
-use execwatch::alert::{Alert, Clock, Host, Notice, Record, ecs, people, text};
+use execwatch::alert::{Clock, Host, Notice, Record, ecs, people, text};
+use execwatch::calendar::LocalTime;
 use execwatch::diagnostics::Diagnostics;
+use execwatch::evaluate::Evaluator;
 use execwatch::process::details::{Login, Namespaces};
 use execwatch::process::exec::{Certainty, Exec, Image};
-use execwatch::process::users::Users;
-use execwatch::rules::fields::Surroundings;
+use execwatch::process::names::{Accounts, Names};
+use execwatch::process::relatives::NoProcesses;
 use execwatch::rules::load::{Places, load};
 use execwatch::rules::model::Severity;
 use execwatch::rules::ruleset::RuleSet;
+use execwatch::rules::subject::Surroundings;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
@@ -61,6 +65,10 @@ impl Clock for Started2026 {
 
     fn wall_from_start_ticks(&self, ticks: u64) -> u64 {
         START_NS + ticks * 10_000_000
+    }
+
+    fn local(&self, _: u64) -> LocalTime {
+        LocalTime { hour: 0, weekday: 5 }
     }
 }
 
@@ -200,12 +208,15 @@ fn forms(name: &str, record: &Record) -> [Result<(), String>; 3] {
 
 #[test]
 fn forms_of_an_alert() {
-    let rules = rules();
-    let surroundings =
-        Surroundings { users: Users::new(folder().join("passwd")), namespaces: HOST_NAMESPACES };
+    let surroundings = Surroundings {
+        accounts: Accounts { users: Names::new(folder().join("passwd")), groups: Names::new("/dev/null") },
+        namespaces: HOST_NAMESPACES,
+        processes: Box::new(NoProcesses),
+    };
+    let mut evaluator = Evaluator::new(Arc::new(rules()), surroundings);
     all_equal(cases().into_iter().flat_map(|(name, exec)| {
-        let alert = Alert::new(&exec, &rules, &surroundings, &Started2026)
-            .unwrap_or_else(|| panic!("no rule matches {name}"));
+        let alert =
+            evaluator.evaluate(&exec, &Started2026).alert.unwrap_or_else(|| panic!("no rule matches {name}"));
         forms(name, &Record::Alert(Box::new(alert)))
     }));
 }

@@ -7,12 +7,13 @@ use serde::Serialize;
 use serde_json::ser::Formatter;
 
 use super::escape::{for_json, is_unprintable};
-use super::{Alert, Host, Notice, Record, time};
+use super::{Alert, Host, Notice, Record};
+use crate::calendar;
 use crate::process::details::Login;
 use crate::process::exec::Image;
 use crate::process::parse::{cgroup_paths, tty_name};
-use crate::rules::fields::join;
 use crate::rules::model::Severity;
+use crate::rules::subject::join;
 
 /// Version of the schema whose names are used.
 const ECS: &str = "8.17.0";
@@ -325,7 +326,7 @@ impl<'a> Document<'a> {
     fn of_alert(alert: &'a Alert, host: &'a Host) -> Self {
         let details = &alert.exec.details;
         Document {
-            timestamp: time::rfc3339(alert.time_ns),
+            timestamp: calendar::rfc3339(alert.time_ns),
             message: &alert.rule.title,
             ecs: Ecs { version: ECS },
             event: Event {
@@ -357,7 +358,7 @@ impl<'a> Document<'a> {
 
     fn of_notice(notice: &'a Notice, host: &'a Host) -> Self {
         Document {
-            timestamp: time::rfc3339(notice.time_ns),
+            timestamp: calendar::rfc3339(notice.time_ns),
             message: &notice.message,
             ecs: Ecs { version: ECS },
             event: Event {
@@ -404,7 +405,7 @@ fn process(alert: &Alert) -> Process {
     let (exec, details) = (&alert.exec, &alert.exec.details);
     Process {
         pid: exec.pid,
-        start: alert.start_ns.map(time::rfc3339),
+        start: alert.start_ns.map(calendar::rfc3339),
         image: image(&exec.image),
         working_directory: details.cwd().map(for_json),
         interactive: details.tty.map(|device| device != 0),

@@ -7,13 +7,14 @@ pub mod ecs;
 pub mod escape;
 pub mod people;
 pub mod text;
-pub mod time;
 
+use crate::calendar::LocalTime;
+use crate::process::details::Namespaces;
 use crate::process::exec::{Certainty, Exec};
 use crate::rules::catalogue::Via;
-use crate::rules::fields::{Subject, Surroundings};
 use crate::rules::model::{Rule, Severity};
 use crate::rules::ruleset::RuleSet;
+use crate::rules::subject::{Subject, Surroundings};
 
 /// Facts about this host and daemon that every record carries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,6 +81,8 @@ pub struct MatchedUtility {
     pub category: String,
     /// By which of its names it was recognised.
     pub via: Via,
+    /// The name it shows is none of the utility's.
+    pub disguised: bool,
 }
 
 /// The daemon has something to say about itself.
@@ -106,15 +109,15 @@ impl Record {
 }
 
 impl Alert {
-    /// The alert for a program, if any rule matches it.
+    /// The alert for a program and the rules that match it, the most severe first; `None` if there are none.
     pub fn new(
         exec: &Exec,
+        rules: &[&Rule],
+        subject: &Subject<'_>,
         ruleset: &RuleSet,
         surroundings: &Surroundings,
         clock: &dyn Clock,
     ) -> Option<Alert> {
-        let subject = ruleset.subject(exec, surroundings);
-        let rules = ruleset.matching(&subject);
         let first = rules.first()?;
         let time_ns = clock.wall_from_monotonic(exec.timestamp_ns);
         let utility = subject.utility().and_then(|found| {
@@ -124,6 +127,7 @@ impl Alert {
                     name: utility.name.clone(),
                     category: utility.category.clone(),
                     via: found.via,
+                    disguised: found.disguised,
                 },
                 utility,
             ))
@@ -135,19 +139,19 @@ impl Alert {
         }
         deduplicate(&mut attack);
         let details = &exec.details;
-        let name = |uid: Option<u32>| uid.and_then(|uid| surroundings.users.name(uid));
+        let name = |uid: Option<u32>| uid.and_then(|uid| surroundings.accounts.users.name(uid));
         let uid = |index: usize| details.uids.map(|uids| uids[index]);
         Some(Alert {
             id: format!("{:x}-{:x}", time_ns, exec.pid),
             time_ns,
             rule: Matched { id: first.id.clone(), title: first.title.clone(), severity: first.severity },
-            rules: rules.iter().map(|rule: &&Rule| rule.id.clone()).collect(),
+            rules: rules.iter().map(|rule| rule.id.clone()).collect(),
             attack,
             utility: utility.map(|(matched, _)| matched),
             exec: exec.clone(),
             start_ns: details.start_ticks.map(|ticks| clock.wall_from_start_ticks(ticks)),
             users: [name(uid(0)), name(uid(1)), name(details.login.and_then(|login| login.user()))],
-            namespaces: foreign_namespaces(&subject),
+            namespaces: foreign_namespaces(&exec.details.namespaces, &surroundings.namespaces),
         })
     }
 
@@ -163,6 +167,8 @@ pub trait Clock {
     fn wall_from_monotonic(&self, stamp_ns: u64) -> u64;
     /// The wall-clock time of a start time in ticks since boot.
     fn wall_from_start_ticks(&self, ticks: u64) -> u64;
+    /// A moment in seconds since 1970 in the host's time zone.
+    fn local(&self, seconds: u64) -> LocalTime;
 }
 
 /// The host's clocks.
@@ -177,19 +183,22 @@ impl Clock for HostClock {
     fn wall_from_start_ticks(&self, ticks: u64) -> u64 {
         crate::clock::wall_from_start_ticks(ticks)
     }
+
+    fn local(&self, seconds: u64) -> LocalTime {
+        crate::sys::time::local(seconds)
+    }
 }
 
-fn foreign_namespaces(subject: &Subject<'_>) -> Vec<&'static str> {
-    use crate::rules::fields::{Field, Value};
+fn foreign_namespaces(own: &Namespaces, host: &Namespaces) -> Vec<&'static str> {
     [
-        ("pid", Field::NamespacePid),
-        ("mnt", Field::NamespaceMnt),
-        ("net", Field::NamespaceNet),
-        ("user", Field::NamespaceUser),
+        ("pid", own.pid, host.pid),
+        ("mnt", own.mnt, host.mnt),
+        ("net", own.net, host.net),
+        ("user", own.user, host.user),
     ]
     .into_iter()
-    .filter(|(_, field)| matches!(subject.value(*field), Value::Flag(true)))
-    .map(|(name, _)| name)
+    .filter(|(_, own, host)| own.zip(*host).is_some_and(|(own, host)| own != host))
+    .map(|(name, ..)| name)
     .collect()
 }
 

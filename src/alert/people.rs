@@ -1,10 +1,11 @@
 //! The form for a person at a terminal: several lines, in colour.
 
 use super::escape::Escaped;
-use super::{Alert, Record, time};
+use super::{Alert, Record};
+use crate::calendar;
 use crate::process::details::Login;
-use crate::rules::fields::join;
 use crate::rules::model::Severity;
+use crate::rules::subject::join;
 
 /// Longest command line shown, in bytes.
 const COMMAND: usize = 400;
@@ -28,7 +29,7 @@ pub fn lines(record: &Record, colour: bool) -> String {
 
 /// The time of day, in UTC.
 fn clock(time_ns: u64) -> String {
-    time::rfc3339(time_ns).get(11..23).unwrap_or_default().to_owned() + "Z"
+    calendar::rfc3339(time_ns).get(11..23).unwrap_or_default().to_owned() + "Z"
 }
 
 fn severity(severity: Severity, colour: bool) -> String {

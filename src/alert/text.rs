@@ -4,10 +4,11 @@
 //! exceeded, the longest values are cut in the middle, and `shortened` names them.
 
 use super::escape::Escaped;
-use super::{Alert, Notice, Record, time};
+use super::{Alert, Notice, Record};
+use crate::calendar;
 use crate::process::details::Login;
 use crate::process::parse::cgroup_paths;
-use crate::rules::fields::join;
+use crate::rules::subject::join;
 
 /// Longest line in bytes: syslog servers of old cut at 1024, and the header needs some of it.
 pub const LIMIT: usize = 960;
@@ -51,7 +52,7 @@ impl Pairs {
         self.add("severity", notice.severity.as_str());
         self.add("notice", notice.kind);
         self.add("message", &notice.message);
-        self.add("time", time::rfc3339(notice.time_ns));
+        self.add("time", calendar::rfc3339(notice.time_ns));
     }
 
     fn alert(&mut self, alert: &Alert) {
@@ -119,7 +120,7 @@ impl Pairs {
         if !unknown.is_empty() {
             self.add("unknown", unknown.join(","));
         }
-        self.add("time", time::rfc3339(alert.time_ns));
+        self.add("time", calendar::rfc3339(alert.time_ns));
         self.add("id", &alert.id);
     }
 

@@ -1,6 +1,7 @@
 //! The command line: one file for each subcommand.
 
 mod check;
+mod explain;
 mod rules;
 mod run;
 
@@ -53,6 +54,10 @@ enum Command {
     Run(run::RunArguments),
     /// Look for mistakes in configuration, utilities and rules
     Check(Files),
+    /// Tell which rules match a command line or a process, and why the others do not
+    ///
+    /// Exit code: 0 if a rule matches that no exception silences, 1 if none does, 2 on an error.
+    Explain(explain::ExplainArguments),
     /// List utilities and rules, or show one
     Rules(rules::RulesArguments),
 }
@@ -108,7 +113,11 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            let code = if error.use_stderr() { exit::USAGE } else { exit::OK };
+            let code = match std::env::args_os().nth(1) {
+                _ if !error.use_stderr() => exit::OK,
+                Some(command) if command == "explain" => explain::FAILED,
+                _ => exit::USAGE,
+            };
             // Nothing can be done if even that cannot be written.
             let _ = error.print();
             return ExitCode::from(code);
@@ -117,6 +126,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(match arguments.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(files) => check::check(&files),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Rules(arguments) => rules::rules(&arguments),
     })
 }

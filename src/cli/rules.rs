@@ -1,15 +1,18 @@
 //! `execwatch rules`
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use clap::Args;
 
 use super::{Files, exit, print, report};
 use crate::diagnostics::Diagnostics;
+use crate::health::hits::{Hit, Hits};
 use crate::rules::catalogue::Utility;
-use crate::rules::fields::FIELDS;
+use crate::rules::fields::{ATTRIBUTES, RELATIVES};
 use crate::rules::model::Rule;
 use crate::rules::ruleset::RuleSet;
+use crate::rules::selection::MODIFIERS;
 
 #[derive(Args, Debug)]
 pub(super) struct RulesArguments {
@@ -30,7 +33,7 @@ pub(super) fn rules(arguments: &RulesArguments) -> u8 {
         return print(&fields());
     }
     let diagnostics = Diagnostics::default();
-    let (_, ruleset) = arguments.files.load(&diagnostics);
+    let (config, ruleset) = arguments.files.load(&diagnostics);
     if let Some(code) = report(&diagnostics.into_list()) {
         return code;
     }
@@ -44,17 +47,33 @@ pub(super) fn rules(arguments: &RulesArguments) -> u8 {
             }
         },
         None if arguments.utilities => print(&utilities(&ruleset)),
-        None => print(&list(&ruleset)),
+        None => {
+            // Only root can read the daemon's count.
+            let hits = Hits::load(&config.state_folder).unwrap_or_default();
+            print(&list(&ruleset, &hits))
+        }
     }
 }
 
-fn list(ruleset: &RuleSet) -> String {
-    let width = ruleset.rules().iter().map(|rule| rule.id.len()).max().unwrap_or_default();
-    ruleset.rules().iter().fold(String::new(), |mut text, rule| {
+/// Rules, then exceptions, with how often each took effect if the daemon's count can be read.
+fn list(ruleset: &RuleSet, hits: &Hits) -> String {
+    let ids = ruleset.rules().iter().map(|rule| rule.id.len());
+    let width =
+        ids.chain(ruleset.exceptions().iter().map(|exception| exception.id.len())).max().unwrap_or_default();
+    let count = |kept: &BTreeMap<String, Hit>, id: &str| {
+        kept.get(id).map_or("-".to_owned(), |hit| hit.count.to_string())
+    };
+    let mut text = String::new();
+    for rule in ruleset.rules() {
         let off = if rule.enabled { "" } else { " (off)" };
-        let _ = writeln!(text, "{:width$}  {:8}  {}{off}", rule.id, rule.severity.as_str(), rule.title);
-        text
-    })
+        let (severity, hits) = (rule.severity.as_str(), count(&hits.rules, &rule.id));
+        let _ = writeln!(text, "{:width$}  {severity:8}  {hits:>8}  {}{off}", rule.id, rule.title);
+    }
+    for exception in ruleset.exceptions() {
+        let hits = count(&hits.exceptions, &exception.id);
+        let _ = writeln!(text, "{:width$}  exception {hits:>8}  {}", exception.id, exception.reason);
+    }
+    text
 }
 
 fn utilities(ruleset: &RuleSet) -> String {
@@ -67,10 +86,27 @@ fn utilities(ruleset: &RuleSet) -> String {
 }
 
 fn fields() -> String {
-    FIELDS.iter().fold(String::new(), |mut text, field| {
-        let _ = writeln!(text, "{:18} {:14} {}", field.name, field.kind.as_str(), field.description);
-        text
-    })
+    let mut text = String::new();
+    for field in ATTRIBUTES {
+        let short = field.short.map(|name| format!(" (also {name})")).unwrap_or_default();
+        let _ = writeln!(text, "{:26} {:14} {}{short}", field.name, field.kind.as_str(), field.description);
+    }
+    let names: Vec<&str> =
+        ATTRIBUTES.iter().filter(|field| field.relatives).map(|field| field.name).collect();
+    let _ = writeln!(text, "\nOf other processes, with one of these in front: {}", names.join(" "));
+    for (prefix, description) in RELATIVES {
+        let _ = writeln!(text, "{:26} {description}", format!("{prefix}."));
+    }
+    let _ = writeln!(
+        text,
+        "{:26} a table of such fields that one and the same ancestor fulfils",
+        "ancestor = { ... }"
+    );
+    let _ = writeln!(text, "\nModifiers, as in \"args|contains|all\":");
+    for (name, description) in MODIFIERS {
+        let _ = writeln!(text, "{name:26} {description}");
+    }
+    text
 }
 
 fn show(ruleset: &RuleSet, name: &str) -> Option<String> {

@@ -20,16 +20,19 @@ use crate::connector::events::EventSocket;
 use crate::connector::listeners::{self, Listeners};
 use crate::connector::subscription::{SubscriptionError, ignore_all};
 use crate::diagnostics::Diagnostics;
+use crate::evaluate::Evaluator;
 use crate::health::Counters;
+use crate::health::hits::HitKeeper;
 use crate::output::{Output, file::FileOutput, stdout::StdoutOutput, syslog::SyslogOutput};
 use crate::process::capture::{Capture, CaptureSettings, Prefilter, hold_limit_ns};
 use crate::process::details::{Namespaces, Scratch};
+use crate::process::names::Accounts;
 use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::{ExecSender, queue};
+use crate::process::relatives::HostProcesses;
 use crate::process::snapshot;
-use crate::process::users::Users;
-use crate::rules::fields::Surroundings;
 use crate::rules::ruleset::RuleSet;
+use crate::rules::subject::Surroundings;
 use crate::worker::{Signals, Worker};
 
 #[derive(Args, Debug)]
@@ -124,7 +127,11 @@ impl Daemon {
             .map_err(|error| os_failure("cannot make the queue", error))?;
         let host = this_host();
         let outputs = start_outputs(&config.output, json, &host)?;
-        let surroundings = Surroundings { users: Users::default(), namespaces: Namespaces::own(&proc) };
+        let surroundings = Surroundings {
+            accounts: Accounts::default(),
+            namespaces: Namespaces::own(&proc),
+            processes: Box::new(HostProcesses::new(Arc::clone(&proc))),
+        };
         let settings =
             CaptureSettings { arguments_limit: config.capture.args_limit, hold_limit_ns: hold_limit_ns() };
         let new_capture = {
@@ -142,9 +149,9 @@ impl Daemon {
             proc: Arc::clone(&proc),
             scratch: Scratch::default(),
             events,
-            ruleset,
-            surroundings,
+            evaluator: Evaluator::new(ruleset, surroundings),
             outputs,
+            hits: HitKeeper::new(&config.state_folder),
             counters: Arc::clone(&counters),
             signals: Arc::clone(&signals),
         };

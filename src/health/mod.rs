@@ -1,5 +1,7 @@
 //! What the daemon counts about itself.
 
+pub mod hits;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -54,6 +56,8 @@ pub struct WorkerCounters {
     pub alerts: AtomicU64,
     /// Of these, for programs that already ran at the start.
     pub already_running: AtomicU64,
+    /// Matches of rules that an exception silenced.
+    pub silenced: AtomicU64,
     /// Processes made since the start.
     pub forks: AtomicU64,
     /// Processes ended since the start.
@@ -106,6 +110,8 @@ pub struct Totals {
     /// See [`WorkerCounters`].
     pub already_running: u64,
     /// See [`WorkerCounters`].
+    pub silenced: u64,
+    /// See [`WorkerCounters`].
     pub forks: u64,
     /// See [`WorkerCounters`].
     pub exits: u64,
@@ -128,6 +134,7 @@ impl Counters {
         let mut totals = Totals {
             alerts: self.worker.alerts.load(Relaxed),
             already_running: self.worker.already_running.load(Relaxed),
+            silenced: self.worker.silenced.load(Relaxed),
             forks: self.worker.forks.load(Relaxed),
             exits: self.worker.exits.load(Relaxed),
             event_overruns: self.worker.event_overruns.load(Relaxed),
@@ -163,7 +170,7 @@ impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "totals: execs={} exact={} likely={} best-effort={} gone={} lost={} alerts={} already-running={} \
+            "totals: execs={} exact={} likely={} best-effort={} gone={} lost={} alerts={} already-running={} silenced={} \
              candidates={} args-cut={} overruns={} dropped={} strange={} longest-hold-us={} forks={} exits={} event-overruns={} events-dropped={}",
             self.execs,
             self.exact,
@@ -173,6 +180,7 @@ impl std::fmt::Display for Totals {
             self.lost,
             self.alerts,
             self.already_running,
+            self.silenced,
             self.candidates,
             self.cut,
             self.overruns,

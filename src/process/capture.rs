@@ -10,11 +10,25 @@ use super::queue::{Claimed, ExecSender};
 use crate::clock;
 use crate::connector::listener::{ExecNotice, ExecSink};
 use crate::health::ListenerCounters;
+use crate::rules::catalogue::Hints;
 
 /// Decides on the hot path whether any rule could match.
 pub trait Prefilter: Send + Sync {
-    /// False only if no rule can match, whatever the details are.
-    fn could_match(&self, image: &Image) -> bool;
+    /// False only if no rule can match, whatever else there is to know.
+    fn could_match(&self, image: &Image, hints: Hints<'_>) -> bool;
+
+    /// The names in an image leave open what it is called, so that the kernel's name should be read too.
+    fn wants_comm(&self, image: &Image) -> bool;
+
+    /// What it wants to be read besides.
+    fn wants(&self) -> Wants;
+}
+
+/// What is read only if a rule asks for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// Environment variables.
+    pub environment: bool,
 }
 
 /// Longest path that the kernel gives for a link, with the mark of a deleted file.
@@ -51,6 +65,7 @@ pub fn hold_limit_ns() -> u64 {
 pub struct Capture {
     proc: Arc<ProcRoot>,
     prefilter: Arc<dyn Prefilter>,
+    wants: Wants,
     sender: ExecSender,
     settings: CaptureSettings,
     buffers: Buffers,
@@ -68,6 +83,16 @@ struct Buffers {
     details: Scratch,
 }
 
+impl Buffers {
+    fn new(arguments_limit: usize) -> Self {
+        Buffers {
+            exe: vec![0; LONGEST_PATH].into_boxed_slice(),
+            cmdline: vec![0; arguments_limit + 1].into_boxed_slice(),
+            details: Scratch::default(),
+        }
+    }
+}
+
 impl Capture {
     /// A capture that hands what could match to `sender`.
     pub fn new(
@@ -77,13 +102,10 @@ impl Capture {
         settings: CaptureSettings,
         counters: Arc<ListenerCounters>,
     ) -> Self {
-        let buffers = Buffers {
-            exe: vec![0; LONGEST_PATH].into_boxed_slice(),
-            cmdline: vec![0; settings.arguments_limit + 1].into_boxed_slice(),
-            details: Scratch::default(),
-        };
+        let buffers = Buffers::new(settings.arguments_limit);
         Capture {
             proc,
+            wants: prefilter.wants(),
             prefilter,
             sender,
             settings,
@@ -105,7 +127,8 @@ impl Capture {
         let mut exec = self.sender.exec(&claimed);
         start(&mut exec, pid, 0, clock::monotonic_ns());
         let limit = self.settings.arguments_limit;
-        let candidate = read_unheld(&self.proc, &*self.prefilter, &mut self.buffers, limit, true, &mut exec);
+        let candidate =
+            read_unheld(&self.proc, &*self.prefilter, &mut self.buffers, limit, Some(self.wants), &mut exec);
         exec.certainty = Certainty::AlreadyRunning;
         drop(exec);
         if candidate {
@@ -127,21 +150,22 @@ impl ExecSink for Capture {
         } else {
             self.settings.arguments_limit
         };
-        let wants_details = claimed.is_some();
+        // Without a slot the details would reach nobody.
+        let wants = claimed.is_some().then_some(self.wants);
         let candidate = if notice.held {
             let held = self.proc.held(notice.pid);
             read_image(&held, &mut self.buffers, limit, &mut exec.image);
-            let candidate = self.prefilter.could_match(&exec.image);
+            let candidate = is_candidate(&*self.prefilter, &held, &mut self.buffers, exec);
             // Many files are read then, for which opening the folder pays.
             if candidate
-                && wants_details
+                && let Some(wants) = wants
                 && let Ok(dir) = self.proc.process(notice.pid)
             {
-                exec.details.read(&self.proc, &dir, &mut self.buffers.details);
+                exec.details.read(&self.proc, &dir, &mut self.buffers.details, wants.environment);
             }
             candidate
         } else {
-            read_unheld(&self.proc, &*self.prefilter, &mut self.buffers, limit, wants_details, exec)
+            read_unheld(&self.proc, &*self.prefilter, &mut self.buffers, limit, wants, exec)
         };
         exec.hold_ns = clock::monotonic_ns().saturating_sub(notice.timestamp_ns);
         exec.certainty = match notice.held {
@@ -206,16 +230,49 @@ fn read_unheld(
     prefilter: &dyn Prefilter,
     buffers: &mut Buffers,
     limit: usize,
-    wants_details: bool,
+    wants: Option<Wants>,
     exec: &mut Exec,
 ) -> bool {
     let Ok(dir) = proc.process(exec.pid) else { return false };
     read_image(&dir, buffers, limit, &mut exec.image);
-    let candidate = prefilter.could_match(&exec.image);
-    if candidate && wants_details {
-        exec.details.read(proc, &dir, &mut buffers.details);
+    let candidate = is_candidate(prefilter, &dir, buffers, exec);
+    if candidate && let Some(wants) = wants {
+        exec.details.read(proc, &dir, &mut buffers.details, wants.environment);
     }
     candidate
+}
+
+/// Reads a process that runs, for whoever asks about it later. `None` if there is none.
+pub fn read_running(proc: &ProcRoot, pid: u32, settings: &CaptureSettings, wants: Wants) -> Option<Exec> {
+    let mut buffers = Buffers::new(settings.arguments_limit);
+    let mut exec = Exec::default();
+    start(&mut exec, pid, 0, clock::monotonic_ns());
+    let dir = proc.process(pid).ok()?;
+    read_image(&dir, &mut buffers, settings.arguments_limit, &mut exec.image);
+    exec.details.read(proc, &dir, &mut buffers.details, wants.environment);
+    exec.details.read_parent_arguments(proc, &mut buffers.details);
+    exec.certainty = Certainty::AlreadyRunning;
+    (!exec.details.is_empty()).then_some(exec)
+}
+
+/// Whether a rule could match: by executable and arguments, and by the kernel's name of the process where these two
+/// leave open what it was called.
+fn is_candidate(
+    prefilter: &dyn Prefilter,
+    dir: &ProcDir<'_>,
+    buffers: &mut Buffers,
+    exec: &mut Exec,
+) -> bool {
+    let identity = exec.details.identity;
+    if prefilter.could_match(&exec.image, Hints { identity, comm: None }) {
+        return true;
+    }
+    if !prefilter.wants_comm(&exec.image) {
+        return false;
+    }
+    let Some(comm) = dir.file(c"comm", &mut buffers.exe) else { return false };
+    let comm = comm.strip_suffix(b"\n").unwrap_or(comm);
+    prefilter.could_match(&exec.image, Hints { identity, comm: Some(comm) })
 }
 
 /// Reads executable and arguments. The executable comes first: on PREEMPT_RT kernels the arguments' lock may be held by

@@ -1,7 +1,7 @@
 //! The details of a process: read only when a rule could match.
 
 use super::exec::Image;
-use super::parse;
+use super::parse::{self, Capabilities};
 use super::proc_dir::{ProcDir, ProcRoot};
 
 /// Bytes kept of the parent's argument list.
@@ -72,6 +72,14 @@ pub struct Details {
     pub audit_session: Option<u32>,
     /// Session id: the pid of the session's leader.
     pub session: Option<u32>,
+    /// Process group id: the pid of the group's leader.
+    pub pgid: Option<u32>,
+    /// The process id in the innermost pid namespace.
+    pub vpid: Option<u32>,
+    /// Capability sets.
+    pub capabilities: Capabilities,
+    /// Supplementary groups; known if the user ids are.
+    pub groups: Vec<u32>,
     /// Device number of the controlling terminal; 0 for none.
     pub tty: Option<u32>,
     /// Start time in ticks since boot.
@@ -80,6 +88,8 @@ pub struct Details {
     pub arguments_length: Option<u64>,
     /// Namespaces.
     pub namespaces: Namespaces,
+    /// The utility in the catalogue whose file, or a copy of it, was executed.
+    pub identity: Option<usize>,
     /// The parent's process id; 0 for a process whose parent is outside its pid namespace, or the kernel.
     pub ppid: Option<u32>,
     /// The parent's executable and arguments.
@@ -87,11 +97,20 @@ pub struct Details {
     comm: Vec<u8>,
     cwd: Vec<u8>,
     cgroup: Vec<u8>,
+    environment: Vec<u8>,
+    environment_known: bool,
 }
 
 /// The buffer that files are read into.
 #[derive(Debug)]
 pub struct Scratch(Box<[u8]>);
+
+impl Scratch {
+    /// The buffer.
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
 
 impl Default for Scratch {
     fn default() -> Self {
@@ -106,7 +125,11 @@ impl Details {
         self.cwd.clear();
         self.cgroup.clear();
         self.parent.clear();
+        self.groups.clear();
+        self.environment.clear();
         *self = Details {
+            groups: std::mem::take(&mut self.groups),
+            environment: std::mem::take(&mut self.environment),
             comm: std::mem::take(&mut self.comm),
             cwd: std::mem::take(&mut self.cwd),
             cgroup: std::mem::take(&mut self.cgroup),
@@ -116,9 +139,18 @@ impl Details {
     }
 
     /// Reads everything through the process's folder, what matters most first: an unheld process may end any time.
-    pub fn read(&mut self, proc: &ProcRoot, dir: &ProcDir<'_>, Scratch(buffer): &mut Scratch) {
+    /// The environment is read only if a rule wants it: it may hold secrets, and nothing else needs it.
+    pub fn read(
+        &mut self,
+        proc: &ProcRoot,
+        dir: &ProcDir<'_>,
+        Scratch(buffer): &mut Scratch,
+        environment: bool,
+    ) {
         if let Some(file) = dir.file(c"status", buffer) {
-            let status = parse::status(file);
+            let status = parse::status(file, &mut self.groups);
+            self.vpid = status.vpid;
+            self.capabilities = status.capabilities;
             self.uids = status.uids;
             self.gids = status.gids;
             self.umask = status.umask;
@@ -128,6 +160,7 @@ impl Details {
             self.set_comm(stat.comm);
             self.ppid = Some(stat.ppid);
             self.session = Some(stat.session);
+            self.pgid = Some(stat.pgid);
             self.tty = Some(stat.tty);
             self.start_ticks = Some(stat.start_ticks);
             self.arguments_length = stat.arguments;
@@ -142,6 +175,9 @@ impl Details {
         }
         if let Some(cgroup) = dir.file(c"cgroup", buffer) {
             self.set_cgroup(cgroup);
+        }
+        if environment && let Some(environment) = dir.file(c"environ", buffer) {
+            self.set_environment(environment);
         }
         self.namespaces = Namespaces::read(dir);
         if let Some(parent) = self.parent_dir(proc)
@@ -207,6 +243,24 @@ impl Details {
     pub fn set_cgroup(&mut self, cgroup: &[u8]) {
         self.cgroup.clear();
         self.cgroup.extend_from_slice(cgroup);
+    }
+
+    /// The environment as NAME=VALUE with NULs between, cut at a limit; `None` unless a rule asks for it.
+    pub fn environment(&self) -> Option<&[u8]> {
+        self.environment_known.then_some(self.environment.as_slice())
+    }
+
+    /// Sets the environment.
+    pub fn set_environment(&mut self, environment: &[u8]) {
+        self.environment.clear();
+        self.environment.extend_from_slice(environment);
+        self.environment_known = true;
+    }
+
+    /// The value of an environment variable; `Some(None)` if it is not set.
+    pub fn variable(&self, name: &[u8]) -> Option<Option<&[u8]>> {
+        let mut entries = self.environment()?.split(|&byte| byte == 0);
+        Some(entries.find_map(|entry| entry.strip_prefix(name)?.strip_prefix(b"=")))
     }
 
     /// The controlling terminal's name; `Some(None)` if there is none.

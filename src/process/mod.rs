@@ -9,8 +9,10 @@
 pub mod capture;
 pub mod details;
 pub mod exec;
+pub mod names;
 pub mod parse;
+pub mod place;
 pub mod proc_dir;
 pub mod queue;
+pub mod relatives;
 pub mod snapshot;
-pub mod users;

@@ -14,11 +14,27 @@ pub struct Status {
     pub ppid: Option<u32>,
     /// The mode creation mask; since Linux 4.7.
     pub umask: Option<u32>,
+    /// Its process id in the innermost pid namespace; since Linux 4.1.
+    pub vpid: Option<u32>,
+    /// Capability sets.
+    pub capabilities: Capabilities,
 }
 
-/// Parses /proc/PID/status.
-pub fn status(bytes: &[u8]) -> Status {
+/// Capability sets as bits (capabilities(7)); `None` if the file did not tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "capabilities(7) documents each")]
+pub struct Capabilities {
+    pub inheritable: Option<u64>,
+    pub permitted: Option<u64>,
+    pub effective: Option<u64>,
+    pub bounding: Option<u64>,
+    pub ambient: Option<u64>,
+}
+
+/// Parses /proc/PID/status. The supplementary groups are put into `groups`.
+pub fn status(bytes: &[u8], groups: &mut Vec<u32>) -> Status {
     let mut status = Status::default();
+    groups.clear();
     for line in bytes.split(|&byte| byte == b'\n') {
         // The name comes first and its newlines are escaped by the kernel, so no name can forge another line.
         if let Some(value) = line.strip_prefix(b"Uid:") {
@@ -29,9 +45,24 @@ pub fn status(bytes: &[u8]) -> Status {
             status.ppid = number(value);
         } else if let Some(value) = line.strip_prefix(b"Umask:") {
             status.umask = text(value).and_then(|octal| u32::from_str_radix(octal, 8).ok());
-        }
-        if status.gids.is_some() {
-            // The rest is long and not needed; Gid is the last of these lines.
+        } else if let Some(value) = line.strip_prefix(b"Groups:") {
+            groups.extend(words(value).filter_map(number::<u32>));
+        } else if let Some(value) = line.strip_prefix(b"NSpid:") {
+            status.vpid = words(value).last().and_then(number);
+        } else if let Some(value) = line.strip_prefix(b"Cap") {
+            let capabilities = &mut status.capabilities;
+            let (set, value) = value.split_at_checked(4).unwrap_or_default();
+            let target = match set {
+                b"Inh:" => &mut capabilities.inheritable,
+                b"Prm:" => &mut capabilities.permitted,
+                b"Eff:" => &mut capabilities.effective,
+                b"Bnd:" => &mut capabilities.bounding,
+                b"Amb:" => &mut capabilities.ambient,
+                _ => continue,
+            };
+            *target = text(value).and_then(|hex| u64::from_str_radix(hex, 16).ok());
+        } else if line.starts_with(b"Seccomp:") {
+            // The rest is long and not needed.
             break;
         }
     }
@@ -45,6 +76,8 @@ pub struct Stat<'a> {
     pub comm: &'a [u8],
     /// The parent's process id.
     pub ppid: u32,
+    /// Process group id: the pid of the group's leader.
+    pub pgid: u32,
     /// Session id: the pid of the session's leader; 0 for none.
     pub session: u32,
     /// Device number of the controlling terminal; 0 for none.
@@ -66,6 +99,7 @@ pub fn stat(bytes: &[u8]) -> Option<Stat<'_>> {
     Some(Stat {
         comm: bytes.get(start + 1..end)?,
         ppid: number(field(4)?)?,
+        pgid: number(field(5)?)?,
         session: number(field(6)?)?,
         // tty_nr is printed as a signed number.
         tty: number::<i32>(field(7)?)? as u32,
@@ -112,8 +146,12 @@ fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes.trim_ascii()).ok()
 }
 
+fn words(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
+}
+
 fn four(bytes: &[u8]) -> Option<[u32; 4]> {
-    let mut values = bytes.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(number);
+    let mut values = words(bytes).map(number);
     Some([values.next()??, values.next()??, values.next()??, values.next()??])
 }
 
@@ -125,15 +163,24 @@ mod tests {
     #[test]
     fn a_status_with_a_hostile_name() {
         let file = b"Name:\t\xff\xfeUid:\t7\nUmask:\t0027\nState:\tR (running)\nTgid:\t5\nPid:\t5\nPPid:\t4\nTracerPid:\t0\n\
-            Uid:\t1000\t0\t0\t0\nGid:\t1\t2\t3\t4\nFDSize:\t64\n";
+            Uid:\t1000\t0\t0\t0\nGid:\t1\t2\t3\t4\nFDSize:\t64\n\
+            Groups:\t27 1000 \nNSpid:\t5\t2\nCapInh:\t0000000000000000\nCapEff:\t0000000000003000\nSeccomp:\t0\nUid:\t9\n";
         let expected = Status {
             uids: Some([1000, 0, 0, 0]),
             gids: Some([1, 2, 3, 4]),
             ppid: Some(4),
             umask: Some(0o27),
+            vpid: Some(2),
+            capabilities: Capabilities {
+                inheritable: Some(0),
+                effective: Some(0x3000),
+                ..Capabilities::default()
+            },
         };
-        assert_eq!(status(file), expected);
-        assert_eq!(status(b"Uid:\t1\t2\nGid:\tx\n"), Status::default());
+        let mut groups = vec![1];
+        assert_eq!(status(file, &mut groups), expected);
+        assert_eq!(groups, [27, 1000]);
+        assert_eq!(status(b"Uid:\t1\t2\nGid:\tx\nCap", &mut groups), Status::default());
     }
 
     #[test]
@@ -148,6 +195,7 @@ mod tests {
         let expected = Stat {
             comm: b"a) R 1 (\n\xff",
             ppid: 4,
+            pgid: 5,
             session: 6,
             tty: 34817,
             start_ticks: 987_654,
@@ -178,7 +226,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_end_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), device in any::<u32>()) {
-            let _ = (status(&bytes), stat(&bytes), namespace(&bytes), number::<u32>(&bytes), tty_name(device));
+            let _ = (status(&bytes, &mut Vec::new()), stat(&bytes), namespace(&bytes), number::<u32>(&bytes), tty_name(device));
             prop_assert!(cgroup_paths(&bytes).count() <= bytes.len());
         }
     }

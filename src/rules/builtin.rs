@@ -8,6 +8,16 @@ macro_rules! files {
 
 /// Name below `config/`, and content.
 pub const FILES: &[(&str, &str)] = files![
+    "rules.d/context.toml",
+    "rules.d/discovery.toml",
+    "rules.d/exfiltration.toml",
+    "rules.d/ingress.toml",
+    "rules.d/network-utility.toml",
+    "rules.d/remote-access.toml",
+    "rules.d/reverse-shell.toml",
+    "rules.d/scanning.toml",
+    "rules.d/sniffing.toml",
+    "rules.d/tunnel.toml",
     "utilities.d/dns.toml",
     "utilities.d/exfil-cloud.toml",
     "utilities.d/info.toml",

@@ -38,6 +38,10 @@ pub enum Via {
     Loader,
     /// The script given to an interpreter.
     Script,
+    /// The kernel's name of the process, which is that of the link that was executed.
+    Comm,
+    /// The executable is the same file as the utility's, or a copy of it.
+    Identity,
 }
 
 impl Via {
@@ -49,6 +53,8 @@ impl Via {
             Via::Applet => "applet",
             Via::Loader => "loader",
             Via::Script => "script",
+            Via::Comm => "comm",
+            Via::Identity => "identity",
         }
     }
 }
@@ -60,10 +66,9 @@ pub struct Recognised {
     pub utility: usize,
     /// By which name.
     pub via: Via,
+    /// The name it shows, argv\[0\], is none of the utility's.
+    pub disguised: bool,
 }
-
-/// Programs that are many programs in one.
-const MULTI_CALL: &[&[u8]] = &[b"busybox", b"busybox.static", b"busybox-static", b"toybox"];
 
 /// Beginnings of interpreters' names, after which only a version may follow.
 const INTERPRETERS: &[&[u8]] = &[
@@ -124,28 +129,66 @@ impl Catalogue {
         })
     }
 
+    /// True if the program is called otherwise than its file, and neither name is a utility's: it may have been executed
+    /// through a link whose name, which comm tells, is one. A program that is called by its file's name is the common
+    /// case, and a link to it as good as never hides another.
+    pub fn leaves_name_open(&self, image: &Image) -> bool {
+        let (Some(exe), Some(argv0)) = (image.name(), image.argument(0).map(called_name)) else {
+            return false;
+        };
+        exe != argv0 && self.look_up(exe).is_none() && self.look_up(argv0).is_none()
+    }
+
     /// Which utility the program is, if any.
     ///
     /// What runs counts more than what it is called: an applet, a loaded program and a script before the file that was
-    /// executed, and that before argv\[0\], which the caller may choose freely.
-    pub fn recognise(&self, image: &Image) -> Option<Recognised> {
-        let found = |name: Option<&[u8]>, via| self.look_up(name?).map(|utility| Recognised { utility, via });
+    /// executed, whose identity counts more than its name, and all of these before argv\[0\] and comm, which the caller
+    /// may choose freely.
+    pub fn recognise(&self, image: &Image, hints: Hints<'_>) -> Option<Recognised> {
+        let found = |name: Option<&[u8]>, via| Some((self.look_up(name?)?, via));
         let exe = image.name();
         let argv0 = image.argument(0).map(called_name);
-        let kind = exe.map_or(Kind::Plain, kind);
+        let identity = hints.identity.and_then(|number| self.utilities.get(number));
+        let kind = identity.map(|utility| utility.name.as_bytes()).or(exe).map_or(Kind::Plain, kind);
         let inner = match kind {
             Kind::Plain => None,
-            // `busybox nc` or a link called nc; a link of another name gets busybox to fail, or to list its applets.
+            // `busybox nc` or a link called nc; a link of another name gets busybox to fail.
             Kind::MultiCall => {
-                let own_name = argv0.is_none_or(|name| name.is_empty() || kind_is_multi_call(name));
+                let own_name = argv0.is_none_or(|name| name.is_empty() || is_multi_call(name));
                 let applet = if own_name { image.argument(1).map(base_name) } else { argv0 };
                 found(applet, Via::Applet)
             }
             Kind::Loader => found(loaded_program(image).map(base_name), Via::Loader),
-            Kind::Interpreter => found(script(image).map(base_name), Via::Script),
+            Kind::Interpreter => found(script_argument(image).map(base_name), Via::Script),
         };
-        inner.or_else(|| found(exe, Via::Exe)).or_else(|| found(argv0, Via::Argv0))
+        let by_identity = hints.identity.map(|utility| match exe.and_then(|name| self.look_up(name)) {
+            Some(named) if named == utility => (utility, Via::Exe),
+            _ => (utility, Via::Identity),
+        });
+        let (utility, via) = inner
+            .or(by_identity)
+            .or_else(|| found(exe, Via::Exe))
+            .or_else(|| found(argv0, Via::Argv0))
+            .or_else(|| found(hints.comm, Via::Comm))?;
+        let is_named = |name: &[u8]| self.look_up(name) == Some(utility);
+        let disguised = match via {
+            // Called by the file's own name nobody is misled by argv[0], whatever the file is called.
+            Via::Exe => argv0.is_some_and(|name| !is_named(name) && Some(name) != exe),
+            Via::Identity => true,
+            Via::Applet => exe.is_some_and(|name| !is_multi_call(name) && !is_named(name)),
+            Via::Argv0 | Via::Comm | Via::Loader | Via::Script => false,
+        };
+        Some(Recognised { utility, via, disguised })
     }
+}
+
+/// What else is known of a program besides executable and arguments.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Hints<'h> {
+    /// The utility whose file, or a copy of it, was executed.
+    pub identity: Option<usize>,
+    /// The kernel's name of the process.
+    pub comm: Option<&'h [u8]>,
 }
 
 /// True if the name is a pattern.
@@ -162,7 +205,7 @@ enum Kind {
 }
 
 fn kind(name: &[u8]) -> Kind {
-    if kind_is_multi_call(name) {
+    if is_multi_call(name) {
         Kind::MultiCall
     } else if (name.starts_with(b"ld-") || name.starts_with(b"ld.so") || name.starts_with(b"ld64."))
         && name.windows(3).any(|piece| piece == b".so")
@@ -175,8 +218,9 @@ fn kind(name: &[u8]) -> Kind {
     }
 }
 
-fn kind_is_multi_call(name: &[u8]) -> bool {
-    MULTI_CALL.contains(&name)
+fn is_multi_call(name: &[u8]) -> bool {
+    // busybox itself takes any name that begins with its own for its own.
+    name.starts_with(b"busybox") || name == b"toybox"
 }
 
 fn is_interpreter(name: &[u8]) -> bool {
@@ -203,15 +247,24 @@ fn loaded_program(image: &Image) -> Option<&[u8]> {
     }
 }
 
-/// The script that an interpreter was told to run: its first argument that is no option. Program text on the command
-/// line (`-c`, `-e`) is no script.
-fn script(image: &Image) -> Option<&[u8]> {
+/// The script that an interpreter was told to run; `None` if the program is no interpreter, or got its text otherwise.
+pub fn script(image: &Image) -> Option<&[u8]> {
+    image.name().filter(|name| is_interpreter(name))?;
+    script_argument(image)
+}
+
+/// An interpreter's first argument that is no option. Program text on the command line (`-c`, `-e`) is no script.
+fn script_argument(image: &Image) -> Option<&[u8]> {
     let mut arguments = image.argv()?.skip(1);
     loop {
         let argument = arguments.next()?;
         match argument {
             b"-c" | b"-e" | b"-r" | b"-m" | b"-" => return None,
             b"--" => return arguments.next(),
+            // Options of bash, python, perl and php whose value is the next argument.
+            b"-o" | b"-O" | b"--rcfile" | b"--init-file" | b"-W" | b"-X" | b"-d" => {
+                arguments.next()?;
+            }
             _ if argument.starts_with(b"-") => {}
             _ => return Some(argument),
         }
@@ -243,8 +296,36 @@ mod tests {
 
     fn recognised(exe: &str, argv: &[&str]) -> Option<(String, &'static str)> {
         let catalogue = catalogue();
-        let recognised = catalogue.recognise(&Image::new(Some(exe.as_bytes()), Some(argv)))?;
+        let image = Image::new(Some(exe.as_bytes()), Some(argv));
+        let recognised = catalogue.recognise(&image, Hints::default())?;
         Some((catalogue.utilities()[recognised.utility].name.clone(), recognised.via.as_str()))
+    }
+
+    #[test]
+    fn disguises() {
+        let catalogue = catalogue();
+        let number = |name: &str| catalogue.look_up(name.as_bytes());
+        let seen = |exe: &str, argv: &[&str], identity: Option<usize>, comm: &str| {
+            let image = Image::new(Some(exe.as_bytes()), Some(argv));
+            let hints = Hints { identity, comm: Some(comm.as_bytes()) };
+            let found = catalogue.recognise(&image, hints)?;
+            Some((catalogue.utilities()[found.utility].name.clone(), found.via, found.disguised))
+        };
+        let is = |name: &str, via, disguised| Some((name.to_owned(), via, disguised));
+        assert_eq!(seen("/usr/bin/nc.openbsd", &["nc"], None, "nc"), is("nc", Via::Exe, false));
+        assert_eq!(seen("/usr/bin/nc.openbsd", &["sshd"], None, "nc"), is("nc", Via::Exe, true));
+        assert_eq!(seen("/usr/bin/bash", &["-bash"], None, "bash"), is("bash", Via::Exe, false));
+        assert_eq!(
+            seen("/tmp/.kworker", &["./.kworker"], number("nc"), ".kworker"),
+            is("nc", Via::Identity, true)
+        );
+        assert_eq!(seen("/tmp/nc", &["nc"], number("nc"), "nc"), is("nc", Via::Exe, false));
+        assert_eq!(seen("/tmp/curl", &["curl"], number("nc"), "curl"), is("nc", Via::Identity, true));
+        assert_eq!(seen("/tmp/x", &["nc", "-l"], number("busybox"), "x"), is("nc", Via::Applet, true));
+        assert_eq!(seen("/tmp/x", &["x"], number("busybox"), "x"), is("busybox", Via::Identity, true));
+        assert_eq!(seen("/tmp/x", &["x", "/tmp/nc"], number("bash"), "x"), is("nc", Via::Script, false));
+        assert_eq!(seen("/opt/tool", &["x"], None, "nc"), is("nc", Via::Comm, false));
+        assert_eq!(seen("/opt/tool", &["x"], None, "x"), None);
     }
 
     #[test]
@@ -288,7 +369,7 @@ mod tests {
         #[test]
         fn any_program_ends(exe in proptest::collection::vec(any::<u8>(), 0..30),
                             argv in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..12), 0..4)) {
-            let _ = catalogue().recognise(&Image::new(Some(&exe), Some(&argv)));
+            let _ = catalogue().recognise(&Image::new(Some(&exe), Some(&argv)), Hints::default());
         }
     }
 }

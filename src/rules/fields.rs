@@ -1,48 +1,79 @@
-//! The vocabulary of rules: one table of fields, and how each is read from an exec.
+//! The vocabulary of rules: one table, which drives the reader of rules, `execwatch rules --fields` and the manual.
 
-use std::borrow::Cow;
-use std::cell::OnceCell;
-
-use super::catalogue::{Catalogue, Recognised, Utility};
-use super::condition::Truth;
-use super::pattern::Pattern;
-use crate::process::details::{Details, Namespaces};
-use crate::process::exec::{Argv, Exec, Image};
-use crate::process::parse::cgroup_paths;
-use crate::process::users::Users;
-
-/// A field of rules.
+/// Whose property a field is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "FIELDS documents each")]
-pub enum Field {
+pub enum Role {
+    /// The executed program.
+    Own,
+    /// Its parent.
+    Parent,
+    /// Any of its ancestors, the parent included.
+    Ancestor,
+    /// One ancestor by number: 1 is the parent, 2 the grandparent.
+    AncestorAt(u8),
+    /// The leader of its session.
+    SessionLeader,
+    /// The leader of its process group.
+    GroupLeader,
+}
+
+/// A property of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "ATTRIBUTES documents each")]
+pub enum Attribute {
+    Pid,
+    Ppid,
+    Vpid,
     Exe,
-    Name,
+    ExeName,
+    ExeDir,
+    ExeDeleted,
+    ExeMemfd,
+    ExeSize,
+    ExeLinks,
+    ExeAge,
+    ExeChanged,
+    ExeMode,
+    ExeSetuid,
+    ExeSetgid,
+    ExeOwner,
+    ExeGroup,
+    ExeSha256,
+    ExePackageManaged,
+    Script,
     Comm,
     Argv0,
     Args,
     ArgsCount,
+    ArgsFlags,
+    ArgsOptions,
     Cmdline,
-    Deleted,
-    Memfd,
-    Pid,
-    Ppid,
+    CmdlineArgs,
+    CmdlineComm,
+    Env,
+    Cwd,
+    Tty,
+    Interactive,
     User,
     Uid,
     UserEffective,
     Euid,
     Gid,
     Egid,
+    Group,
+    Groups,
     LoginUser,
     Loginuid,
+    CapabilitiesEffective,
+    CapabilitiesPermitted,
+    CapabilitiesInheritable,
+    CapabilitiesAmbient,
     Session,
-    Tty,
-    Interactive,
-    Cwd,
+    ProcessGroup,
     Cgroup,
-    ParentExe,
-    ParentName,
-    ParentCmdline,
-    ParentArgs,
+    ContainerId,
+    ContainerRuntime,
+    Unit,
     NamespacePid,
     NamespaceMnt,
     NamespaceNet,
@@ -52,6 +83,10 @@ pub enum Field {
     UtilityAttack,
     UtilityEveryday,
     UtilityVia,
+    UtilityDisguised,
+    TimeHour,
+    TimeWeekday,
+    AlreadyRunning,
 }
 
 /// What a field holds.
@@ -79,442 +114,363 @@ impl Kind {
     }
 }
 
-/// A row of the table of fields.
-#[derive(Debug, Clone, Copy)]
-pub struct FieldInfo {
-    /// The field.
-    pub field: Field,
-    /// Its name in rules.
+/// A row of the table.
+#[derive(Debug)]
+pub struct AttributeInfo {
+    /// The property.
+    pub attribute: Attribute,
+    /// Its name in rules. `NAME` in it stands for a word of the rule's choosing.
     pub name: &'static str,
+    /// A shorter name.
+    pub short: Option<&'static str>,
     /// What it holds.
     pub kind: Kind,
     /// Known on the hot path, where the prefilter decides.
     pub hot: bool,
+    /// Parent, ancestors and leaders have it too.
+    pub relatives: bool,
     /// What it is, in a line.
     pub description: &'static str,
 }
 
 const fn row(
-    field: Field,
+    attribute: Attribute,
     name: &'static str,
     kind: Kind,
-    hot: bool,
     description: &'static str,
-) -> FieldInfo {
-    FieldInfo { field, name, kind, hot, description }
+) -> AttributeInfo {
+    AttributeInfo { attribute, name, short: None, kind, hot: false, relatives: false, description }
 }
 
-/// Every field.
-pub const FIELDS: &[FieldInfo] = &[
-    row(
-        Field::Exe,
-        "exe",
-        Kind::Text,
-        true,
-        "path of the executed file, links resolved, as the host sees it",
-    ),
-    row(Field::Name, "name", Kind::Text, true, "base name of exe; of a memfd, its name"),
-    row(Field::Comm, "comm", Kind::Text, false, "the kernel's name of the process, at most 15 bytes"),
-    row(Field::Argv0, "argv0", Kind::Text, true, "argv[0] as the caller gave it"),
-    row(Field::Args, "args", Kind::List, true, "the arguments after argv[0]"),
-    row(Field::ArgsCount, "args.count", Kind::Number, true, "number of arguments after argv[0]"),
-    row(
-        Field::Cmdline,
-        "cmdline",
-        Kind::Text,
-        true,
-        "all arguments joined with single spaces, argv[0] included",
-    ),
-    row(Field::Deleted, "deleted", Kind::Flag, true, "the executable was unlinked"),
-    row(Field::Memfd, "memfd", Kind::Flag, true, "the executable is anonymous memory"),
-    row(Field::Pid, "pid", Kind::Number, true, "process id"),
-    row(Field::Ppid, "ppid", Kind::Number, false, "the parent's process id"),
-    row(Field::User, "user", Kind::Text, false, "name of the real user"),
-    row(Field::Uid, "uid", Kind::Number, false, "id of the real user"),
-    row(Field::UserEffective, "user.effective", Kind::Text, false, "name of the effective user"),
-    row(Field::Euid, "euid", Kind::Number, false, "id of the effective user"),
-    row(Field::Gid, "gid", Kind::Number, false, "id of the real group"),
-    row(Field::Egid, "egid", Kind::Number, false, "id of the effective group"),
-    row(
-        Field::LoginUser,
-        "login.user",
-        Kind::Text,
-        false,
-        "name of the user who logged in, through su and sudo",
-    ),
-    row(
-        Field::Loginuid,
-        "loginuid",
-        Kind::Number,
-        false,
-        "id of the user who logged in; absent for services",
-    ),
-    row(Field::Session, "session", Kind::Number, false, "session id: the pid of the session's leader"),
-    row(Field::Tty, "tty", Kind::Text, false, "controlling terminal, such as pts/0; absent if there is none"),
-    row(Field::Interactive, "interactive", Kind::Flag, false, "has a controlling terminal"),
-    row(Field::Cwd, "cwd", Kind::Text, false, "working directory"),
-    row(Field::Cgroup, "cgroup", Kind::List, false, "the paths in /proc/PID/cgroup"),
-    row(Field::ParentExe, "parent.exe", Kind::Text, false, "path of the parent's executable"),
-    row(Field::ParentName, "parent.name", Kind::Text, false, "base name of parent.exe"),
-    row(
-        Field::ParentCmdline,
-        "parent.cmdline",
-        Kind::Text,
-        false,
-        "the parent's arguments joined with single spaces",
-    ),
-    row(Field::ParentArgs, "parent.args", Kind::List, false, "the parent's arguments after argv[0]"),
-    row(Field::NamespacePid, "namespace.pid", Kind::Flag, false, "in another pid namespace than the host's"),
-    row(
-        Field::NamespaceMnt,
-        "namespace.mnt",
-        Kind::Flag,
-        false,
-        "in another mount namespace than the host's",
-    ),
-    row(
-        Field::NamespaceNet,
-        "namespace.net",
-        Kind::Flag,
-        false,
-        "in another network namespace than the host's",
-    ),
-    row(
-        Field::NamespaceUser,
-        "namespace.user",
-        Kind::Flag,
-        false,
-        "in another user namespace than the host's",
-    ),
-    row(
-        Field::UtilityName,
-        "utility.name",
-        Kind::Text,
-        true,
-        "the catalogue's name of the program; absent if it has none",
-    ),
-    row(Field::UtilityCategory, "utility.category", Kind::Text, true, "the utility's category"),
-    row(Field::UtilityAttack, "utility.attack", Kind::List, true, "the utility's ATT&CK techniques"),
-    row(
-        Field::UtilityEveryday,
-        "utility.everyday",
-        Kind::Flag,
-        true,
-        "ordinary operation starts the utility too",
-    ),
-    row(
-        Field::UtilityVia,
-        "utility.via",
-        Kind::Text,
-        true,
-        "how it was recognised: exe, argv0, applet, loader, script",
-    ),
-];
-
-impl Field {
-    /// The row of the field called `name`.
-    pub fn find(name: &str) -> Option<&'static FieldInfo> {
-        FIELDS.iter().find(|info| info.name == name)
+impl AttributeInfo {
+    const fn hot(self) -> Self {
+        AttributeInfo { hot: true, ..self }
     }
 
-    /// True if there is a value only for a program that is in the catalogue.
+    const fn relatives(self) -> Self {
+        AttributeInfo { relatives: true, ..self }
+    }
+
+    const fn short(self, name: &'static str) -> Self {
+        AttributeInfo { short: Some(name), ..self }
+    }
+}
+
+/// Every property.
+pub const ATTRIBUTES: &[AttributeInfo] = {
+    use Attribute as A;
+    use Kind::{Flag, List, Number, Text};
+    &[
+        row(A::Exe, "exe", Text, "path of the executed file, links resolved, as the host sees it")
+            .hot()
+            .relatives(),
+        row(A::ExeName, "exe.name", Text, "base name of exe; of a memfd, its name")
+            .short("name")
+            .hot()
+            .relatives(),
+        row(A::ExeDir, "exe.dir", Text, "folder of exe, without a slash at the end").hot().relatives(),
+        row(A::ExeDeleted, "exe.deleted", Flag, "the executable was unlinked")
+            .short("deleted")
+            .hot()
+            .relatives(),
+        row(A::ExeMemfd, "exe.memfd", Flag, "the executable is anonymous memory")
+            .short("memfd")
+            .hot()
+            .relatives(),
+        row(A::ExeSize, "exe.size", Number, "size of the executable in bytes"),
+        row(A::ExeLinks, "exe.links", Number, "hard links to the executable; 0 if it was unlinked"),
+        row(A::ExeAge, "exe.age", Number, "seconds since the executable's content was modified"),
+        row(
+            A::ExeChanged,
+            "exe.changed",
+            Number,
+            "seconds since the executable's content, name, owner or mode was changed",
+        ),
+        row(A::ExeMode, "exe.mode", Number, "permission bits of the executable, such as 0o4755"),
+        row(A::ExeSetuid, "exe.setuid", Flag, "the executable runs as its owner"),
+        row(A::ExeSetgid, "exe.setgid", Flag, "the executable runs as its group"),
+        row(A::ExeOwner, "exe.owner", Text, "name of the executable's owner, or the number if it has none"),
+        row(A::ExeGroup, "exe.group", Text, "name of the executable's group, or the number if it has none"),
+        row(A::ExeSha256, "exe.sha256", Text, "SHA-256 of the executable in hexadecimal, small letters"),
+        row(
+            A::ExePackageManaged,
+            "exe.package-managed",
+            Flag,
+            "the executable belongs to a package of dpkg, apk or pacman; unknown with rpm",
+        ),
+        row(A::Script, "script", Text, "the script that an interpreter was told to run, as given")
+            .hot()
+            .relatives(),
+        row(A::Comm, "comm", Text, "the kernel's name of the process, at most 15 bytes").relatives(),
+        row(A::Argv0, "argv0", Text, "argv[0] as the caller gave it").hot().relatives(),
+        row(A::Args, "args", List, "the arguments after argv[0]").hot().relatives(),
+        row(A::ArgsCount, "args.count", Number, "number of arguments after argv[0]").hot().relatives(),
+        row(
+            A::ArgsFlags,
+            "args.flags",
+            List,
+            "flags without dashes: of -lvp l, v, p and lvp; of --version version",
+        )
+        .hot()
+        .relatives(),
+        row(A::ArgsOptions, "args.options", List, "options with values: of --port=22 port=22, of -T 8 T=8")
+            .hot()
+            .relatives(),
+        row(A::Cmdline, "cmdline", Text, "all arguments joined with single spaces, argv[0] included")
+            .hot()
+            .relatives(),
+        row(A::CmdlineArgs, "cmdline.args", Text, "the arguments after argv[0] joined with single spaces")
+            .hot()
+            .relatives(),
+        row(
+            A::CmdlineComm,
+            "cmdline.comm",
+            Text,
+            "comm and the arguments after argv[0] joined with single spaces",
+        )
+        .relatives(),
+        row(
+            A::Env,
+            "env.NAME",
+            Text,
+            "value of the environment variable NAME at the start; absent if it is not set",
+        ),
+        row(A::Pid, "pid", Number, "process id").hot().relatives(),
+        row(A::Ppid, "ppid", Number, "the parent's process id").relatives(),
+        row(A::Vpid, "vpid", Number, "process id inside the innermost pid namespace"),
+        row(A::User, "user", Text, "name of the real user").short("user.name").relatives(),
+        row(A::Uid, "uid", Number, "id of the real user").short("user.id").relatives(),
+        row(A::UserEffective, "user.effective", Text, "name of the effective user").relatives(),
+        row(A::Euid, "euid", Number, "id of the effective user").relatives(),
+        row(A::Group, "group", Text, "name of the real group").relatives(),
+        row(A::Gid, "gid", Number, "id of the real group").relatives(),
+        row(A::Egid, "egid", Number, "id of the effective group").relatives(),
+        row(
+            A::Groups,
+            "groups",
+            List,
+            "names of the supplementary groups, or numbers of those without a name",
+        ),
+        row(
+            A::LoginUser,
+            "login.user",
+            Text,
+            "name of the user who logged in, through su and sudo; absent for services",
+        ),
+        row(A::Loginuid, "loginuid", Number, "id of the user who logged in; absent for services"),
+        row(
+            A::CapabilitiesEffective,
+            "capabilities.effective",
+            List,
+            "capabilities in force, such as net_raw",
+        ),
+        row(A::CapabilitiesPermitted, "capabilities.permitted", List, "capabilities it may put in force"),
+        row(
+            A::CapabilitiesInheritable,
+            "capabilities.inheritable",
+            List,
+            "capabilities kept over an exec of a file that has them",
+        ),
+        row(A::CapabilitiesAmbient, "capabilities.ambient", List, "capabilities kept over any exec"),
+        row(A::Cwd, "cwd", Text, "working directory").relatives(),
+        row(A::Tty, "tty", Text, "controlling terminal, such as pts/0; absent if there is none").relatives(),
+        row(A::Interactive, "interactive", Flag, "has a controlling terminal").relatives(),
+        row(A::Session, "session", Number, "session id: the pid of the session's leader"),
+        row(A::ProcessGroup, "process-group", Number, "process group id: the pid of the group's leader"),
+        row(A::Cgroup, "cgroup", List, "the paths in /proc/PID/cgroup"),
+        row(A::ContainerId, "container.id", Text, "id of the container, from the cgroup; absent on the host"),
+        row(
+            A::ContainerRuntime,
+            "container.runtime",
+            Text,
+            "what made the container: docker, containerd, cri-o, podman, lxc, nspawn; absent if the cgroup does not tell",
+        ),
+        row(
+            A::Unit,
+            "unit",
+            Text,
+            "systemd unit, such as nginx.service, from the cgroup; absent if there is none",
+        ),
+        row(A::NamespacePid, "namespace.pid", Flag, "in another pid namespace than the host's"),
+        row(A::NamespaceMnt, "namespace.mnt", Flag, "in another mount namespace than the host's"),
+        row(A::NamespaceNet, "namespace.net", Flag, "in another network namespace than the host's"),
+        row(A::NamespaceUser, "namespace.user", Flag, "in another user namespace than the host's"),
+        row(
+            A::UtilityName,
+            "utility.name",
+            Text,
+            "the catalogue's name of the program; absent if it has none",
+        )
+        .hot(),
+        row(A::UtilityCategory, "utility.category", Text, "the utility's category").hot(),
+        row(A::UtilityAttack, "utility.attack", List, "the utility's ATT&CK techniques").hot(),
+        row(A::UtilityEveryday, "utility.everyday", Flag, "ordinary operation starts the utility too").hot(),
+        row(
+            A::UtilityVia,
+            "utility.via",
+            Text,
+            "how it was recognised: exe, argv0, comm, applet, loader, script, identity",
+        )
+        .hot(),
+        row(A::UtilityDisguised, "utility.disguised", Flag, "the name it shows is none of the utility's")
+            .hot(),
+        row(A::TimeHour, "time.hour", Number, "hour of the day in the host's time zone, 0 to 23"),
+        row(
+            A::TimeWeekday,
+            "time.weekday",
+            Text,
+            "day of the week in the host's time zone: mon tue wed thu fri sat sun",
+        ),
+        row(
+            A::AlreadyRunning,
+            "already-running",
+            Flag,
+            "found running when execwatch started, not seen to be executed",
+        ),
+    ]
+};
+
+/// Beginnings of the names of relatives' properties, with what each is.
+pub const RELATIVES: &[(&str, &str)] = &[
+    ("parent", "the parent"),
+    ("ancestor", "any ancestor, the parent included"),
+    ("ancestor.N", "the ancestor of that number: 1 is the parent, 2 the grandparent"),
+    ("session-leader", "the leader of the session"),
+    ("group-leader", "the leader of the process group"),
+];
+
+/// A field as a rule names it.
+#[derive(Debug, Clone)]
+pub struct Field {
+    /// Whose.
+    pub role: Role,
+    /// What.
+    pub info: &'static AttributeInfo,
+    /// The word in the place of `NAME`.
+    pub argument: Option<Box<str>>,
+}
+
+impl Field {
+    /// The field called `name`.
+    pub fn find(name: &str) -> Option<Field> {
+        if let Some(field) = Field::own(name) {
+            return Some(field);
+        }
+        let (role, rest) = Role::split(name)?;
+        let field = Field::own(rest).filter(|field| field.info.relatives)?;
+        Some(Field { role, ..field })
+    }
+
+    fn own(name: &str) -> Option<Field> {
+        let field = |info, argument| Some(Field { role: Role::Own, info, argument });
+        if let Some(variable) = name.strip_prefix("env.") {
+            let info = ATTRIBUTES.iter().find(|info| info.attribute == Attribute::Env)?;
+            let good = !variable.is_empty() && !variable.contains(['=', '\0']);
+            return field(info, Some(variable.into())).filter(|_| good);
+        }
+        let known = |info: &&AttributeInfo| info.name == name || info.short == Some(name);
+        field(ATTRIBUTES.iter().find(known).filter(|info| info.attribute != Attribute::Env)?, None)
+    }
+
+    /// All names that [`find`](Self::find) knows, but for numbered ancestors and environment variables.
+    pub fn names() -> impl Iterator<Item = String> {
+        let own =
+            ATTRIBUTES.iter().flat_map(|info| [Some(info.name), info.short]).flatten().map(str::to_owned);
+        let prefixes = RELATIVES.iter().filter(|(prefix, _)| !prefix.ends_with(".N"));
+        let relatives = prefixes.flat_map(|(prefix, _)| {
+            let has = ATTRIBUTES.iter().filter(|info| info.relatives);
+            has.flat_map(|info| [Some(info.name), info.short])
+                .flatten()
+                .map(move |name| format!("{prefix}.{name}"))
+        });
+        own.chain(relatives)
+    }
+
+    /// Known on the hot path.
+    pub fn hot(&self) -> bool {
+        self.role == Role::Own && self.info.hot
+    }
+}
+
+impl Role {
+    /// Splits `parent.exe` into role and the rest.
+    fn split(name: &str) -> Option<(Role, &str)> {
+        let (first, rest) = name.split_once('.')?;
+        match first {
+            "parent" => Some((Role::Parent, rest)),
+            "session-leader" => Some((Role::SessionLeader, rest)),
+            "group-leader" => Some((Role::GroupLeader, rest)),
+            "ancestor" => {
+                let numbered = rest.split_once('.').and_then(|(number, rest)| {
+                    let number: u8 = number.parse().ok().filter(|&number| number > 0)?;
+                    Some((Role::AncestorAt(number), rest))
+                });
+                Some(numbered.unwrap_or((Role::Ancestor, rest)))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Attribute {
+    /// There is a value only for a program that is in the catalogue.
     pub fn of_utility(self) -> bool {
         matches!(
             self,
-            Field::UtilityName
-                | Field::UtilityCategory
-                | Field::UtilityAttack
-                | Field::UtilityEveryday
-                | Field::UtilityVia
+            Attribute::UtilityName
+                | Attribute::UtilityCategory
+                | Attribute::UtilityAttack
+                | Attribute::UtilityEveryday
+                | Attribute::UtilityVia
+                | Attribute::UtilityDisguised
+        )
+    }
+
+    /// Arguments may have been cut, which makes what is not found unknown.
+    pub fn of_arguments(self) -> bool {
+        matches!(
+            self,
+            Attribute::Args
+                | Attribute::ArgsFlags
+                | Attribute::ArgsOptions
+                | Attribute::Cmdline
+                | Attribute::CmdlineArgs
+                | Attribute::CmdlineComm
         )
     }
 }
 
-/// A field's value.
-#[derive(Debug, Clone)]
-pub enum Value<'a> {
-    /// It could not be read, or has not been read yet.
-    Unknown,
-    /// It is known that there is none.
-    Absent,
-    /// A text.
-    Text(Cow<'a, [u8]>),
-    /// Arguments.
-    Arguments(std::iter::Skip<Argv<'a>>),
-    /// The content of /proc/PID/cgroup.
-    Cgroups(&'a [u8]),
-    /// Words.
-    Words(&'a [String]),
-    /// A number.
-    Number(i64),
-    /// True or false.
-    Flag(bool),
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Value<'_> {
-    /// Calls `judge` with each text; true as soon as one call is.
-    fn any_text(&self, mut judge: impl FnMut(&[u8]) -> bool) -> bool {
-        match self {
-            Value::Text(text) => judge(text),
-            Value::Arguments(arguments) => arguments.clone().any(judge),
-            Value::Cgroups(lines) => cgroup_paths(lines).any(judge),
-            Value::Words(words) => words.iter().any(|word| judge(word.as_bytes())),
-            Value::Unknown | Value::Absent | Value::Number(_) | Value::Flag(_) => false,
+    #[test]
+    fn names_find_their_fields() {
+        for name in Field::names().filter(|name| !name.ends_with("NAME")) {
+            assert!(Field::find(&name).is_some(), "{name}");
         }
-    }
-}
-
-/// What is needed besides the exec to read its fields.
-#[derive(Debug)]
-pub struct Surroundings {
-    /// User names.
-    pub users: Users,
-    /// The host's namespaces.
-    pub namespaces: Namespaces,
-}
-
-/// An exec whose fields are read.
-#[derive(Debug)]
-pub struct Subject<'a> {
-    pid: Option<u32>,
-    image: &'a Image,
-    /// `None` on the hot path: all of it is unknown there.
-    details: Option<(&'a Details, &'a Surroundings)>,
-    catalogue: &'a Catalogue,
-    utility: Option<Recognised>,
-    cmdline: OnceCell<Vec<u8>>,
-}
-
-impl<'a> Subject<'a> {
-    /// On the hot path: only executable and arguments are known.
-    pub fn hot(image: &'a Image, catalogue: &'a Catalogue) -> Self {
-        let utility = catalogue.recognise(image);
-        Subject { pid: None, image, details: None, catalogue, utility, cmdline: OnceCell::new() }
-    }
-
-    /// With everything that was read.
-    pub fn whole(exec: &'a Exec, catalogue: &'a Catalogue, surroundings: &'a Surroundings) -> Self {
-        let details = Some((&exec.details, surroundings));
-        Subject { pid: Some(exec.pid), details, ..Subject::hot(&exec.image, catalogue) }
-    }
-
-    /// Executable and arguments.
-    pub fn image(&self) -> &'a Image {
-        self.image
-    }
-
-    /// The utility it was recognised as.
-    pub fn utility(&self) -> Option<Recognised> {
-        self.utility
-    }
-
-    /// Reads a field.
-    pub fn value(&self, field: Field) -> Value<'_> {
-        let image = self.image;
-        match field {
-            Field::Exe => text(image.exe()),
-            Field::Name => text(image.name()),
-            Field::Argv0 => match image.argv() {
-                Some(mut argv) => argv.next().map_or(Value::Absent, |argv0| Value::Text(argv0.into())),
-                None => Value::Unknown,
-            },
-            Field::Args => arguments(image),
-            Field::ArgsCount => match image.argv() {
-                Some(argv) if !image.cut() => Value::Number(argv.count().saturating_sub(1) as i64),
-                _ => Value::Unknown,
-            },
-            Field::Cmdline => match image.raw_arguments() {
-                Some(raw) => Value::Text(self.cmdline.get_or_init(|| join(raw)).as_slice().into()),
-                None => Value::Unknown,
-            },
-            Field::Deleted => flag(image.deleted()),
-            Field::Memfd => flag(image.memfd()),
-            Field::Pid => number(self.pid),
-            _ if field.of_utility() => match self.utility {
-                Some(Recognised { utility, via }) => self
-                    .catalogue
-                    .utilities()
-                    .get(utility)
-                    .and_then(|utility| utility_value(field, utility))
-                    .unwrap_or_else(|| Value::Text(via.as_str().as_bytes().into())),
-                // A program with unreadable names might be any utility.
-                None if image.exe().is_none() => Value::Unknown,
-                None => Value::Absent,
-            },
-            _ => match self.details {
-                Some((details, surroundings)) => detail(field, details, surroundings),
-                None => Value::Unknown,
-            },
-        }
-    }
-}
-
-/// A field of a catalogue's entry; `None` if the field is not a property of the entry alone.
-pub fn utility_value(field: Field, utility: &Utility) -> Option<Value<'_>> {
-    Some(match field {
-        Field::UtilityName => Value::Text(utility.name.as_bytes().into()),
-        Field::UtilityCategory => Value::Text(utility.category.as_bytes().into()),
-        Field::UtilityAttack => Value::Words(&utility.attack),
-        Field::UtilityEveryday => Value::Flag(utility.everyday),
-        _ => return None,
-    })
-}
-
-fn detail<'v>(field: Field, details: &'v Details, surroundings: &'v Surroundings) -> Value<'v> {
-    let uid = |index: usize| details.uids.map(|uids| uids[index]);
-    let gid = |index: usize| details.gids.map(|gids| gids[index]);
-    let user = |uid: Option<u32>| match uid {
-        Some(uid) => {
-            surroundings.users.name(uid).map_or(Value::Absent, |name| Value::Text(name.into_bytes().into()))
-        }
-        None => Value::Unknown,
-    };
-    let differs = |own: Option<u64>, host: Option<u64>| flag(own.zip(host).map(|(own, host)| own != host));
-    let (own, host) = (&details.namespaces, &surroundings.namespaces);
-    match field {
-        Field::Comm => text(details.comm()),
-        Field::Ppid => number(details.ppid),
-        Field::User => user(uid(0)),
-        Field::Uid => number(uid(0)),
-        Field::UserEffective => user(uid(1)),
-        Field::Euid => number(uid(1)),
-        Field::Gid => number(gid(0)),
-        Field::Egid => number(gid(1)),
-        Field::LoginUser => match details.login {
-            Some(login) => login.user().map_or(Value::Absent, |uid| user(Some(uid))),
-            None => Value::Unknown,
-        },
-        Field::Loginuid => match details.login {
-            Some(login) => login.user().map_or(Value::Absent, |uid| Value::Number(uid.into())),
-            None => Value::Unknown,
-        },
-        Field::Session => number(details.session),
-        Field::Tty => match details.tty_name() {
-            Some(Some(name)) => Value::Text(name.into_bytes().into()),
-            Some(None) => Value::Absent,
-            None => Value::Unknown,
-        },
-        Field::Interactive => flag(details.tty.map(|device| device != 0)),
-        Field::Cwd => text(details.cwd()),
-        Field::Cgroup => details.cgroup().map_or(Value::Unknown, Value::Cgroups),
-        Field::ParentExe => text(details.parent.exe()),
-        Field::ParentName => text(details.parent.name()),
-        Field::ParentCmdline => match details.parent.raw_arguments() {
-            Some(raw) => Value::Text(join(raw).into()),
-            None => Value::Unknown,
-        },
-        Field::ParentArgs => arguments(&details.parent),
-        Field::NamespacePid => differs(own.pid, host.pid),
-        Field::NamespaceMnt => differs(own.mnt, host.mnt),
-        Field::NamespaceNet => differs(own.net, host.net),
-        Field::NamespaceUser => differs(own.user, host.user),
-        _ => Value::Unknown,
-    }
-}
-
-fn text(bytes: Option<&[u8]>) -> Value<'_> {
-    bytes.map_or(Value::Unknown, |bytes| Value::Text(bytes.into()))
-}
-
-fn number<'v>(number: Option<u32>) -> Value<'v> {
-    number.map_or(Value::Unknown, |number| Value::Number(number.into()))
-}
-
-fn flag<'v>(flag: Option<bool>) -> Value<'v> {
-    flag.map_or(Value::Unknown, Value::Flag)
-}
-
-fn arguments(image: &Image) -> Value<'_> {
-    image.argv().map_or(Value::Unknown, |argv| Value::Arguments(argv.skip(1)))
-}
-
-/// Arguments joined with single spaces.
-pub fn join(raw: &[u8]) -> Vec<u8> {
-    raw.iter().map(|&byte| if byte == 0 { b' ' } else { byte }).collect()
-}
-
-/// How a number is compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Order {
-    Equal,
-    Greater,
-    GreaterOrEqual,
-    Less,
-    LessOrEqual,
-}
-
-/// What a test asks of a field.
-#[derive(Debug, Clone)]
-pub enum Question {
-    /// A text fulfils each of these patterns; in a list, each pattern may be fulfilled by another element.
-    Text(Vec<Pattern>),
-    /// The number compares so with one of the values.
-    Number(Order, Vec<i64>),
-    /// The flag has this value.
-    Flag(bool),
-    /// The field is known and there is one, or not.
-    Exists(bool),
-}
-
-/// A compiled test.
-#[derive(Debug, Clone)]
-pub struct Test {
-    /// The field it reads.
-    pub field: &'static FieldInfo,
-    /// What it asks.
-    pub question: Question,
-    /// It looks at the end of a text, so that a text that was cut says nothing.
-    pub at_end: bool,
-}
-
-impl Test {
-    /// Puts the question to a subject.
-    pub fn evaluate(&self, subject: &Subject<'_>) -> Truth {
-        let value = subject.value(self.field.field);
-        if matches!(value, Value::Unknown) && subject.details.is_none() && !self.field.hot {
-            // The hot path has not looked yet: not even whether it exists is known.
-            return Truth::Unknown;
-        }
-        let cut = match self.field.field {
-            Field::Args | Field::Cmdline => subject.image.cut(),
-            Field::ParentArgs | Field::ParentCmdline => {
-                subject.details.is_some_and(|(details, _)| details.parent.cut())
-            }
-            _ => false,
+        let is = |name: &str, role, attribute| {
+            let field = Field::find(name).unwrap_or_else(|| panic!("{name}"));
+            assert_eq!((field.role, field.info.attribute), (role, attribute), "{name}");
         };
-        match self.answer(&value) {
-            // What was cut off might have held it, or might follow what looks like the end.
-            Truth::False if cut => Truth::Unknown,
-            Truth::True if cut && self.at_end => Truth::Unknown,
-            answer => answer,
+        is("name", Role::Own, Attribute::ExeName);
+        is("parent.name", Role::Parent, Attribute::ExeName);
+        is("ancestor.exe.name", Role::Ancestor, Attribute::ExeName);
+        is("ancestor.2.args.flags", Role::AncestorAt(2), Attribute::ArgsFlags);
+        is("session-leader.comm", Role::SessionLeader, Attribute::Comm);
+        assert_eq!(Field::find("env.LD_PRELOAD").unwrap().argument.as_deref(), Some("LD_PRELOAD"));
+        for unknown in ["", "exe.", "env.", "parent.cgroup", "ancestor.0.exe", "parent.parent.exe", "env.A=B"]
+        {
+            assert!(Field::find(unknown).is_none(), "{unknown}");
         }
     }
 
-    /// Puts the question to a value.
-    pub fn answer(&self, value: &Value<'_>) -> Truth {
-        match (&self.question, value) {
-            (Question::Exists(wanted), value) => {
-                Truth::from(matches!(value, Value::Unknown | Value::Absent) != *wanted)
-            }
-            (_, Value::Unknown) => Truth::Unknown,
-            (_, Value::Absent) => Truth::False,
-            (Question::Text(patterns), value) => {
-                Truth::from(patterns.iter().all(|pattern| value.any_text(|text| pattern.matches(text))))
-            }
-            (Question::Number(order, numbers), Value::Number(own)) => {
-                let holds = |number: &i64| match order {
-                    Order::Equal => own == number,
-                    Order::Greater => own > number,
-                    Order::GreaterOrEqual => own >= number,
-                    Order::Less => own < number,
-                    Order::LessOrEqual => own <= number,
-                };
-                Truth::from(numbers.iter().any(holds))
-            }
-            (Question::Flag(wanted), Value::Flag(own)) => Truth::from(own == wanted),
-            // The reader of rules gives each kind of field only its own questions.
-            _ => Truth::Unknown,
-        }
+    #[test]
+    fn no_two_fields_share_a_name() {
+        let mut names: Vec<String> = Field::names().collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
     }
 }

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use super::builtin;
 use super::catalogue::{Utility, is_glob};
-use super::model::{self, Tables};
+use super::exception::Exception;
+use super::macros::Macros;
+use super::model::{self, Rule};
 use super::ruleset::RuleSet;
-use crate::diagnostics::{Diagnostic, Diagnostics, Level, Source};
+use crate::diagnostics::{Diagnostic, Diagnostics, Level, Source, suggestion};
 use crate::document::{Document, Located};
 
 /// Where rules and utilities come from.
@@ -37,14 +39,24 @@ pub fn load(places: &Places, diagnostics: &Diagnostics) -> Option<RuleSet> {
         .filter(|(name, _)| places.builtin && !replaced(base(name)))
         .map(|(name, text)| Source { name: format!("<built-in {name}>"), text: (*text).to_owned() })
         .collect();
-    let base = Layer::read(&builtin, diagnostics);
-    let top = Layer::read(&own, diagnostics);
+    let documents = |sources| -> Vec<(&Source, Document<'_>)> { parse(sources, diagnostics) };
+    let (base, top) = (documents(&builtin), documents(&own));
+    // All macros come first, so that a rule may use those of a later file.
+    let mut macros = Macros::default();
+    base.iter().chain(&top).for_each(|(_, document)| macros.read(document, diagnostics));
+    let base = Layer::read(&base, &macros, diagnostics);
+    let top = Layer::read(&top, &macros, diagnostics);
     let utilities =
         merge(base.utilities, top.utilities, |placed| placed.entry.value.name.to_ascii_lowercase());
     let rules = merge(base.rules, top.rules, |rule| rule.id.clone());
+    let exceptions = merge(base.exceptions, top.exceptions, |placed| placed.entry.value.id.clone());
     check_names(&utilities, diagnostics);
+    if !diagnostics.any_error() {
+        check_exceptions(&exceptions, &rules, diagnostics);
+    }
+    let exceptions = exceptions.into_iter().map(|placed| placed.entry.value).collect();
     let utilities = utilities.into_iter().map(|placed| placed.entry.value).collect();
-    (!diagnostics.any_error()).then(|| RuleSet::new(utilities, rules))
+    (!diagnostics.any_error()).then(|| RuleSet::new(utilities, rules, exceptions))
 }
 
 fn base(name: &str) -> &str {
@@ -60,21 +72,22 @@ struct Placed<'s, T> {
 /// The files of one origin: a later origin replaces an earlier one, within one a name may stand once.
 struct Layer<'s> {
     utilities: Vec<Placed<'s, Utility>>,
-    rules: Vec<model::Rule>,
+    rules: Vec<Rule>,
+    exceptions: Vec<Placed<'s, Exception>>,
+}
+
+fn parse<'s>(sources: &'s [Source], diagnostics: &Diagnostics) -> Vec<(&'s Source, Document<'s>)> {
+    sources.iter().map(|source| (source, Document::parse(source, diagnostics))).collect()
 }
 
 impl<'s> Layer<'s> {
-    fn read(sources: &'s [Source], diagnostics: &Diagnostics) -> Self {
-        let documents: Vec<(&Source, Document<'_>)> =
-            sources.iter().map(|source| (source, Document::parse(source, diagnostics))).collect();
-        let tables: Vec<(&Source, Tables)> = documents
-            .iter()
-            .map(|(source, document)| (*source, model::read(document, diagnostics)))
-            .collect();
-        let mut layer = Layer { utilities: Vec::new(), rules: Vec::new() };
+    fn read(documents: &[(&'s Source, Document<'s>)], macros: &Macros, diagnostics: &Diagnostics) -> Self {
+        let mut layer = Layer { utilities: Vec::new(), rules: Vec::new(), exceptions: Vec::new() };
         let mut names = Seen::default();
         let mut ids = Seen::default();
-        for (source, tables) in tables {
+        let mut exceptions = Seen::default();
+        for (source, document) in documents {
+            let tables = model::read(document, macros, diagnostics);
             for utility in tables.utilities {
                 names.note(utility.value.name.to_ascii_lowercase(), "utility", source, &utility, diagnostics);
                 layer.utilities.push(Placed { source, entry: utility });
@@ -82,6 +95,10 @@ impl<'s> Layer<'s> {
             for rule in tables.rules {
                 ids.note(rule.value.id.clone(), "rule", source, &rule, diagnostics);
                 layer.rules.push(rule.value);
+            }
+            for exception in tables.exceptions {
+                exceptions.note(exception.value.id.clone(), "exception", source, &exception, diagnostics);
+                layer.exceptions.push(Placed { source, entry: exception });
             }
         }
         layer
@@ -152,6 +169,18 @@ fn check_names(utilities: &[Placed<'_, Utility>], diagnostics: &Diagnostics) {
                         utility.name
                     ),
                 );
+            }
+        }
+    }
+}
+
+/// An exception for a rule that is not there does nothing; most likely its name is wrong.
+fn check_exceptions(exceptions: &[Placed<'_, Exception>], rules: &[Rule], diagnostics: &Diagnostics) {
+    for Placed { source, entry } in exceptions {
+        for id in entry.value.rules.iter().flatten() {
+            if !rules.iter().any(|rule| rule.id == *id) {
+                let hint = suggestion(id, rules.iter().map(|rule| rule.id.as_str()));
+                diagnostics.warning(source, entry.span.clone(), format!("there is no rule `{id}`{hint}"));
             }
         }
     }

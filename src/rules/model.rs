@@ -1,13 +1,14 @@
-//! Rules and utilities as they are written in TOML.
+//! Rules, exceptions and utilities as they are written in TOML.
 
 use super::catalogue::{LONGEST_NAME, Utility, is_glob};
 use super::condition::Condition;
-use super::fields::{FIELDS, Field, FieldInfo, Kind, Order, Question, Test};
-use super::pattern::{Comparison, Glob, Pattern};
-use crate::diagnostics::{Diagnostics, suggestion};
-use crate::document::{Document, Located, Section, describe, integer};
-use toml::Spanned;
-use toml::de::DeValue;
+use super::exception::Exception;
+use super::macros::Macros;
+use super::pattern::Glob;
+use super::selection::{Check, Selection, Written, checks};
+use super::threshold::Threshold;
+use crate::diagnostics::Diagnostics;
+use crate::document::{Document, Located, Section};
 
 /// How serious a match is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,28 +41,6 @@ impl Severity {
     }
 }
 
-/// A test with the words it was written with, from which the prefilter derives its guard.
-#[derive(Debug, Clone)]
-pub struct Written {
-    /// The compiled test.
-    pub test: Test,
-    /// How texts are compared; `None` for other kinds of field.
-    pub comparison: Option<Comparison>,
-    /// The texts.
-    pub values: Vec<String>,
-    /// All of them are needed, not one.
-    pub all: bool,
-}
-
-/// A named selection: one of the alternatives must hold, each with all its tests.
-#[derive(Debug, Clone)]
-pub struct Selection {
-    /// Its name.
-    pub name: String,
-    /// The alternatives.
-    pub alternatives: Vec<Vec<Written>>,
-}
-
 /// A rule.
 #[derive(Debug, Clone)]
 pub struct Rule {
@@ -79,6 +58,10 @@ pub struct Rule {
     pub false_positives: Vec<String>,
     /// What to look at first.
     pub triage: String,
+    /// Where to read more.
+    pub references: Vec<String>,
+    /// Who wrote it, where a licence wants that to be said.
+    pub author: String,
     /// False keeps it from being evaluated.
     pub enabled: bool,
     /// The file it comes from.
@@ -87,6 +70,32 @@ pub struct Rule {
     pub selections: Vec<Selection>,
     /// When it matches.
     pub condition: Condition,
+    /// How often it must match before it alerts.
+    pub threshold: Option<Threshold>,
+}
+
+impl Rule {
+    /// The entries that hold whenever the rule matches.
+    pub fn required_checks(&self) -> Vec<&Check> {
+        fn of<'r>(condition: &Condition, rule: &'r Rule) -> Vec<&'r Check> {
+            match condition {
+                Condition::Selection(index) => {
+                    match rule.selections.get(*index).map(|it| it.alternatives.as_slice()) {
+                        Some([only]) => only.iter().collect(),
+                        _ => Vec::new(),
+                    }
+                }
+                Condition::All(parts) => parts.iter().flat_map(|part| of(part, rule)).collect(),
+                Condition::Any(_) | Condition::Not(_) => Vec::new(),
+            }
+        }
+        of(&self.condition, self)
+    }
+
+    /// All tests in its selections.
+    pub fn tests(&self) -> impl Iterator<Item = &Written> {
+        self.selections.iter().flat_map(Selection::tests)
+    }
 }
 
 /// What a file holds, each with its place.
@@ -96,14 +105,28 @@ pub struct Tables {
     pub utilities: Vec<Located<Utility>>,
     /// `[[rule]]`
     pub rules: Vec<Located<Rule>>,
+    /// `[[exception]]`
+    pub exceptions: Vec<Located<Exception>>,
 }
 
 /// Reads a file's tables; every mistake is reported, and what holds one is left out.
-pub fn read(document: &Document<'_>, diagnostics: &Diagnostics) -> Tables {
+///
+/// Macros have been read before, from all files.
+pub fn read(document: &Document<'_>, macros: &Macros, diagnostics: &Diagnostics) -> Tables {
     let root = document.root(diagnostics);
+    root.skip("macro");
     let tables = Tables {
         utilities: root.sections("utility", "a utility").into_iter().filter_map(utility).collect(),
-        rules: root.sections("rule", "a rule").into_iter().filter_map(rule).collect(),
+        rules: root
+            .sections("rule", "a rule")
+            .into_iter()
+            .filter_map(|section| rule(section, macros))
+            .collect(),
+        exceptions: root
+            .sections("exception", "an exception")
+            .into_iter()
+            .filter_map(|section| Exception::read(section, macros))
+            .collect(),
     };
     root.finish();
     tables
@@ -164,14 +187,19 @@ fn utility(section: Section<'_>) -> Option<Located<Utility>> {
     Some(Located { value, span })
 }
 
-fn rule(section: Section<'_>) -> Option<Located<Rule>> {
-    let id = section.required_string("id").filter(|id| {
+/// The id of a rule or exception.
+pub(super) fn id<'d>(section: &Section<'d>) -> Option<Located<&'d str>> {
+    section.required_string("id").filter(|id| {
         let good = valid_word(id.value, "-") && !id.value.contains(|c: char| c.is_ascii_uppercase());
         if !good {
             section.error(id.span.clone(), "an id holds small letters, digits and `-` only");
         }
         good
-    });
+    })
+}
+
+fn rule(section: Section<'_>, macros: &Macros) -> Option<Located<Rule>> {
+    let id = id(&section);
     let title = section.required_string("title");
     let severity = match section.choice("severity", &SEVERITIES) {
         Some(severity) => Some(severity.value),
@@ -187,7 +215,10 @@ fn rule(section: Section<'_>) -> Option<Located<Rule>> {
     let false_positives =
         section.strings("false-positives").into_iter().map(|text| text.value.to_owned()).collect();
     let enabled = section.flag("enabled").is_none_or(|enabled| enabled.value);
-    let (selections, good) = selections(&section);
+    let references = section.strings("references").into_iter().map(|text| text.value.to_owned()).collect();
+    let author = section.string("author").map_or("", |text| text.value).trim().to_owned();
+    let threshold = section.section("threshold", "threshold").map(Threshold::read);
+    let (selections, good) = selections(&section, macros);
     let condition = condition(&section, &selections).filter(|_| good);
     let span = id.as_ref().map_or_else(|| section.span(), |id| id.span.clone());
     let origin = section.source().name.clone();
@@ -200,16 +231,22 @@ fn rule(section: Section<'_>) -> Option<Located<Rule>> {
         attack,
         false_positives,
         triage,
+        references,
+        author,
         enabled,
         origin,
         selections,
         condition: condition?,
+        threshold: match threshold {
+            Some(threshold) => Some(threshold?),
+            None => None,
+        },
     };
     Some(Located { value, span })
 }
 
 /// The rule's selections, and whether all of them are good. A bad one is listed too, so that the condition may name it.
-fn selections(section: &Section<'_>) -> (Vec<Selection>, bool) {
+fn selections(section: &Section<'_>, macros: &Macros) -> (Vec<Selection>, bool) {
     let Some(select) = section.section("select", "select") else {
         section.error(section.span(), "a rule needs at least one selection: [rule.select.NAME]");
         return (Vec::new(), false);
@@ -224,7 +261,7 @@ fn selections(section: &Section<'_>) -> (Vec<Selection>, bool) {
             );
             good = false;
         }
-        let read: Vec<Option<Vec<Written>>> = alternatives.into_iter().map(tests).collect();
+        let read: Vec<_> = alternatives.into_iter().map(|alternative| checks(alternative, macros)).collect();
         good &= !read.is_empty() && read.iter().all(Option::is_some);
         selections.push(Selection {
             name: name.value.to_owned(),
@@ -265,243 +302,6 @@ fn condition(section: &Section<'_>, selections: &[Selection]) -> Option<Conditio
             None
         }
     }
-}
-
-/// The tests of one alternative; `None` if one has a mistake.
-fn tests(section: Section<'_>) -> Option<Vec<Written>> {
-    let entries = section.entries();
-    if entries.is_empty() {
-        section.error(section.span(), "a selection without a test would match every program");
-        return None;
-    }
-    let mut tests = Vec::new();
-    let mut good = true;
-    for (key, value) in entries {
-        match test(key.value, value) {
-            Ok(test) => tests.push(test),
-            Err(Mistake { at_value, message }) => {
-                let span = if let Some(at) = at_value { at } else { key.span };
-                section.error(span, message);
-                good = false;
-            }
-        }
-    }
-    good.then_some(tests)
-}
-
-/// What is wrong with a test, in its key or at a place of its value.
-struct Mistake {
-    at_value: Option<std::ops::Range<usize>>,
-    message: String,
-}
-
-fn key_mistake(message: impl Into<String>) -> Mistake {
-    Mistake { at_value: None, message: message.into() }
-}
-
-fn value_mistake(value: &Spanned<DeValue<'_>>, message: impl Into<String>) -> Mistake {
-    Mistake { at_value: Some(value.span()), message: message.into() }
-}
-
-#[derive(Default)]
-struct Modifiers {
-    comparison: Option<Comparison>,
-    order: Option<Order>,
-    all: bool,
-    any: bool,
-    cased: bool,
-    exists: bool,
-}
-
-const MODIFIERS: &[&str] = &[
-    "contains",
-    "startswith",
-    "endswith",
-    "glob",
-    "re",
-    "all",
-    "any",
-    "cased",
-    "exists",
-    "gt",
-    "gte",
-    "lt",
-    "lte",
-];
-
-fn modifiers<'k>(words: impl Iterator<Item = &'k str>) -> Result<Modifiers, Mistake> {
-    let mut modifiers = Modifiers::default();
-    for word in words {
-        let comparison = match word {
-            "contains" => Some(Comparison::Contains),
-            "startswith" => Some(Comparison::StartsWith),
-            "endswith" => Some(Comparison::EndsWith),
-            "glob" => Some(Comparison::Glob),
-            "re" => Some(Comparison::Regex),
-            _ => None,
-        };
-        let order = match word {
-            "gt" => Some(Order::Greater),
-            "gte" => Some(Order::GreaterOrEqual),
-            "lt" => Some(Order::Less),
-            "lte" => Some(Order::LessOrEqual),
-            _ => None,
-        };
-        if comparison.is_some() && modifiers.comparison.is_some()
-            || order.is_some() && modifiers.order.is_some()
-        {
-            return Err(key_mistake(format!("`{word}` contradicts the modifier before it")));
-        }
-        modifiers.comparison = modifiers.comparison.or(comparison);
-        modifiers.order = modifiers.order.or(order);
-        match word {
-            "all" => modifiers.all = true,
-            "any" => modifiers.any = true,
-            "cased" => modifiers.cased = true,
-            "exists" => modifiers.exists = true,
-            _ if comparison.is_some() || order.is_some() => {}
-            _ => {
-                let hint = suggestion(word, MODIFIERS.iter().copied());
-                return Err(key_mistake(format!("unknown modifier `{word}`{hint}")));
-            }
-        }
-    }
-    if modifiers.all && modifiers.any {
-        return Err(key_mistake("`all` and `any` contradict each other"));
-    }
-    Ok(modifiers)
-}
-
-fn test(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Written, Mistake> {
-    let mut words = key.split('|');
-    let name = words.next().unwrap_or_default();
-    let field = Field::find(name).ok_or_else(|| {
-        let hint = suggestion(name, FIELDS.iter().map(|field| field.name));
-        key_mistake(format!("unknown field `{name}`{hint}"))
-    })?;
-    let modifiers = modifiers(words)?;
-    if modifiers.exists {
-        let alone =
-            modifiers.comparison.is_none() && modifiers.order.is_none() && !modifiers.all && !modifiers.any;
-        if !alone {
-            return Err(key_mistake("`exists` takes no other modifier"));
-        }
-        let wanted =
-            value.get_ref().as_bool().ok_or_else(|| value_mistake(value, "`exists` needs true or false"))?;
-        return Ok(plain(field, Question::Exists(wanted)));
-    }
-    match field.kind {
-        Kind::Text | Kind::List => text_test(field, &modifiers, value),
-        Kind::Number => number_test(field, &modifiers, value),
-        Kind::Flag => {
-            if modifiers.comparison.is_some() || modifiers.order.is_some() || modifiers.all || modifiers.cased
-            {
-                return Err(key_mistake(format!(
-                    "`{name}` is true or false and takes no modifier but `exists`"
-                )));
-            }
-            let wanted = value
-                .get_ref()
-                .as_bool()
-                .ok_or_else(|| value_mistake(value, format!("`{name}` is compared with true or false")))?;
-            Ok(plain(field, Question::Flag(wanted)))
-        }
-    }
-}
-
-fn plain(field: &'static FieldInfo, question: Question) -> Written {
-    Written {
-        test: Test { field, question, at_end: false },
-        comparison: None,
-        values: Vec::new(),
-        all: false,
-    }
-}
-
-/// A value, or the values of a list, which must not be empty.
-fn items<'v>(value: &'v Spanned<DeValue<'v>>) -> Result<Vec<&'v Spanned<DeValue<'v>>>, Mistake> {
-    match value.get_ref() {
-        DeValue::Array(list) if list.is_empty() => {
-            Err(value_mistake(value, "an empty list would never match"))
-        }
-        DeValue::Array(list) => Ok(list.iter().collect()),
-        _ => Ok(vec![value]),
-    }
-}
-
-fn text_test(
-    field: &'static FieldInfo,
-    modifiers: &Modifiers,
-    value: &Spanned<DeValue<'_>>,
-) -> Result<Written, Mistake> {
-    let name = field.name;
-    if modifiers.order.is_some() {
-        return Err(key_mistake(format!("`{name}` is text; `gt`, `gte`, `lt` and `lte` compare numbers")));
-    }
-    let comparison = modifiers.comparison.unwrap_or(Comparison::Equals);
-    if comparison == Comparison::Regex && modifiers.cased {
-        return Err(key_mistake(
-            "`re` is case-sensitive anyway; write `(?i)` into the expression for the opposite",
-        ));
-    }
-    let items = items(value)?;
-    let mut values = Vec::new();
-    for item in &items {
-        let text = item.get_ref().as_str().ok_or_else(|| {
-            value_mistake(
-                item,
-                format!("`{name}` is compared with strings, not {}", describe(item.get_ref())),
-            )
-        })?;
-        if text.is_empty() && comparison != Comparison::Equals {
-            return Err(value_mistake(item, "an empty string would match everything"));
-        }
-        values.push(text);
-    }
-    let compile = |values: &[&str]| {
-        Pattern::new(comparison, values, modifiers.cased).map_err(|(index, message)| Mistake {
-            at_value: Some(items.get(index).map_or_else(|| value.span(), |item| item.span())),
-            message,
-        })
-    };
-    let patterns = if modifiers.all {
-        values.iter().map(|value| compile(&[value])).collect::<Result<_, _>>()?
-    } else {
-        vec![compile(&values)?]
-    };
-    let at_end = matches!(
-        comparison,
-        Comparison::Equals | Comparison::EndsWith | Comparison::Glob | Comparison::Regex
-    );
-    Ok(Written {
-        test: Test { field, question: Question::Text(patterns), at_end },
-        comparison: Some(comparison),
-        values: values.into_iter().map(str::to_owned).collect(),
-        all: modifiers.all,
-    })
-}
-
-fn number_test(
-    field: &'static FieldInfo,
-    modifiers: &Modifiers,
-    value: &Spanned<DeValue<'_>>,
-) -> Result<Written, Mistake> {
-    let name = field.name;
-    if modifiers.comparison.is_some() || modifiers.cased || modifiers.all {
-        return Err(key_mistake(format!(
-            "`{name}` is a number; only `gt`, `gte`, `lt`, `lte`, `any` and `exists` fit"
-        )));
-    }
-    let mut numbers = Vec::new();
-    for item in items(value)? {
-        numbers.push(integer(item.get_ref()).ok_or_else(|| {
-            value_mistake(
-                item,
-                format!("`{name}` is compared with whole numbers, not {}", describe(item.get_ref())),
-            )
-        })?);
-    }
-    Ok(plain(field, Question::Number(modifiers.order.unwrap_or(Order::Equal), numbers)))
 }
 
 fn techniques(section: &Section<'_>) -> Vec<String> {

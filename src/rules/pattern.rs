@@ -18,8 +18,29 @@ pub enum Comparison {
     EndsWith,
     /// The whole text, with `*`, `?` and `[...]`.
     Glob,
+    /// The whole path, where `*` and `?` stay between slashes, and `**` does not.
+    PathGlob,
     /// A regular expression, anywhere in it.
     Regex,
+}
+
+impl Comparison {
+    /// Compares two texts, neither of which is a pattern.
+    pub fn compare(self, text: &[u8], value: &[u8], cased: bool) -> bool {
+        let same = |a: &[u8], b: &[u8]| if cased { a == b } else { a.eq_ignore_ascii_case(b) };
+        match self {
+            Comparison::Contains => {
+                value.is_empty() || text.windows(value.len()).any(|window| same(window, value))
+            }
+            Comparison::StartsWith => text.get(..value.len()).is_some_and(|head| same(head, value)),
+            Comparison::EndsWith => {
+                text.len().checked_sub(value.len()).is_some_and(|start| same(&text[start..], value))
+            }
+            Comparison::Equals | Comparison::Glob | Comparison::PathGlob | Comparison::Regex => {
+                same(text, value)
+            }
+        }
+    }
 }
 
 /// Lists of equal values longer than this are hashed.
@@ -64,15 +85,13 @@ impl Pattern {
                     .build(values)
                     .map_err(|error| (0, format!("too many or too long values: {error}")))?,
             ),
-            Comparison::Glob => Matcher::Glob(
-                values
-                    .iter()
-                    .enumerate()
-                    .map(|(index, value)| {
-                        Glob::new(value.as_bytes()).map_err(|error| (index, error.to_owned()))
-                    })
-                    .collect::<Result<_, _>>()?,
-            ),
+            Comparison::Glob | Comparison::PathGlob => {
+                let compile = if comparison == Comparison::Glob { Glob::new } else { Glob::of_path };
+                let globs = values.iter().enumerate().map(|(index, value)| {
+                    compile(value.as_bytes()).map_err(|error| (index, error.to_owned()))
+                });
+                Matcher::Glob(globs.collect::<Result<_, _>>()?)
+            }
             Comparison::Regex => Matcher::Regex(
                 values
                     .iter()
@@ -86,18 +105,16 @@ impl Pattern {
 
     /// True if the text fulfils one of the values.
     pub fn matches(&self, text: &[u8]) -> bool {
-        let same = |a: &[u8], b: &[u8]| if self.cased { a == b } else { a.eq_ignore_ascii_case(b) };
+        let any = |values: &[Vec<u8>], comparison: Comparison| {
+            values.iter().any(|value| comparison.compare(text, value, self.cased))
+        };
         match &self.matcher {
-            Matcher::Equals(values) => values.iter().any(|value| same(value, text)),
+            Matcher::Equals(values) => any(values, Comparison::Equals),
             Matcher::EqualsOneOf(values) if self.cased => values.contains(text),
             Matcher::EqualsOneOf(values) => values.contains(&text.to_ascii_lowercase()),
             Matcher::Contains(automaton) => automaton.is_match(text),
-            Matcher::StartsWith(values) => {
-                values.iter().any(|value| text.get(..value.len()).is_some_and(|head| same(head, value)))
-            }
-            Matcher::EndsWith(values) => values.iter().any(|value| {
-                text.len().checked_sub(value.len()).is_some_and(|start| same(&text[start..], value))
-            }),
+            Matcher::StartsWith(values) => any(values, Comparison::StartsWith),
+            Matcher::EndsWith(values) => any(values, Comparison::EndsWith),
             Matcher::Glob(globs) => globs.iter().any(|glob| glob.matches(text, self.cased)),
             Matcher::Regex(expressions) => expressions.iter().any(|expression| expression.is_match(text)),
         }
@@ -134,19 +151,41 @@ enum Token {
     Byte(u8),
     Any,
     Many,
-    Class { negated: bool, ranges: Vec<(u8, u8)> },
+    /// Any byte but a slash.
+    AnyInFolder,
+    /// Any number of bytes but slashes.
+    ManyInFolder,
+    Class {
+        negated: bool,
+        ranges: Vec<(u8, u8)>,
+    },
 }
 
 impl Glob {
     /// Compiles a pattern.
     pub fn new(pattern: &[u8]) -> Result<Self, &'static str> {
+        Glob::compile(pattern, false)
+    }
+
+    /// Compiles a pattern over paths: `*` and `?` stop at slashes, and `**` does not.
+    pub fn of_path(pattern: &[u8]) -> Result<Self, &'static str> {
+        Glob::compile(pattern, true)
+    }
+
+    fn compile(pattern: &[u8], path: bool) -> Result<Self, &'static str> {
         let mut tokens = Vec::new();
         let mut rest = pattern;
         while let Some((&byte, tail)) = rest.split_first() {
             rest = tail;
-            tokens.push(match byte {
+            let token = match byte {
                 b'*' if tokens.last() == Some(&Token::Many) => continue,
+                b'*' if path && tokens.last() == Some(&Token::ManyInFolder) => {
+                    tokens.pop();
+                    Token::Many
+                }
+                b'*' if path => Token::ManyInFolder,
                 b'*' => Token::Many,
+                b'?' if path => Token::AnyInFolder,
                 b'?' => Token::Any,
                 b'[' => {
                     let (class, tail) = class(rest)?;
@@ -159,13 +198,23 @@ impl Glob {
                     Token::Byte(byte)
                 }
                 byte => Token::Byte(byte),
-            });
+            };
+            tokens.push(token);
         }
         Ok(Glob(tokens))
     }
 
-    /// True if the whole text fits. Takes time proportional to both lengths at worst.
+    /// True if the whole text fits. Takes time proportional to the product of both lengths at worst.
     pub fn matches(&self, text: &[u8], cased: bool) -> bool {
+        if self.0.contains(&Token::ManyInFolder) {
+            self.matches_path(text, cased)
+        } else {
+            self.matches_text(text, cased)
+        }
+    }
+
+    /// Without `*` that stop at slashes the last `*` is the only one worth trying again, and no memory is needed.
+    fn matches_text(&self, text: &[u8], cased: bool) -> bool {
         let (mut at, mut token) = (0, 0);
         // Where to go on if the last `*` has to take one byte more.
         let mut retry: Option<(usize, usize)> = None;
@@ -195,6 +244,39 @@ impl Glob {
         }
     }
 
+    fn matches_path(&self, text: &[u8], cased: bool) -> bool {
+        // The tokens before which the text read so far may have come to: a set of states, so that no pattern can make
+        // it try again and again.
+        let mut states = vec![false; self.0.len() + 1];
+        states[0] = true;
+        self.skip_empty(&mut states);
+        let mut next = states.clone();
+        for &byte in text {
+            next.fill(false);
+            for (at, token) in self.0.iter().enumerate().filter(|&(at, _)| states[at]) {
+                if token.takes(byte, cased) {
+                    // One that takes many stays where it is.
+                    next[if token.is_many() { at } else { at + 1 }] = true;
+                }
+            }
+            self.skip_empty(&mut next);
+            std::mem::swap(&mut states, &mut next);
+            if !states.contains(&true) {
+                return false;
+            }
+        }
+        states[self.0.len()]
+    }
+
+    /// A token that takes many may take none.
+    fn skip_empty(&self, states: &mut [bool]) {
+        for (at, token) in self.0.iter().enumerate() {
+            if states[at] && token.is_many() {
+                states[at + 1] = true;
+            }
+        }
+    }
+
     /// The pieces of literal text in it.
     pub fn literals(&self) -> Vec<Vec<u8>> {
         let mut pieces = vec![Vec::new()];
@@ -210,11 +292,15 @@ impl Glob {
 }
 
 impl Token {
+    fn is_many(&self) -> bool {
+        matches!(self, Token::Many | Token::ManyInFolder)
+    }
+
     fn takes(&self, byte: u8, cased: bool) -> bool {
         match self {
             Token::Byte(own) => *own == byte || !cased && own.eq_ignore_ascii_case(&byte),
-            Token::Any => true,
-            Token::Many => false,
+            Token::Any | Token::Many => true,
+            Token::AnyInFolder | Token::ManyInFolder => byte != b'/',
             Token::Class { negated, ranges } => {
                 let holds = |byte: u8| ranges.iter().any(|&(first, last)| (first..=last).contains(&byte));
                 let found = holds(byte)
@@ -296,6 +382,21 @@ mod tests {
         assert!(glob("php[0-9]", "php8") && !glob("php[0-9]", "phpx") && glob("[!0-9]", "x"));
         assert!(glob("[]a]", "]") && glob("\\*", "*") && !glob("\\*", "x") && glob("?", "x"));
         assert!(Glob::new(b"[a").is_err() && Glob::new(b"\\").is_err() && Glob::new(b"[z-a]").is_err());
+        let path = |pattern: &str, text: &str| {
+            Glob::of_path(pattern.as_bytes()).unwrap().matches(text.as_bytes(), true)
+        };
+        assert!(path("/usr/*/nc", "/usr/bin/nc") && !path("/usr/*/nc", "/usr/local/bin/nc"));
+        assert!(
+            path("/usr/**/nc", "/usr/local/bin/nc")
+                && path("/tmp/**", "/tmp/a/b")
+                && !path("/tmp/*", "/tmp/a/b")
+        );
+        assert!(
+            path("/*/?c", "/x/nc")
+                && !path("/x?nc", "/x/nc")
+                && path("**/*", "/a/b")
+                && path("/**/*.so*", "/a/b/c.so.1")
+        );
         assert_eq!(
             Glob::new(b"ab*c?de").unwrap().literals(),
             [b"ab".to_vec(), b"c".to_vec(), b"de".to_vec()]

@@ -12,9 +12,12 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 use super::catalogue::{Catalogue, LONGEST_NAME};
 use super::condition::{Condition, Truth};
-use super::fields::{Field, Question, utility_value};
-use super::model::{Rule, Written};
+use super::fields::{Attribute, Role};
+use super::model::Rule;
 use super::pattern::{Comparison, Glob};
+use super::question::Question;
+use super::selection::{Check, Written};
+use super::subject::utility_value;
 use crate::process::exec::{Image, base_name};
 
 /// Without one of these, a rule cannot match.
@@ -56,8 +59,11 @@ impl Guard {
         match condition {
             Condition::Selection(index) => {
                 rule.selections.get(*index).map_or_else(Guard::always, |selection| {
-                    let alternatives = selection.alternatives.iter().map(|tests| {
-                        let guards = tests.iter().map(|test| Guard::of_test(test, catalogue));
+                    let alternatives = selection.alternatives.iter().map(|checks| {
+                        let guards = checks.iter().map(|check| match check {
+                            Check::Test(test) => Guard::of_test(test, catalogue),
+                            Check::SameAncestor(_) => Guard::always(),
+                        });
                         guards.min_by_key(Guard::cost).unwrap_or_else(Guard::always)
                     });
                     alternatives.fold(Guard::default(), Guard::union)
@@ -79,9 +85,13 @@ impl Guard {
     }
 
     fn of_test(test: &Written, catalogue: &Catalogue) -> Guard {
-        let field = test.test.field.field;
-        if field.of_utility() && !matches!(test.test.question, Question::Exists(false)) {
-            let fulfils = |utility| match utility_value(field, utility) {
+        let field = &test.test.field;
+        let attribute = field.info.attribute;
+        if field.role != Role::Own || matches!(test.test.question, Question::Field(..)) {
+            return Guard::always();
+        }
+        if attribute.of_utility() && !matches!(test.test.question, Question::Exists(false)) {
+            let fulfils = |utility| match utility_value(attribute, utility) {
                 Some(value) => test.test.answer(&value) == Truth::True,
                 // How a utility was recognised is no property of it, but takes one.
                 None => true,
@@ -90,14 +100,23 @@ impl Guard {
             let utilities = all.filter(|(_, utility)| fulfils(utility)).map(|(number, _)| number).collect();
             return Guard { utilities, ..Guard::default() };
         }
-        let searched =
-            matches!(field, Field::Exe | Field::Name | Field::Argv0 | Field::Args | Field::Cmdline);
+        let searched = matches!(
+            attribute,
+            Attribute::Exe
+                | Attribute::ExeName
+                | Attribute::ExeDir
+                | Attribute::Script
+                | Attribute::Argv0
+                | Attribute::Args
+                | Attribute::Cmdline
+                | Attribute::CmdlineArgs
+        );
         let Some(comparison) = test.comparison.filter(|_| searched) else { return Guard::always() };
         let literal = |value: &str| Guard::of_literal(comparison, value);
-        let guards = test.values.iter().map(|value| match (field, comparison) {
-            (Field::Name, Comparison::Equals) => Guard::of_name(value.as_bytes()),
-            (Field::Exe, Comparison::Equals) => Guard::of_name(base_name(value.as_bytes())),
-            (Field::Exe, Comparison::EndsWith) if value.contains('/') => {
+        let guards = test.values.iter().map(|value| match (attribute, comparison) {
+            (Attribute::ExeName, Comparison::Equals) => Guard::of_name(value.as_bytes()),
+            (Attribute::Exe, Comparison::Equals) => Guard::of_name(base_name(value.as_bytes())),
+            (Attribute::Exe, Comparison::EndsWith) if value.contains('/') => {
                 Guard::of_name(base_name(value.as_bytes()))
             }
             _ => literal(value),
@@ -120,7 +139,9 @@ impl Guard {
     fn of_literal(comparison: Comparison, value: &str) -> Guard {
         let pieces = match comparison {
             Comparison::Regex => Vec::new(),
-            Comparison::Glob => Glob::new(value.as_bytes()).map(|glob| glob.literals()).unwrap_or_default(),
+            Comparison::Glob | Comparison::PathGlob => {
+                Glob::new(value.as_bytes()).map(|glob| glob.literals()).unwrap_or_default()
+            }
             _ => vec![value.as_bytes().to_vec()],
         };
         // Arguments are searched as the kernel gives them, with NULs between: a piece may not reach over a space.

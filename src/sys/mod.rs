@@ -8,6 +8,7 @@ pub mod fs;
 pub mod netlink;
 pub mod sched;
 pub mod signal;
+pub mod time;
 
 /// Turns the -1 of a system call into the `errno` of this thread.
 fn check(result: libc::c_int) -> std::io::Result<libc::c_int> {

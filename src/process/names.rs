@@ -1,6 +1,6 @@
-//! User names, from /etc/passwd.
+//! Names of users and groups, from /etc/passwd and /etc/group.
 //!
-//! Not from the name service: a look-up there can block for seconds, or ask a server that an intruder controls. Users of
+//! Not from the name service: a look-up there can block for seconds, or ask a server that an intruder controls. Names of
 //! a directory service are therefore shown by number.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ const LARGEST: u64 = 16 << 20;
 
 /// The names, read again when the file changes.
 #[derive(Debug)]
-pub struct Users {
+pub struct Names {
     path: PathBuf,
     cache: Mutex<Cache>,
 }
@@ -27,20 +27,28 @@ struct Cache {
     modified: Option<SystemTime>,
 }
 
-impl Users {
+impl Names {
     /// Names from the file at `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Users { path: path.into(), cache: Mutex::default() }
+        Names { path: path.into(), cache: Mutex::default() }
     }
 
-    /// The name of a user; `None` if the file has none.
-    pub fn name(&self, uid: u32) -> Option<String> {
+    /// The name of a user or group; `None` if the file has none.
+    pub fn name(&self, id: u32) -> Option<String> {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.checked.is_none_or(|checked| checked.elapsed() >= CHECK_EVERY) {
             cache.checked = Some(Instant::now());
             self.refresh(&mut cache);
         }
-        cache.names.get(&uid).cloned()
+        cache.names.get(&id).cloned()
+    }
+
+    /// The number of a user or group of that name.
+    pub fn number(&self, name: &str) -> Option<u32> {
+        // Asking for any name brings the cache up to date.
+        self.name(0);
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.names.iter().filter(|(_, own)| *own == name).map(|(&id, _)| id).min()
     }
 
     fn refresh(&self, cache: &mut Cache) {
@@ -57,21 +65,30 @@ impl Users {
     }
 }
 
-impl Default for Users {
+/// The names of this host.
+#[derive(Debug)]
+pub struct Accounts {
+    /// Users.
+    pub users: Names,
+    /// Groups.
+    pub groups: Names,
+}
+
+impl Default for Accounts {
     fn default() -> Self {
-        Users::new("/etc/passwd")
+        Accounts { users: Names::new("/etc/passwd"), groups: Names::new("/etc/group") }
     }
 }
 
-/// The first name of each number, as getpwuid(3) gives it.
-fn parse(passwd: &str) -> HashMap<u32, String> {
+/// The first name of each number, as getpwuid(3) gives it; both files have the number in the third field.
+fn parse(file: &str) -> HashMap<u32, String> {
     let mut names = HashMap::new();
-    for line in passwd.lines() {
+    for line in file.lines() {
         let mut fields = line.split(':');
-        if let (Some(name), Some(_), Some(uid)) = (fields.next(), fields.next(), fields.next())
-            && let Ok(uid) = uid.parse()
+        if let (Some(name), Some(_), Some(id)) = (fields.next(), fields.next(), fields.next())
+            && let Ok(id) = id.parse()
         {
-            names.entry(uid).or_insert_with(|| name.to_owned());
+            names.entry(id).or_insert_with(|| name.to_owned());
         }
     }
     names
@@ -95,7 +112,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("passwd");
         std::fs::write(&path, "a:x:1:1::/:\n").unwrap();
-        let users = Users::new(&path);
+        let users = Names::new(&path);
         assert_eq!(users.name(1).as_deref(), Some("a"));
         assert_eq!(users.name(2), None);
         std::fs::write(&path, "b:x:1:1::/:\n").unwrap();

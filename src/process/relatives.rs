@@ -1,0 +1,182 @@
+//! Other processes than the executed one: ancestors, leaders of session and group, as they are now.
+//!
+//! Read by the worker, and only when a rule asks: they are not held, and some have gone by then.
+
+use std::sync::Arc;
+
+use super::details::Scratch;
+use super::exec::Image;
+use super::parse;
+use super::proc_dir::ProcRoot;
+
+/// Ancestors beyond this many are not looked at.
+pub const MOST_ANCESTORS: usize = 32;
+/// Bytes kept of a relative's argument list.
+const ARGUMENTS: usize = 4096;
+
+/// What is known of another process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Relative {
+    /// Process id.
+    pub pid: u32,
+    /// Executable and arguments, as they are shown now.
+    pub image: Image,
+    /// The kernel's name of it.
+    pub comm: Option<Vec<u8>>,
+    /// Real, effective, saved and file-system user id.
+    pub uids: Option<[u32; 4]>,
+    /// Real, effective, saved and file-system group id.
+    pub gids: Option<[u32; 4]>,
+    /// The parent's process id.
+    pub ppid: Option<u32>,
+    /// Device number of the controlling terminal; 0 for none.
+    pub tty: Option<u32>,
+    /// The working directory.
+    pub cwd: Option<Vec<u8>>,
+    /// Start time in ticks since boot.
+    pub start_ticks: Option<u64>,
+}
+
+/// The ancestors of a process, the parent first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ancestors {
+    /// What was found of them.
+    pub processes: Vec<Relative>,
+    /// They reach up to the first process: there are no others.
+    pub complete: bool,
+}
+
+/// Where relatives are looked up.
+pub trait Processes: std::fmt::Debug + Send + Sync {
+    /// The process `pid`, if it is there and was not started after `started_before` (ticks since boot), which would
+    /// make it another one with a number that was used again.
+    fn find(&self, pid: u32, started_before: Option<u64>) -> Option<Relative>;
+
+    /// The ancestors of a process whose parent is `ppid` and which was started at `start_ticks`.
+    fn ancestors(&self, ppid: Option<u32>, start_ticks: Option<u64>) -> Ancestors {
+        let mut ancestors = Ancestors::default();
+        let (mut next, mut started_before) = (ppid, start_ticks);
+        while let Some(pid) = next {
+            if pid == 0 {
+                ancestors.complete = true;
+                break;
+            }
+            if ancestors.processes.len() == MOST_ANCESTORS {
+                break;
+            }
+            let Some(process) = self.find(pid, started_before) else { break };
+            next = process.ppid;
+            started_before = process.start_ticks;
+            ancestors.processes.push(process);
+        }
+        ancestors
+    }
+}
+
+/// No process is there: for rules that are tried without a host.
+#[derive(Debug, Clone, Copy)]
+pub struct NoProcesses;
+
+impl Processes for NoProcesses {
+    fn find(&self, _: u32, _: Option<u64>) -> Option<Relative> {
+        None
+    }
+}
+
+/// The processes of this host.
+#[derive(Debug)]
+pub struct HostProcesses {
+    proc: Arc<ProcRoot>,
+    scratch: std::sync::Mutex<Scratch>,
+}
+
+impl HostProcesses {
+    /// Processes as a mounted /proc shows them.
+    pub fn new(proc: Arc<ProcRoot>) -> Self {
+        HostProcesses { proc, scratch: std::sync::Mutex::default() }
+    }
+}
+
+impl Processes for HostProcesses {
+    fn find(&self, pid: u32, started_before: Option<u64>) -> Option<Relative> {
+        let dir = self.proc.process(pid).ok()?;
+        let mut scratch = self.scratch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let buffer = scratch.bytes();
+        let mut relative = Relative { pid, ..Relative::default() };
+        {
+            let stat = parse::stat(dir.file(c"stat", buffer)?)?;
+            if started_before.is_some_and(|limit| stat.start_ticks > limit) {
+                return None;
+            }
+            relative.comm = Some(stat.comm.to_vec());
+            relative.ppid = Some(stat.ppid);
+            relative.tty = Some(stat.tty);
+            relative.start_ticks = Some(stat.start_ticks);
+        }
+        if let Some(exe) = dir.link(c"exe", buffer) {
+            relative.image.set_exe(exe);
+        }
+        if let Some(cmdline) = dir.file(c"cmdline", &mut buffer[..=ARGUMENTS]) {
+            relative.image.set_arguments(&cmdline[..cmdline.len().min(ARGUMENTS)], cmdline.len() > ARGUMENTS);
+        }
+        if let Some(status) = dir.file(c"status", buffer) {
+            let status = parse::status(status, &mut Vec::new());
+            relative.uids = status.uids;
+            relative.gids = status.gids;
+        }
+        relative.cwd = dir.link(c"cwd", buffer).map(<[u8]>::to_vec);
+        Some(relative)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// A table of (pid, ppid, start time).
+    #[derive(Debug)]
+    struct Table(&'static [(u32, u32, u64)]);
+
+    impl Processes for Table {
+        fn find(&self, pid: u32, started_before: Option<u64>) -> Option<Relative> {
+            let &(_, ppid, start) = self.0.iter().find(|row| row.0 == pid)?;
+            (started_before.is_none_or(|limit| start <= limit)).then(|| Relative {
+                pid,
+                ppid: Some(ppid),
+                start_ticks: Some(start),
+                ..Relative::default()
+            })
+        }
+    }
+
+    fn pids(table: Table, ppid: u32, start: u64) -> (Vec<u32>, bool) {
+        let ancestors = table.ancestors(Some(ppid), Some(start));
+        (ancestors.processes.iter().map(|process| process.pid).collect(), ancestors.complete)
+    }
+
+    #[test]
+    fn up_to_the_first_process_and_not_to_strangers() {
+        assert_eq!(pids(Table(&[(1, 0, 1), (5, 1, 50), (7, 5, 70)]), 7, 80), (vec![7, 5, 1], true));
+        // The parent's number belongs to a later process by now.
+        assert_eq!(pids(Table(&[(1, 0, 1), (5, 1, 90), (7, 5, 70)]), 7, 80), (vec![7], false));
+        assert_eq!(pids(Table(&[]), 7, 80), (vec![], false));
+        assert_eq!(pids(Table(&[]), 0, 80), (vec![], true));
+        // A circle, which only a forged table has, ends.
+        assert_eq!(pids(Table(&[(7, 7, 70)]), 7, 80).0.len(), MOST_ANCESTORS);
+    }
+
+    #[test]
+    fn this_process_has_its_own_facts() {
+        let processes = HostProcesses::new(Arc::new(ProcRoot::open(Path::new("/proc")).unwrap()));
+        let own = processes.find(std::process::id(), None).unwrap();
+        assert_eq!(own.uids.unwrap()[0], nix::unistd::getuid().as_raw());
+        assert_eq!(own.ppid, Some(nix::unistd::getppid().as_raw() as u32));
+        assert_eq!(
+            own.cwd.as_deref(),
+            std::env::current_dir().ok().map(|dir| dir.into_os_string().into_encoded_bytes()).as_deref()
+        );
+        assert!(own.image.exe().is_some() && own.comm.is_some());
+        assert_eq!(processes.find(std::process::id(), Some(0)), None);
+    }
+}

@@ -1,0 +1,508 @@
+//! The subject of rules: an exec, and how each field is read from it.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+
+use super::arguments;
+use super::catalogue::{Catalogue, Hints, Recognised, Utility};
+use super::fields::{Attribute, Field, Role};
+use super::value::Value;
+use crate::calendar::LocalTime;
+use crate::process::details::{Details, Namespaces};
+use crate::process::exec::{Certainty, Exec, Image};
+use crate::process::names::Accounts;
+use crate::process::parse::tty_name;
+use crate::process::place::Place;
+use crate::process::relatives::{Ancestors, Processes, Relative};
+
+/// What is needed besides the exec to read its fields.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Names of users and groups.
+    pub accounts: Accounts,
+    /// The host's namespaces.
+    pub namespaces: Namespaces,
+    /// Other processes.
+    pub processes: Box<dyn Processes>,
+}
+
+/// An exec whose fields are read.
+#[derive(Debug)]
+pub struct Subject<'a> {
+    image: &'a Image,
+    /// `None` on the hot path: all of it is unknown there.
+    whole: Option<Whole<'a>>,
+    catalogue: &'a Catalogue,
+    utility: Option<Recognised>,
+    cmdline: OnceCell<Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct Whole<'a> {
+    exec: &'a Exec,
+    surroundings: &'a Surroundings,
+    /// When it was executed.
+    time: LocalTime,
+    ancestors: OnceCell<Ancestors>,
+    session_leader: OnceCell<Option<Relative>>,
+    group_leader: OnceCell<Option<Relative>>,
+    place: OnceCell<Place>,
+}
+
+/// Whose field is read.
+#[derive(Debug, Clone, Copy)]
+pub enum Person<'p> {
+    /// The executed program's.
+    Own,
+    /// Its parent's, of which some was read while the program was held.
+    Parent,
+    /// Another process's.
+    Relative(&'p Relative),
+    /// It is known that there is no such process.
+    Nobody,
+    /// It could not be found.
+    Missing,
+}
+
+impl<'a> Subject<'a> {
+    /// On the hot path: only executable and arguments are known.
+    pub fn on_hot_path(image: &'a Image, catalogue: &'a Catalogue, hints: Hints<'_>) -> Self {
+        let utility = catalogue.recognise(image, hints);
+        Subject { image, whole: None, catalogue, utility, cmdline: OnceCell::new() }
+    }
+
+    /// With everything that was read. `time` is when the program was executed.
+    pub fn whole(
+        exec: &'a Exec,
+        catalogue: &'a Catalogue,
+        surroundings: &'a Surroundings,
+        time: LocalTime,
+    ) -> Self {
+        let whole = Whole {
+            exec,
+            surroundings,
+            time,
+            ancestors: OnceCell::new(),
+            session_leader: OnceCell::new(),
+            group_leader: OnceCell::new(),
+            place: OnceCell::new(),
+        };
+        let hints = Hints { identity: exec.details.identity, comm: exec.details.comm() };
+        Subject { whole: Some(whole), ..Subject::on_hot_path(&exec.image, catalogue, hints) }
+    }
+
+    /// Only executable and arguments have been read.
+    pub fn hot(&self) -> bool {
+        self.whole.is_none()
+    }
+
+    /// Executable and arguments.
+    pub fn image(&self) -> &'a Image {
+        self.image
+    }
+
+    /// The utility it was recognised as.
+    pub fn utility(&self) -> Option<Recognised> {
+        self.utility
+    }
+
+    /// The ancestors, the parent first; none on the hot path.
+    pub fn ancestors(&self) -> &Ancestors {
+        const NOT_LOOKED_FOR: &Ancestors = &Ancestors { processes: Vec::new(), complete: false };
+        self.whole.as_ref().map_or(NOT_LOOKED_FOR, |whole| {
+            let details = &whole.exec.details;
+            let find = || whole.surroundings.processes.ancestors(details.ppid, details.start_ticks);
+            whole.ancestors.get_or_init(find)
+        })
+    }
+
+    /// The process that plays a role; of ancestors in general there is no one.
+    pub fn person(&self, role: Role) -> Person<'_> {
+        let Some(whole) = &self.whole else { return Person::Missing };
+        let details = &whole.exec.details;
+        match role {
+            Role::Own => Person::Own,
+            Role::Ancestor => Person::Missing,
+            Role::Parent if details.ppid == Some(0) => Person::Nobody,
+            Role::Parent => Person::Parent,
+            Role::AncestorAt(number) => self.ancestor(usize::from(number).saturating_sub(1)),
+            Role::SessionLeader => whole.leader(&whole.session_leader, details.session),
+            Role::GroupLeader => whole.leader(&whole.group_leader, details.pgid),
+        }
+    }
+
+    fn ancestor(&self, index: usize) -> Person<'_> {
+        let ancestors = self.ancestors();
+        match ancestors.processes.get(index) {
+            Some(ancestor) => Person::Relative(ancestor),
+            None if ancestors.complete => Person::Nobody,
+            None => Person::Missing,
+        }
+    }
+
+    /// The argument list of a process was cut.
+    pub fn cut(&self, person: Person<'_>) -> bool {
+        match person {
+            Person::Own => self.image.cut(),
+            Person::Parent => self.whole.as_ref().is_some_and(|whole| whole.exec.details.parent.cut()),
+            Person::Relative(relative) => relative.image.cut(),
+            Person::Nobody | Person::Missing => false,
+        }
+    }
+
+    /// Reads a field. Of any ancestor's there is no one value.
+    pub fn value(&self, field: &Field) -> Value<'_> {
+        self.value_of(self.person(field.role), field)
+    }
+
+    /// A field's value for people; of any ancestor's, all of them.
+    pub fn display(&self, field: &Field) -> Vec<u8> {
+        if field.role != Role::Ancestor {
+            return self.value(field).display().into_owned();
+        }
+        let ancestors = self.ancestors();
+        let values = ancestors
+            .processes
+            .iter()
+            .map(|ancestor| self.value_of(Person::Relative(ancestor), field).display().into_owned());
+        let mut shown: Vec<Vec<u8>> = values.collect();
+        if !ancestors.complete {
+            shown.push(b"unknown".to_vec());
+        }
+        shown.join(&b", "[..])
+    }
+
+    /// Reads a field of a process, whatever the field's own role.
+    pub fn value_of<'v>(&'v self, person: Person<'v>, field: &Field) -> Value<'v> {
+        let attribute = field.info.attribute;
+        match person {
+            Person::Own => self.own(attribute, field.argument.as_deref()),
+            Person::Parent => self.parent(attribute),
+            Person::Relative(relative) => self.relative(attribute, relative),
+            Person::Nobody => Value::Absent,
+            Person::Missing => Value::Unknown,
+        }
+    }
+
+    fn parent(&self, attribute: Attribute) -> Value<'_> {
+        let Some(whole) = &self.whole else { return Value::Unknown };
+        if let Some(value) = of_image(attribute, &whole.exec.details.parent)
+            && !matches!(value, Value::Unknown)
+        {
+            return value;
+        }
+        match (attribute, self.ancestor(0)) {
+            (Attribute::Pid, _) => Value::number(whole.exec.details.ppid),
+            (_, Person::Relative(parent)) => self.relative(attribute, parent),
+            _ => Value::Unknown,
+        }
+    }
+
+    fn relative<'v>(&'v self, attribute: Attribute, relative: &'v Relative) -> Value<'v> {
+        if let Some(value) = of_image(attribute, &relative.image) {
+            return value;
+        }
+        let uid = |index: usize| relative.uids.map(|uids| uids[index]);
+        let gid = |index: usize| relative.gids.map(|gids| gids[index]);
+        match attribute {
+            Attribute::Pid => Value::number(Some(relative.pid)),
+            Attribute::Ppid => Value::number(relative.ppid),
+            Attribute::Comm => Value::text(relative.comm.as_deref()),
+            Attribute::CmdlineComm => command_line(relative.comm.as_deref(), &relative.image),
+            Attribute::Cwd => Value::text(relative.cwd.as_deref()),
+            Attribute::Tty => terminal(relative.tty),
+            Attribute::Interactive => Value::flag(relative.tty.map(|device| device != 0)),
+            _ => self.account(attribute, uid, gid),
+        }
+    }
+
+    /// Fields of user and group.
+    fn account(
+        &self,
+        attribute: Attribute,
+        uid: impl Fn(usize) -> Option<u32>,
+        gid: impl Fn(usize) -> Option<u32>,
+    ) -> Value<'static> {
+        match attribute {
+            Attribute::User => self.user(uid(0)),
+            Attribute::Uid => Value::number(uid(0)),
+            Attribute::UserEffective => self.user(uid(1)),
+            Attribute::Euid => Value::number(uid(1)),
+            Attribute::Gid => Value::number(gid(0)),
+            Attribute::Egid => Value::number(gid(1)),
+            Attribute::Group => match (&self.whole, gid(0)) {
+                (Some(whole), Some(gid)) => {
+                    whole.surroundings.accounts.groups.name(gid).map_or(Value::Absent, Value::name)
+                }
+                _ => Value::Unknown,
+            },
+            _ => Value::Unknown,
+        }
+    }
+
+    fn user(&self, uid: Option<u32>) -> Value<'static> {
+        match (&self.whole, uid) {
+            (Some(whole), Some(uid)) => {
+                whole.surroundings.accounts.users.name(uid).map_or(Value::Absent, Value::name)
+            }
+            _ => Value::Unknown,
+        }
+    }
+
+    fn own(&self, attribute: Attribute, argument: Option<&str>) -> Value<'_> {
+        match attribute {
+            Attribute::Cmdline => match self.image.raw_arguments() {
+                Some(raw) => Value::Text(self.cmdline.get_or_init(|| join(raw)).as_slice().into()),
+                None => Value::Unknown,
+            },
+            _ if attribute.of_utility() => self.of_utility(attribute),
+            _ => of_image(attribute, self.image).unwrap_or_else(|| match &self.whole {
+                Some(whole) => self.of_details(whole, attribute, argument),
+                None => Value::Unknown,
+            }),
+        }
+    }
+
+    fn of_utility(&self, attribute: Attribute) -> Value<'_> {
+        match self.utility {
+            Some(Recognised { utility, via, disguised }) => match attribute {
+                Attribute::UtilityVia => Value::Text(via.as_str().as_bytes().into()),
+                Attribute::UtilityDisguised => Value::Flag(disguised),
+                _ => self
+                    .catalogue
+                    .utilities()
+                    .get(utility)
+                    .and_then(|utility| utility_value(attribute, utility))
+                    .unwrap_or(Value::Unknown),
+            },
+            // A program with unreadable names might be any utility.
+            None if self.image.exe().is_none() => Value::Unknown,
+            None => Value::Absent,
+        }
+    }
+
+    fn of_details<'v>(
+        &'v self,
+        whole: &'v Whole<'a>,
+        attribute: Attribute,
+        argument: Option<&str>,
+    ) -> Value<'v> {
+        let details = &whole.exec.details;
+        let host = &whole.surroundings.namespaces;
+        let own = &details.namespaces;
+        let differs =
+            |own: Option<u64>, host: Option<u64>| Value::flag(own.zip(host).map(|(own, host)| own != host));
+        let login = |value: &dyn Fn(u32) -> Value<'static>| match details.login {
+            Some(login) => login.user().map_or(Value::Absent, value),
+            None => Value::Unknown,
+        };
+        match attribute {
+            Attribute::Pid => Value::number(Some(whole.exec.pid)),
+            Attribute::Ppid => Value::number(details.ppid),
+            Attribute::Vpid => Value::number(details.vpid),
+            Attribute::Comm => Value::text(details.comm()),
+            Attribute::CmdlineComm => command_line(details.comm(), self.image),
+            Attribute::Env => Value::optional(
+                details
+                    .variable(argument.unwrap_or_default().as_bytes())
+                    .map(|value| value.map(Cow::Borrowed)),
+            ),
+            Attribute::Groups => match details.uids {
+                Some(_) => Value::Texts(
+                    details
+                        .groups
+                        .iter()
+                        .map(|&gid| {
+                            let name = whole.surroundings.accounts.groups.name(gid);
+                            Cow::Owned(name.unwrap_or_else(|| gid.to_string()).into_bytes())
+                        })
+                        .collect(),
+                ),
+                None => Value::Unknown,
+            },
+            Attribute::LoginUser => login(&|uid| self.user(Some(uid))),
+            Attribute::Loginuid => login(&|uid| Value::Number(uid.into())),
+            Attribute::CapabilitiesEffective => capabilities(details.capabilities.effective),
+            Attribute::CapabilitiesPermitted => capabilities(details.capabilities.permitted),
+            Attribute::CapabilitiesInheritable => capabilities(details.capabilities.inheritable),
+            Attribute::CapabilitiesAmbient => capabilities(details.capabilities.ambient),
+            Attribute::Cwd => Value::text(details.cwd()),
+            Attribute::Tty => terminal(details.tty),
+            Attribute::Interactive => Value::flag(details.tty.map(|device| device != 0)),
+            Attribute::Session => Value::number(details.session),
+            Attribute::ProcessGroup => Value::number(details.pgid),
+            Attribute::Cgroup => details.cgroup().map_or(Value::Unknown, Value::Cgroups),
+            Attribute::ContainerId => whole.place(details, |place| place.container_id.as_deref()),
+            Attribute::ContainerRuntime => whole.place(details, |place| place.runtime),
+            Attribute::Unit => whole.place(details, |place| place.unit.as_deref()),
+            Attribute::NamespacePid => differs(own.pid, host.pid),
+            Attribute::NamespaceMnt => differs(own.mnt, host.mnt),
+            Attribute::NamespaceNet => differs(own.net, host.net),
+            Attribute::NamespaceUser => differs(own.user, host.user),
+            Attribute::TimeHour => Value::Number(whole.time.hour.into()),
+            Attribute::TimeWeekday => Value::Text(whole.time.weekday_name().as_bytes().into()),
+            Attribute::AlreadyRunning => Value::Flag(whole.exec.certainty == Certainty::AlreadyRunning),
+            _ => self.account(
+                attribute,
+                |index| details.uids.map(|uids| uids[index]),
+                |index| details.gids.map(|gids| gids[index]),
+            ),
+        }
+    }
+}
+
+impl Whole<'_> {
+    fn leader<'w>(&'w self, cell: &'w OnceCell<Option<Relative>>, pid: Option<u32>) -> Person<'w> {
+        match pid {
+            None => Person::Missing,
+            // A leader outside the pid namespace that /proc shows, or none at all: a kernel thread's child.
+            Some(0) => Person::Nobody,
+            Some(pid) if pid == self.exec.pid => Person::Own,
+            Some(pid) => {
+                let find = || self.surroundings.processes.find(pid, self.exec.details.start_ticks);
+                cell.get_or_init(find).as_ref().map_or(Person::Missing, Person::Relative)
+            }
+        }
+    }
+
+    fn place<'w>(&'w self, details: &Details, part: impl Fn(&'w Place) -> Option<&'w str>) -> Value<'w> {
+        match details.cgroup() {
+            Some(cgroup) => {
+                let place = self.place.get_or_init(|| Place::of_cgroup(cgroup));
+                part(place).map_or(Value::Absent, |text| Value::Text(text.as_bytes().into()))
+            }
+            None => Value::Unknown,
+        }
+    }
+}
+
+/// A field of a catalogue's entry; `None` if the field is not a property of the entry alone.
+pub fn utility_value(attribute: Attribute, utility: &Utility) -> Option<Value<'_>> {
+    Some(match attribute {
+        Attribute::UtilityName => Value::Text(utility.name.as_bytes().into()),
+        Attribute::UtilityCategory => Value::Text(utility.category.as_bytes().into()),
+        Attribute::UtilityAttack => Value::Words(&utility.attack),
+        Attribute::UtilityEveryday => Value::Flag(utility.everyday),
+        _ => return None,
+    })
+}
+
+/// A field of executable and arguments; `None` if the field is none.
+fn of_image(attribute: Attribute, image: &Image) -> Option<Value<'_>> {
+    let arguments = || image.argv().map(|argv| argv.skip(1));
+    let decomposed = |parts: Option<Vec<_>>| parts.map_or(Value::Unknown, Value::Texts);
+    Some(match attribute {
+        Attribute::Exe => Value::text(image.exe()),
+        Attribute::ExeName => Value::text(image.name()),
+        Attribute::ExeDir => Value::text(image.exe().map(folder)),
+        Attribute::ExeDeleted => Value::flag(image.deleted()),
+        Attribute::ExeMemfd => Value::flag(image.memfd()),
+        Attribute::Script => match (image.exe(), image.argv()) {
+            (Some(_), Some(_)) => Value::optional(Some(super::catalogue::script(image).map(Cow::Borrowed))),
+            _ => Value::Unknown,
+        },
+        Attribute::Argv0 => match image.argv() {
+            Some(mut argv) => argv.next().map_or(Value::Absent, |argv0| Value::Text(argv0.into())),
+            None => Value::Unknown,
+        },
+        Attribute::Args => arguments().map_or(Value::Unknown, Value::Arguments),
+        Attribute::ArgsCount => match arguments() {
+            Some(arguments) if !image.cut() => Value::Number(arguments.count() as i64),
+            _ => Value::Unknown,
+        },
+        Attribute::ArgsFlags => decomposed(arguments().map(arguments::flags)),
+        Attribute::ArgsOptions => decomposed(arguments().map(arguments::options)),
+        Attribute::Cmdline => {
+            image.raw_arguments().map_or(Value::Unknown, |raw| Value::Text(join(raw).into()))
+        }
+        Attribute::CmdlineArgs => match image.raw_arguments() {
+            Some(raw) => {
+                let rest =
+                    raw.iter().position(|&byte| byte == 0).map_or(&raw[raw.len()..], |nul| &raw[nul + 1..]);
+                Value::Text(join(rest).into())
+            }
+            None => Value::Unknown,
+        },
+        _ => return None,
+    })
+}
+
+/// comm and the arguments after argv\[0\], as some engines write a command line.
+fn command_line<'v>(comm: Option<&[u8]>, image: &Image) -> Value<'v> {
+    let (Some(comm), Some(argv)) = (comm, image.argv()) else { return Value::Unknown };
+    let mut line = comm.to_vec();
+    for argument in argv.skip(1) {
+        line.push(b' ');
+        line.extend_from_slice(argument);
+    }
+    Value::Text(line.into())
+}
+
+/// What stands before the last slash.
+fn folder(path: &[u8]) -> &[u8] {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(0) => b"/",
+        Some(slash) => &path[..slash],
+        None => b"",
+    }
+}
+
+fn terminal<'v>(device: Option<u32>) -> Value<'v> {
+    Value::optional(device.map(|device| tty_name(device).map(|name| Cow::Owned(name.into_bytes()))))
+}
+
+/// Names of capabilities by their bits (include/uapi/linux/capability.h).
+const CAPABILITIES: [&str; 41] = [
+    "chown",
+    "dac_override",
+    "dac_read_search",
+    "fowner",
+    "fsetid",
+    "kill",
+    "setgid",
+    "setuid",
+    "setpcap",
+    "linux_immutable",
+    "net_bind_service",
+    "net_broadcast",
+    "net_admin",
+    "net_raw",
+    "ipc_lock",
+    "ipc_owner",
+    "sys_module",
+    "sys_rawio",
+    "sys_chroot",
+    "sys_ptrace",
+    "sys_pacct",
+    "sys_admin",
+    "sys_boot",
+    "sys_nice",
+    "sys_resource",
+    "sys_time",
+    "sys_tty_config",
+    "mknod",
+    "lease",
+    "audit_write",
+    "audit_control",
+    "setfcap",
+    "mac_override",
+    "mac_admin",
+    "syslog",
+    "wake_alarm",
+    "block_suspend",
+    "audit_read",
+    "perfmon",
+    "bpf",
+    "checkpoint_restore",
+];
+
+fn capabilities<'v>(bits: Option<u64>) -> Value<'v> {
+    let Some(bits) = bits else { return Value::Unknown };
+    let set = CAPABILITIES.iter().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1);
+    Value::Texts(set.map(|(_, name)| Cow::Borrowed(name.as_bytes())).collect())
+}
+
+/// Arguments joined with single spaces.
+pub fn join(raw: &[u8]) -> Vec<u8> {
+    raw.iter().map(|&byte| if byte == 0 { b' ' } else { byte }).collect()
+}

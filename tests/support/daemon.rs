@@ -1,0 +1,470 @@
+//! A daemon under test: set up, started, watched, ended.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{DEADLINE, Machine, program, wait_until, within};
+
+/// The line that the daemon writes when no exec is missed any more.
+const LISTENING: &str = "listening: ";
+
+/// The rule that tests have unless they bring their own: everything executed from the test's own folder of programs.
+const OWN_PROGRAMS: &str = r#"
+[[rule]]
+id = "own-programs"
+title = "A program of this test"
+severity = "low"
+[rule.select.program]
+"exe|startswith" = "{dir}/bin/"
+"#;
+
+/// Microseconds that a real-time thread of the daemon may run without blocking before the kernel kills the daemon
+/// (RLIMIT_RTTIME, setrlimit(2)): a listener that spins cannot starve the machine.
+const SPIN_LIMIT_US: u32 = 5_000_000;
+
+/// How long a daemon that a failed test leaves may take to end before it is killed.
+const CLOSING_TIME: Duration = Duration::from_secs(6);
+
+/// A daemon to be set up. `{dir}` in any text stands for the daemon's own folder.
+pub(crate) struct Setup<'m> {
+    machine: &'m Machine,
+    folder: TempDir,
+    capture: String,
+    config: Option<String>,
+    rules: String,
+    arguments: Vec<String>,
+    under: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+impl<'m> Setup<'m> {
+    pub(super) fn new(machine: &'m Machine) -> Self {
+        let folder = tempfile::Builder::new().prefix("execwatch-test-").tempdir().unwrap();
+        // Other users execute programs in it.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        for name in ["bin", "rules"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        Setup {
+            machine,
+            folder,
+            capture: String::new(),
+            config: None,
+            rules: OWN_PROGRAMS.to_owned(),
+            arguments: Vec::new(),
+            under: Vec::new(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// Adds a line to `[capture]`.
+    pub(crate) fn capture(mut self, line: &str) -> Self {
+        self.capture += line;
+        self.capture.push('\n');
+        self
+    }
+
+    /// Takes the place of the whole configuration, which otherwise switches the built-in rules and syslog off and
+    /// writes JSON to `{dir}/alerts.json`. [`Daemon::alerts`] reads that file.
+    pub(crate) fn config(mut self, text: &str) -> Self {
+        self.config = Some(text.to_owned());
+        self
+    }
+
+    /// Takes the place of the rules, which otherwise match every program in `{dir}/bin/` (see [`Daemon::program`]).
+    pub(crate) fn rules(mut self, text: &str) -> Self {
+        self.rules = text.to_owned();
+        self
+    }
+
+    /// Adds an argument to `execwatch run`.
+    pub(crate) fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Lets a program with its arguments start the daemon: `&["taskset", "-c", "0"]`. It must become the daemon with
+    /// execve, except for [`run_to_end`](Self::run_to_end).
+    pub(crate) fn under(mut self, words: &[&str]) -> Self {
+        self.under.extend(words.iter().map(|word| (*word).to_owned()));
+        self
+    }
+
+    /// Sets a variable of the daemon's environment.
+    pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The daemon's own folder, with links resolved as the kernel gives paths.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.folder.path().canonicalize().unwrap()
+    }
+
+    /// A program in the daemon's folder, before the start; see [`Daemon::program`].
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        program::tiny(&self.folder().join("bin").join(name))
+    }
+
+    /// Starts the daemon and waits until it listens.
+    pub(crate) fn start(self) -> Daemon<'m> {
+        self.try_start()
+            .unwrap_or_else(|ended| panic!("the daemon ended ({:?}):\n{}", ended.code, ended.stderr))
+    }
+
+    /// Starts the daemon and waits until it listens, or has ended because it cannot.
+    pub(crate) fn try_start(self) -> Result<Daemon<'m>, Ended> {
+        let mut daemon = self.spawn();
+        match daemon.messages.wait_for_or_end(|line| line.contains(LISTENING)) {
+            Some(_) => Ok(daemon),
+            None => {
+                let status = daemon.wait_for_end();
+                Err(daemon.ended(status))
+            }
+        }
+    }
+
+    /// Starts the daemon and waits until it ends by itself, as it does where it cannot work.
+    pub(crate) fn run_to_end(self) -> Ended {
+        let mut daemon = self.spawn();
+        let status = daemon.wait_for_end();
+        daemon.ended(status)
+    }
+
+    fn spawn(self) -> Daemon<'m> {
+        let folder = self.folder();
+        let fill = |text: &str| text.replace("{dir}", folder.to_str().unwrap());
+        let capture = &self.capture;
+        let config = self.config.clone().unwrap_or_else(|| {
+            format!(
+                "[capture]\n{capture}\n[rules]\nbuiltin = false\n[output.syslog]\nenabled = false\n\
+                 [output.file]\npath = \"{{dir}}/alerts.json\"\n"
+            )
+        });
+        fs::write(folder.join("execwatch.toml"), fill(&config)).unwrap();
+        fs::write(folder.join("rules/test.toml"), fill(&self.rules)).unwrap();
+        // Both become the next program with execve, so that the child's pid is the daemon's. The first also ends the
+        // daemon with this process, should it be killed.
+        let spin_limit = format!("--rttime={SPIN_LIMIT_US}");
+        let guards = ["setpriv", "--pdeathsig", "KILL", "prlimit", &spin_limit];
+        let mut words = guards.map(str::to_owned).into_iter().chain(self.under.iter().map(|word| fill(word)));
+        let mut command = Command::new(words.next().unwrap());
+        command
+            .args(words)
+            .arg(env!("CARGO_BIN_EXE_execwatch"))
+            .arg("run")
+            .arg("--config")
+            .arg(folder.join("execwatch.toml"))
+            .arg("--rules")
+            .arg(folder.join("rules"))
+            .args(self.arguments.iter().map(|argument| fill(argument)))
+            .env_remove("EXECWATCH_LOG")
+            .envs(self.environment.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(folder.join("stdout")).unwrap())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let messages = Arc::new(Messages::default());
+        let reader = std::thread::spawn({
+            let messages = Arc::clone(&messages);
+            move || messages.read(stderr)
+        });
+        Daemon {
+            _machine: self.machine,
+            alerts: RefCell::new(AlertFile::new(folder.join("alerts.json"))),
+            folder,
+            _temporary: self.folder,
+            child,
+            messages,
+            reader: Some(reader),
+        }
+    }
+}
+
+/// A running daemon. It is killed when this is dropped before [`stop`](Self::stop).
+pub(crate) struct Daemon<'m> {
+    _machine: &'m Machine,
+    folder: PathBuf,
+    _temporary: TempDir,
+    child: Child,
+    messages: Arc<Messages>,
+    reader: Option<JoinHandle<()>>,
+    alerts: RefCell<AlertFile>,
+}
+
+/// What an ended daemon left.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// The exit code; `None` if a signal ended it.
+    pub(crate) code: Option<i32>,
+    /// Everything it wrote to standard error.
+    pub(crate) stderr: String,
+    /// Its last totals; empty if it wrote none.
+    pub(crate) totals: Totals,
+    /// Everything in `{dir}/alerts.json`, notices included.
+    pub(crate) records: Vec<Value>,
+}
+
+impl Ended {
+    /// The alerts that `wanted` picks.
+    pub(crate) fn alerts(&self, wanted: impl Fn(&Value) -> bool) -> Vec<&Value> {
+        self.records.iter().filter(|record| is_alert(record) && wanted(record)).collect()
+    }
+}
+
+impl Daemon<'_> {
+    /// Process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The daemon's own folder, with links resolved as the kernel gives paths.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Makes a program that ends at once, `bin/NAME` in the daemon's folder, which the default rule matches.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        program::tiny(&self.folder.join("bin").join(name))
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+
+    /// Every alert so far.
+    pub(crate) fn alerts(&self) -> Vec<Value> {
+        let mut file = self.alerts.borrow_mut();
+        file.read_on();
+        file.records.iter().filter(|record| is_alert(record)).cloned().collect()
+    }
+
+    /// Waits for an alert that `wanted` picks; an earlier one will do.
+    pub(crate) fn wait_for(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.wait_for_many(1, wanted).remove(0)
+    }
+
+    /// Waits until `wanted` has picked `count` alerts or more, and returns them.
+    pub(crate) fn wait_for_many(&self, count: usize, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let found = || {
+            let mut file = self.alerts.borrow_mut();
+            file.read_on();
+            file.records.iter().filter(|record| is_alert(record) && wanted(record)).count()
+        };
+        let enough = within(DEADLINE, || (found() >= count).then_some(()));
+        if enough.is_none() {
+            panic!(
+                "{} of {count} alerts came; the daemon said:\n{}\nthe last of its alerts:\n{:#?}",
+                found(),
+                self.messages.text(),
+                self.alerts().last()
+            );
+        }
+        self.alerts().into_iter().filter(wanted).collect()
+    }
+
+    /// Waits for a line on the daemon's standard error that contains `part`; an earlier one will do.
+    pub(crate) fn wait_for_message(&self, part: &str) -> String {
+        let line = self.messages.wait_for_or_end(|line| line.contains(part));
+        line.unwrap_or_else(|| panic!("«{part}» was not said:\n{}", self.messages.text()))
+    }
+
+    /// What the daemon has written to standard error so far.
+    pub(crate) fn stderr(&self) -> String {
+        self.messages.text()
+    }
+
+    /// What the daemon has written to standard output so far.
+    pub(crate) fn stdout(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.folder.join("stdout")).unwrap()).into_owned()
+    }
+
+    /// Asks for the totals with SIGUSR1.
+    pub(crate) fn totals(&self) -> Totals {
+        let before = self.messages.all_totals().len();
+        self.signal(Signal::SIGUSR1);
+        wait_until("totals after SIGUSR1", || self.messages.all_totals().into_iter().nth(before))
+    }
+
+    /// Waits until the totals are as wanted.
+    pub(crate) fn wait_for_totals(&self, what: &str, wanted: impl Fn(&Totals) -> bool) -> Totals {
+        wait_until(what, || Some(self.totals()).filter(|totals| wanted(totals)))
+    }
+
+    /// True as long as the daemon runs.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Ends the daemon with SIGTERM, which it must answer with exit code 0, after it has written everything.
+    pub(crate) fn stop(mut self) -> Ended {
+        self.signal(Signal::SIGTERM);
+        let status = self.wait_for_end();
+        let ended = self.ended(status);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended
+    }
+
+    /// Waits until the daemon ends after whatever was done to it.
+    pub(crate) fn end(mut self) -> Ended {
+        let status = self.wait_for_end();
+        self.ended(status)
+    }
+
+    fn wait_for_end(&mut self) -> ExitStatus {
+        match within(DEADLINE, || self.child.try_wait().unwrap()) {
+            Some(status) => status,
+            None => panic!("the daemon does not end:\n{}", self.messages.text()),
+        }
+    }
+
+    fn ended(&mut self, status: ExitStatus) -> Ended {
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        let mut file = self.alerts.borrow_mut();
+        file.read_on();
+        Ended {
+            code: status.code(),
+            stderr: self.messages.text(),
+            totals: self.messages.all_totals().pop().unwrap_or_default(),
+            records: std::mem::take(&mut file.records),
+        }
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // A killed daemon leaves its subscription in the count of the kernel, so it is asked first.
+            self.signal(Signal::SIGTERM);
+            within(CLOSING_TIME, || self.child.try_wait().ok().flatten());
+        }
+        // Both do nothing to a child that has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The `totals:` line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Totals(BTreeMap<String, u64>);
+
+impl Totals {
+    fn parse(line: &str) -> Option<Self> {
+        let (_, pairs) = line.split_once("totals: ")?;
+        let pair = |pair: &str| {
+            let (name, value) = pair.split_once('=')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        Some(Totals(pairs.split_whitespace().map(pair).collect::<Option<_>>()?))
+    }
+
+    /// A number by its name in the line.
+    pub(crate) fn get(&self, name: &str) -> u64 {
+        *self.0.get(name).unwrap_or_else(|| panic!("no {name} in {self:?}"))
+    }
+}
+
+fn is_alert(record: &Value) -> bool {
+    record["event"]["kind"] == "alert"
+}
+
+/// The daemon's standard error, line by line.
+#[derive(Default)]
+struct Messages {
+    said: Mutex<Said>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Said {
+    lines: Vec<String>,
+    ended: bool,
+}
+
+impl Messages {
+    fn lock(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap()
+    }
+
+    fn read(&self, stderr: impl Read) {
+        for line in BufReader::new(stderr).split(b'\n') {
+            let Ok(line) = line else { break };
+            self.lock().lines.push(String::from_utf8_lossy(&line).into_owned());
+            self.more.notify_all();
+        }
+        self.lock().ended = true;
+        self.more.notify_all();
+    }
+
+    /// The first line that `wanted` picks; `None` if the daemon ended or the deadline passed without it.
+    fn wait_for_or_end(&self, wanted: impl Fn(&str) -> bool) -> Option<String> {
+        let deadline = Instant::now() + DEADLINE;
+        let mut said = self.lock();
+        loop {
+            if let Some(line) = said.lines.iter().find(|line| wanted(line)) {
+                return Some(line.clone());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if said.ended || left.is_zero() {
+                return None;
+            }
+            said = self.more.wait_timeout(said, left).unwrap().0;
+        }
+    }
+
+    fn text(&self) -> String {
+        self.lock().lines.iter().fold(String::new(), |mut text, line| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{line}");
+            text
+        })
+    }
+
+    fn all_totals(&self) -> Vec<Totals> {
+        self.lock().lines.iter().filter_map(|line| Totals::parse(line)).collect()
+    }
+}
+
+/// The file of alerts, read as it grows.
+struct AlertFile {
+    path: PathBuf,
+    /// Where the first line begins that was not whole the last time.
+    offset: u64,
+    records: Vec<Value>,
+}
+
+impl AlertFile {
+    fn new(path: PathBuf) -> Self {
+        AlertFile { path, offset: 0, records: Vec::new() }
+    }
+
+    fn read_on(&mut self) {
+        let Ok(mut file) = fs::File::open(&self.path) else { return };
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(self.offset)).unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        for line in bytes[..whole].split_inclusive(|&byte| byte == b'\n') {
+            self.records.push(serde_json::from_slice(line).expect("each line of the file is JSON"));
+        }
+        self.offset += whole as u64;
+    }
+}

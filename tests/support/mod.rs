@@ -1,0 +1,185 @@
+//! What the integration tests have in common: the real daemon, on the real kernel.
+//!
+//! A test begins with [`Machine::shared`] or [`Machine::alone`], which skips it visibly where it cannot run and keeps
+//! tests of all test programs out of each other's way. The machine gives a [`Setup`], the setup a running [`Daemon`], and
+//! that its alerts:
+//!
+//! ```ignore
+//! let Some(machine) = Machine::alone() else { return };
+//! let daemon = machine.daemon().start();
+//! Command::new(daemon.program("hello")).arg("world").status().unwrap();
+//! let alert = daemon.wait_for(|alert| alert["process"]["name"] == "hello");
+//! assert_eq!(alert["execwatch"]["capture"]["certainty"], "exact");
+//! let ended = daemon.stop();
+//! assert_eq!(ended.totals.get("lost"), 0);
+//! ```
+//!
+//! Nothing here sleeps and hopes: everything is waited for, until [`DEADLINE`].
+#![allow(dead_code, reason = "each test program uses its own part of this")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up has failed")]
+
+pub(crate) mod connector;
+mod daemon;
+pub(crate) mod program;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
+
+#[allow(unused_imports, reason = "as above")]
+pub(crate) use daemon::{Daemon, Ended, Setup, Totals};
+
+/// How long anything is waited for before the test has failed. Far longer than needed: the machine may be busy.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The variable that turns a skipped test into a failure, unless the kernel is the reason.
+const REQUIRE_ROOT: &str = "EXECWATCH_TESTS_REQUIRE_ROOT";
+
+/// The right to use this machine's kernel, as long as it lives.
+pub(crate) struct Machine {
+    _turn: Flock<File>,
+}
+
+impl Machine {
+    /// For tests that do not mind other daemons beside theirs. These take turns at a CPU, so that a program may be held
+    /// for too long: only one that stays is certain to be read. `None`: the
+    /// test is skipped, which has been said.
+    pub(crate) fn shared() -> Option<Machine> {
+        Self::take(FlockArg::LockShared)
+    }
+
+    /// For tests that execute programs which end at once, that change the machine or that count its listeners: no other
+    /// such test runs meanwhile, in this test program or another.
+    pub(crate) fn alone() -> Option<Machine> {
+        Self::take(FlockArg::LockExclusive)
+    }
+
+    fn take(kind: FlockArg) -> Option<Machine> {
+        if !nix::unistd::geteuid().is_root() {
+            lacking("root");
+            return None;
+        }
+        let path = std::env::temp_dir().join("execwatch-tests.lock");
+        let file = File::options().create(true).append(true).open(path).expect("the lock file can be opened");
+        let turn = Flock::lock(file, kind).map_err(|(_, error)| error).expect("the lock file can be locked");
+        Some(Machine { _turn: turn })
+    }
+
+    /// A daemon to be set up.
+    pub(crate) fn daemon(&self) -> Setup<'_> {
+        Setup::new(self)
+    }
+}
+
+/// The file of an installed program, links in its path kept. `None`: the test is skipped, which has been said.
+pub(crate) fn installed(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")]);
+    let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
+    if found.is_none() {
+        lacking(name);
+    }
+    found
+}
+
+/// Says that the running test is skipped, because this kernel or machine has not what it needs.
+pub(crate) fn skip(reason: &str) {
+    say(&format!("SKIPPED: test {} {reason}", test_name()));
+}
+
+/// Says that the running test is skipped for want of `what`; a failure where everything is required.
+fn lacking(what: &str) {
+    assert!(
+        std::env::var_os(REQUIRE_ROOT).is_none(),
+        "test {} needs {what} ({REQUIRE_ROOT} is set)",
+        test_name()
+    );
+    say(&format!("SKIPPED: test {} needs {what}", test_name()));
+}
+
+/// Writes a line past the test harness, which keeps what successful tests print to itself.
+pub(crate) fn say(line: &str) {
+    // A closed standard error is no reason to fail.
+    let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+}
+
+/// The harness names the thread of a test after it.
+fn test_name() -> String {
+    std::thread::current().name().unwrap_or("without a name").to_owned()
+}
+
+/// Asks again and again until there is a value; fails after [`DEADLINE`], saying what was waited for.
+pub(crate) fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    within(DEADLINE, &mut ask).unwrap_or_else(|| panic!("waited in vain: {what}"))
+}
+
+/// Asks again and again until there is a value or the time is up.
+pub(crate) fn within<T>(time: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + time;
+    loop {
+        if let Some(value) = ask() {
+            return Some(value);
+        }
+        if Instant::now() > deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The alert must say «exact», or «likely» where the hold took long enough to allow for that: on a virtual machine the
+/// listener's CPU may itself be taken away meanwhile.
+#[track_caller]
+pub(crate) fn assert_certain(alert: &serde_json::Value) {
+    /// Half of what the kernel's defaults lead to, because a host may be tuned.
+    const LONG_US: u64 = 100;
+    let capture = &alert["execwatch"]["capture"];
+    match capture["certainty"].as_str() {
+        Some("exact") => {}
+        Some("likely") if capture["hold_us"].as_u64().is_some_and(|hold| hold >= LONG_US) => {}
+        _ => panic!("not certain: {alert:#}"),
+    }
+}
+
+/// A program that stays until this is dropped: a copy of sleep(1).
+pub(crate) struct Staying(Child);
+
+impl Staying {
+    /// Copies sleep(1) to `file`, unless that is there, and executes it.
+    pub(crate) fn start(file: &Path) -> Self {
+        Self::start_on(file, None)
+    }
+
+    /// As [`start`](Self::start), on a CPU.
+    pub(crate) fn start_on(file: &Path, cpu: Option<u32>) -> Self {
+        if !file.exists() {
+            program::copy(&installed("sleep").expect("coreutils are installed"), file);
+        }
+        let mut command = match cpu {
+            Some(cpu) => {
+                let mut command = Command::new("taskset");
+                command.args(["-c", &cpu.to_string()]).arg(file);
+                command
+            }
+            None => Command::new(file),
+        };
+        Staying(command.arg("1000").stdin(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Staying {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,68 @@
+//! Programs to execute, and the environment in which tests do so.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Makes a program at `path` that ends at once, successfully, whatever its arguments: a static executable of some 130
+/// bytes, so that storms are fast, and it works in a bare chroot; a copy of true(1) on other architectures.
+pub(crate) fn tiny(path: &Path) -> PathBuf {
+    match tiny_elf() {
+        Some(bytes) => {
+            let raw = path.with_extension("raw");
+            fs::write(&raw, bytes).unwrap();
+            copy(&raw, path);
+            fs::remove_file(raw).unwrap();
+        }
+        None => copy(Path::new("/bin/true"), path),
+    }
+    path.to_owned()
+}
+
+/// Copies a program. Another process does so: if this one had the file open for writing, a child that another test's
+/// thread forks at that moment would keep it open, and executing it would fail with ETXTBSY.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    let status = Command::new("install").args(["-m", "755"]).arg(from).arg(to).status().unwrap();
+    assert!(status.success(), "install {} {}: {status}", from.display(), to.display());
+}
+
+/// A script, executable.
+pub(crate) fn script(path: &Path, text: &str) -> PathBuf {
+    let raw = path.with_extension("raw");
+    fs::write(&raw, text).unwrap();
+    copy(&raw, path);
+    fs::remove_file(raw).unwrap();
+    path.to_owned()
+}
+
+/// A static ELF executable (elf(5)) with one segment and the code of `exit_group(0)`.
+pub(crate) fn tiny_elf() -> Option<Vec<u8>> {
+    const HEADER: u64 = 64;
+    const SEGMENT: u64 = 56;
+    const BASE: u64 = 0x40_0000;
+    let (machine, code): (u16, &[u8]) = if cfg!(target_arch = "x86_64") {
+        // xor edi, edi; mov eax, 231; syscall
+        (62, &[0x31, 0xff, 0xb8, 231, 0, 0, 0, 0x0f, 0x05])
+    } else if cfg!(all(target_arch = "aarch64", target_endian = "little")) {
+        // mov x0, 0; mov x8, 94; svc 0
+        (183, &[0x00, 0x00, 0x80, 0xd2, 0xc8, 0x0b, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4])
+    } else {
+        return None;
+    };
+    let size = HEADER + SEGMENT + code.len() as u64;
+    // ELF, 64 bits, little-endian, version 1, System V.
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    // ET_EXEC, the machine, version 1.
+    elf.extend([2u16.to_le_bytes(), machine.to_le_bytes()].concat());
+    elf.extend(1u32.to_le_bytes());
+    // The entry, the offset of the segment table, no sections, no flags.
+    elf.extend([BASE + HEADER + SEGMENT, HEADER, 0].map(u64::to_le_bytes).concat());
+    elf.extend(0u32.to_le_bytes());
+    // Sizes: this header, a segment's entry and their number, a section's and theirs.
+    elf.extend([HEADER as u16, SEGMENT as u16, 1, 64, 0, 0].map(u16::to_le_bytes).concat());
+    // PT_LOAD, readable and executable, from the file's beginning.
+    elf.extend([1u32, 5].map(u32::to_le_bytes).concat());
+    elf.extend([0, BASE, BASE, size, size, 0x1000].map(u64::to_le_bytes).concat());
+    elf.extend(code);
+    Some(elf)
+}

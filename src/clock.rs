@@ -29,6 +29,15 @@ pub fn wall_from_monotonic(stamp_ns: u64) -> u64 {
 
 /// The wall-clock time of a start time in ticks since boot.
 pub fn wall_from_start_ticks(ticks: u64) -> u64 {
-    let since_boot_ns = u128::from(ticks) * 1_000_000_000 / u128::from(procfs::ticks_per_second().max(1));
-    realtime_ns().saturating_sub(boottime_ns()).saturating_add(since_boot_ns as u64)
+    realtime_ns().saturating_sub(boottime_ns()).saturating_add(since_boot_ns(ticks))
+}
+
+/// The CLOCK_MONOTONIC time of a start time in ticks since boot: exact to a tick.
+pub fn monotonic_from_start_ticks(ticks: u64) -> u64 {
+    since_boot_ns(ticks).saturating_sub(boottime_ns().saturating_sub(monotonic_ns()))
+}
+
+fn since_boot_ns(ticks: u64) -> u64 {
+    let nanoseconds = u128::from(ticks) * 1_000_000_000 / u128::from(procfs::ticks_per_second().max(1));
+    u64::try_from(nanoseconds).unwrap_or(u64::MAX)
 }

@@ -149,7 +149,7 @@ impl Worker {
     /// Drains forks and exits; true if there were many.
     fn drain_events(&mut self) -> bool {
         let worker = &self.counters.worker;
-        match self.events.drain() {
+        match self.events.drain(|_| ()) {
             Ok(drained) => {
                 worker.forks.fetch_add(drained.forks, Relaxed);
                 worker.exits.fetch_add(drained.exits, Relaxed);

@@ -59,19 +59,21 @@ pub fn execs_except(cpus: &[u32]) -> Vec<sock_filter> {
     program
 }
 
-/// Forks and exits of processes, not of threads, and the kernel's answers to requests.
-pub fn forks_and_exits() -> Vec<sock_filter> {
+/// What happens to processes as a whole: forks, exits and changes of user id, not those of threads; and the kernel's
+/// answers to requests.
+pub fn of_processes() -> Vec<sock_filter> {
     vec![
         statement(LOAD_WORD, WHAT_OFFSET),
-        jump(IF_EQUAL, what::NONE, 11, 0),
+        jump(IF_EQUAL, what::NONE, 12, 0),
         jump(IF_EQUAL, what::FORK.to_be(), 0, 4),
         // fork: child_pid == child_tgid
         statement(LOAD_WORD, DATA_OFFSET + 8),
         statement(TO_X, 0),
         statement(LOAD_WORD, DATA_OFFSET + 12),
-        jump(IF_EQUAL_X, 0, 6, 5),
-        jump(IF_EQUAL, what::EXIT.to_be(), 0, 4),
-        // exit: pid == tgid
+        jump(IF_EQUAL_X, 0, 7, 6),
+        jump(IF_EQUAL, what::EXIT.to_be(), 1, 0),
+        jump(IF_EQUAL, what::UID.to_be(), 0, 4),
+        // exit, uid: pid == tgid
         statement(LOAD_WORD, DATA_OFFSET),
         statement(TO_X, 0),
         statement(LOAD_WORD, DATA_OFFSET + 4),
@@ -150,12 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn forks_and_exits_of_processes_only() {
-        let program = forks_and_exits();
+    fn events_of_processes_not_of_threads() {
+        let program = of_processes();
         assert!(accepts(&program, &event(what::FORK, 0, [1, 1, 7, 7, 0, 0])));
         assert!(!accepts(&program, &event(what::FORK, 0, [1, 1, 8, 7, 0, 0])));
         assert!(accepts(&program, &event(what::EXIT, 0, [7, 7, 0, 0, 0, 0])));
         assert!(!accepts(&program, &event(what::EXIT, 0, [8, 7, 0, 0, 0, 0])));
+        assert!(accepts(&program, &event(what::UID, 0, [7, 7, 33, 0, 0, 0])));
+        assert!(!accepts(&program, &event(what::UID, 0, [8, 7, 33, 0, 0, 0])));
         assert!(accepts(&program, &event(what::NONE, u32::MAX, [0; 6])));
         assert!(!accepts(&program, &event(what::EXEC, 0, [7, 7, 0, 0, 0, 0])));
         assert!(!accepts(&program, &event(0x200, 0, [7, 7, 0, 0, 0, 0])));

@@ -95,7 +95,7 @@ impl<O: Ownership> Listener<O> {
                         });
                     }
                     Kind::Exec { .. } | Kind::Answer { .. } => {}
-                    Kind::Fork { .. } | Kind::Exit { .. } | Kind::Other { .. } => {
+                    Kind::Fork { .. } | Kind::Exit { .. } | Kind::User { .. } | Kind::Other { .. } => {
                         self.counters.unexpected.fetch_add(1, Relaxed);
                     }
                 },

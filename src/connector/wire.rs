@@ -35,6 +35,8 @@ pub mod what {
     pub const FORK: u32 = 1;
     /// A program was executed.
     pub const EXEC: u32 = 2;
+    /// A task took another user id.
+    pub const UID: u32 = 4;
     /// A process or thread ended.
     pub const EXIT: u32 = 0x8000_0000;
 }
@@ -72,6 +74,18 @@ pub enum Kind {
         /// Process id.
         tgid: u32,
     },
+    /// A task took another real or effective user id; a thread when `pid != tgid`. Ids are those of the initial user
+    /// namespace.
+    User {
+        /// Thread id.
+        pid: u32,
+        /// Process id.
+        tgid: u32,
+        /// Real user id.
+        real: u32,
+        /// Effective user id.
+        effective: u32,
+    },
     /// A task ended; a thread when `pid != tgid`.
     Exit {
         /// Thread id.
@@ -81,7 +95,7 @@ pub enum Kind {
         /// Wait status: `code << 8 | signal`.
         code: u32,
     },
-    /// A kind this program does not use (uid, gid, session, ptrace, comm, core dump, or one of a later kernel).
+    /// A kind this program does not use (gid, session, ptrace, comm, core dump, or one of a later kernel).
     Other {
         /// The `what` word.
         what: u32,
@@ -159,6 +173,9 @@ impl ProcessEvent {
             }
             what::EXEC => Kind::Exec { tgid: member(1)? },
             what::EXIT => Kind::Exit { pid: member(0)?, tgid: member(1)?, code: member(2)? },
+            what::UID => {
+                Kind::User { pid: member(0)?, tgid: member(1)?, real: member(2)?, effective: member(3)? }
+            }
             what => Kind::Other { what },
         };
         Ok(ProcessEvent { cpu, timestamp_ns, kind })
@@ -312,6 +329,8 @@ mod tests {
         assert_eq!(fork.event.kind, Kind::Fork { parent_tgid: 2, child_pid: 3, child_tgid: 4 });
         let exit = one(&datagram(what::EXIT, 0, 1, &[1, 2, 256, 17])).unwrap();
         assert_eq!(exit.event.kind, Kind::Exit { pid: 1, tgid: 2, code: 256 });
+        let user = one(&datagram(what::UID, 0, 1, &[1, 2, 33, 0])).unwrap();
+        assert_eq!(user.event.kind, Kind::User { pid: 1, tgid: 2, real: 33, effective: 0 });
         let answer = one(&datagram(what::NONE, u32::MAX, 1, &[1])).unwrap();
         assert_eq!(answer.event.kind, Kind::Answer { error: 1 });
         let comm = one(&datagram(0x200, 0, 1, &[1, 2, 3, 4, 5, 6])).unwrap();

@@ -120,6 +120,16 @@ impl Image {
         self.arguments_known.then(|| self.arguments.strip_suffix(&[0]).unwrap_or(&self.arguments))
     }
 
+    /// /proc/PID/exe as it was read, with the kernel's mark of a deleted file.
+    pub fn exe_link(&self) -> Option<&[u8]> {
+        self.exe_known.then_some(&self.exe)
+    }
+
+    /// /proc/PID/cmdline as far as it was kept: arguments, each with its NUL.
+    pub fn cmdline(&self) -> Option<&[u8]> {
+        self.arguments_known.then_some(&self.arguments)
+    }
+
     /// The argument list was cut at the limit.
     pub fn cut(&self) -> bool {
         self.cut

@@ -15,4 +15,5 @@ pub mod place;
 pub mod proc_dir;
 pub mod queue;
 pub mod relatives;
+pub mod ring;
 pub mod snapshot;

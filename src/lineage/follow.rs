@@ -1,0 +1,189 @@
+//! Keeps the table up to date: the only part of this stage that does I/O.
+//!
+//! Records of execs are taken out of the rings before forks and exits are taken from their socket: a fork is sent before
+//! the child can execute anything, so then no exec comes without the fork that led to it. What was taken is applied in
+//! the order of time.
+
+use std::io;
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+
+use super::image::Shown;
+use super::table::{Limits, Running, Table};
+use super::{Lineage, table};
+use crate::clock;
+use crate::connector::events::{Change, Drained, EventSocket, ProcessChange};
+use crate::process::exec::Exec;
+use crate::process::proc_dir::ProcRoot;
+use crate::process::relatives::{HostProcesses, Processes, Relative};
+use crate::process::ring::RingReader;
+
+/// What happened, to be applied in the order of time.
+#[derive(Debug)]
+enum Happened {
+    Exec(Shown),
+    Change(Change),
+}
+
+#[derive(Debug)]
+struct Event {
+    time_ns: u64,
+    pid: u32,
+    happened: Happened,
+}
+
+/// Follows the processes of this host.
+#[derive(Debug)]
+pub struct Follower {
+    events: EventSocket,
+    rings: Vec<RingReader>,
+    new_rings: Receiver<RingReader>,
+    table: Table,
+    processes: HostProcesses,
+    batch: Vec<Event>,
+    /// Everything up to this moment has been applied.
+    applied_ns: u64,
+    /// Records of execs that rings refused, as far as the table has been told.
+    refused: u64,
+}
+
+impl Follower {
+    /// Follows what comes from the socket and from the rings that `new_rings` gives.
+    pub fn new(
+        events: EventSocket,
+        new_rings: Receiver<RingReader>,
+        proc: Arc<ProcRoot>,
+        limits: Limits,
+    ) -> Self {
+        Follower {
+            events,
+            rings: Vec::new(),
+            new_rings,
+            table: Table::new(limits),
+            processes: HostProcesses::new(proc),
+            batch: Vec::new(),
+            applied_ns: 0,
+            refused: 0,
+        }
+    }
+
+    /// Applies what has come.
+    pub fn drain(&mut self) -> io::Result<Drained> {
+        let mut total = Drained::default();
+        loop {
+            let drained = self.drain_once()?;
+            total.forks += drained.forks;
+            total.exits += drained.exits;
+            total.overruns += drained.overruns;
+            total.strange += drained.strange;
+            if !drained.more {
+                return Ok(total);
+            }
+        }
+    }
+
+    fn drain_once(&mut self) -> io::Result<Drained> {
+        let begun_ns = clock::monotonic_ns();
+        self.rings.extend(self.new_rings.try_iter());
+        for ring in &mut self.rings {
+            while let Some(exec) = ring.pop() {
+                let shown = Shown::new(exec.exe, exec.arguments, exec.cut);
+                let happened = Happened::Exec(shown);
+                self.batch.push(Event { time_ns: exec.time_ns, pid: exec.pid, happened });
+            }
+        }
+        let batch = &mut self.batch;
+        let drained = self.events.drain(|ProcessChange { time_ns, pid, change }| {
+            batch.push(Event { time_ns, pid, happened: Happened::Change(change) });
+        })?;
+        let refused = self.rings.iter().map(RingReader::refused).sum();
+        if refused > self.refused {
+            self.table.execs_lost(self.applied_ns, begun_ns);
+        }
+        if drained.overruns > 0 {
+            self.table.events_lost(begun_ns);
+        }
+        if refused > self.refused || drained.overruns > 0 {
+            self.refused = refused;
+            self.scan();
+        }
+        self.batch.sort_by_key(|event| event.time_ns);
+        for Event { time_ns, pid, happened } in self.batch.drain(..) {
+            match happened {
+                Happened::Exec(shown) => self.table.exec(pid, time_ns, shown),
+                Happened::Change(Change::MadeBy(parent)) => self.table.fork(parent, pid, time_ns),
+                Happened::Change(Change::Ended(_)) => self.table.exit(pid, time_ns),
+                Happened::Change(Change::User(uids)) => self.table.set_user(pid, time_ns, uids),
+            }
+        }
+        if !drained.more {
+            self.applied_ns = begun_ns;
+        }
+        Ok(drained)
+    }
+
+    /// Takes all processes from /proc, at the start and after losses.
+    pub fn scan(&mut self) {
+        let now_ns = clock::monotonic_ns();
+        match procfs::process::all_processes() {
+            Ok(all) => {
+                let pids = all.filter_map(|process| process.ok().map(|process| process.pid().unsigned_abs()));
+                let found = pids.filter_map(|pid| self.processes.find(pid, None)).filter_map(running);
+                let found = found.collect();
+                self.table.snapshot(found, true, now_ns);
+            }
+            Err(error) => log::warn!("the processes that run cannot be listed: {error}"),
+        }
+    }
+
+    /// Where an executed program comes from, as far as it is known.
+    pub fn lineage(&mut self, exec: &Exec) -> Lineage {
+        if self.applied_ns <= exec.timestamp_ns
+            && let Err(error) = self.drain()
+        {
+            log::debug!("forks and exits cannot be read now: {error}");
+        }
+        let details = &exec.details;
+        if !self.table.knows(exec.pid, exec.timestamp_ns)
+            && let (Some(ppid), Some(ticks)) = (details.ppid, details.start_ticks)
+        {
+            // Its fork was lost: what was read while it was held is better than nothing.
+            let running = Running {
+                pid: exec.pid,
+                ppid,
+                start_ns: clock::monotonic_from_start_ticks(ticks),
+                uids: details.uids.map(|uids| [uids[0], uids[1]]),
+                shown: Shown::default(),
+            };
+            self.table.snapshot(vec![running], false, exec.timestamp_ns);
+        }
+        self.table.lineage(exec.pid, exec.timestamp_ns).unwrap_or_default()
+    }
+
+    /// Events that the kernel discarded since the start, if it tells.
+    pub fn dropped(&self) -> Option<u64> {
+        self.events.dropped()
+    }
+
+    /// Records of execs that were lost on the way from the listeners.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// What the table counts.
+    pub fn counts(&self) -> table::Counts {
+        self.table.counts()
+    }
+}
+
+fn running(process: Relative) -> Option<Running> {
+    let image = &process.image;
+    Some(Running {
+        pid: process.pid,
+        ppid: process.ppid?,
+        start_ns: clock::monotonic_from_start_ticks(process.start_ticks?),
+        uids: process.uids.map(|uids| [uids[0], uids[1]]),
+        shown: Shown::new(image.exe_link(), image.cmdline(), image.cut()),
+    })
+}

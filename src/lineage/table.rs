@@ -1,0 +1,653 @@
+//! The process table: every process by pid and start time, with who made it.
+//!
+//! A pid alone names nobody for long, so entries are found by pid *and* moment: the one that had started last by then.
+//! Events of different CPUs may come in any order; each carries its time, and what comes late still finds its process,
+//! because processes that ended are kept for a while, and as long as a descendant is there.
+//!
+//! Of its maker each process keeps what that was at the moment of the fork: pid, image and user. So the chain through an
+//! ancestor that executed something else later stays true, and one that had to be given up is still named by whom it
+//! made.
+
+mod entry;
+mod room;
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::image::{Images, Shown};
+use super::{Ancestor, Learnt, Lineage};
+use entry::{ALIVE, Entry, Exec, Id, Maker, Place, Queue, Start};
+
+/// Ancestors beyond this many are not listed.
+pub const MOST_ANCESTORS: usize = 32;
+/// Images remembered of one process: the first go, because the last say what it became.
+const MOST_EXECS: usize = 8;
+/// Gaps in what was seen of execs that are remembered apart; older ones are joined.
+const MOST_GAPS: usize = 8;
+/// A start time in /proc has a resolution of a tick, mostly 10 ms; two within this distance are the same.
+const SAME_START_NS: u64 = 20_000_000;
+
+/// Bounds of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Processes.
+    pub processes: usize,
+    /// Bytes, roughly.
+    pub bytes: usize,
+    /// How long an ended process without descendants is kept, in nanoseconds.
+    pub keep_ended_ns: u64,
+}
+
+/// A process as /proc shows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Running {
+    /// Process id.
+    pub pid: u32,
+    /// The parent's process id; 0 for none.
+    pub ppid: u32,
+    /// Start on CLOCK_MONOTONIC in nanoseconds, as exact as /proc has it.
+    pub start_ns: u64,
+    /// Real and effective user id.
+    pub uids: Option<[u32; 2]>,
+    /// What it shows.
+    pub shown: Shown,
+}
+
+/// What is counted: of the present, and of what was given up since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Processes in the table.
+    pub processes: usize,
+    /// Bytes in use, roughly.
+    pub bytes: usize,
+    /// Ended processes that were given up before their time, for want of room.
+    pub evicted_ended: u64,
+    /// Ended processes with descendants in the table that were given up.
+    pub evicted_ancestors: u64,
+    /// Living processes that were given up.
+    pub evicted_living: u64,
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Table {
+    limits: Limits,
+    places: Vec<Place>,
+    free: Vec<u32>,
+    by_pid: BTreeMap<(u32, u64), u32>,
+    images: Images,
+    /// Bytes of the entries.
+    weight: usize,
+    /// Ended processes, the first to end first.
+    ended: VecDeque<Id>,
+    /// Those whose time is over but not their descendants'. Some ids find nobody any more.
+    ancestors: VecDeque<Id>,
+    /// Times in which execs were lost.
+    gaps: VecDeque<(u64, u64)>,
+    /// Until when forks and exits were lost.
+    blind_until_ns: u64,
+    /// Where the next living process to be given up is looked for.
+    hand: usize,
+    counts: Counts,
+}
+
+impl Table {
+    /// An empty table.
+    pub fn new(limits: Limits) -> Self {
+        Table {
+            limits,
+            places: Vec::new(),
+            free: Vec::new(),
+            by_pid: BTreeMap::new(),
+            images: Images::default(),
+            weight: 0,
+            ended: VecDeque::new(),
+            ancestors: VecDeque::new(),
+            gaps: VecDeque::new(),
+            blind_until_ns: 0,
+            hand: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    /// What is counted.
+    pub fn counts(&self) -> Counts {
+        Counts { processes: self.by_pid.len(), bytes: self.bytes(), ..self.counts }
+    }
+
+    /// A process made another.
+    pub fn fork(&mut self, parent: u32, child: u32, time_ns: u64) {
+        let maker = self.maker(parent, time_ns);
+        match self.same(child, time_ns, Start::Exact) {
+            // Its exec came first, or it is in the snapshot.
+            Some(index) => self.born(index, maker, time_ns),
+            None => {
+                self.end_unseen(child, time_ns);
+                let uids = maker.uids;
+                self.insert(Entry { maker, uids, ..Entry::new(child, time_ns, Start::Exact) });
+            }
+        }
+    }
+
+    /// A process executed a program.
+    pub fn exec(&mut self, pid: u32, time_ns: u64, shown: Shown) {
+        let index = match self.find(pid, time_ns) {
+            Some(id) => id.index,
+            None => self.insert(Entry::new(pid, time_ns, Start::Guessed)),
+        };
+        let image = self.images.share(shown);
+        let Some(entry) = self.places[index as usize].entry.as_mut() else {
+            return self.images.release(&image);
+        };
+        if entry.end_ns < time_ns {
+            // Another thread than the first may execute after the first has ended.
+            entry.end_ns = ALIVE;
+        }
+        let before = entry.weight();
+        let at = entry.execs.partition_point(|exec| exec.since_ns <= time_ns);
+        entry.execs.insert(at, Exec { since_ns: time_ns, image, learnt: Learnt::Seen });
+        let dropped = (entry.execs.len() > MOST_EXECS).then(|| entry.execs.remove(0));
+        self.weight = self.weight + entry.weight() - before;
+        if let Some(dropped) = dropped {
+            self.images.release(&dropped.image);
+        }
+        self.make_room(0, time_ns);
+    }
+
+    /// A process has other user ids from this moment on: real and effective.
+    pub fn set_user(&mut self, pid: u32, time_ns: u64, uids: [u32; 2]) {
+        if let Some(entry) = self.find(pid, time_ns).and_then(|id| self.entry_mut(id)) {
+            entry.uids = Some(uids);
+        }
+    }
+
+    /// A process ended.
+    pub fn exit(&mut self, pid: u32, time_ns: u64) {
+        if let Some(id) = self.find(pid, time_ns) {
+            self.end(id, time_ns);
+        }
+        self.expire(time_ns);
+    }
+
+    /// Takes processes that /proc showed at this moment. `whole` says that these are all, so that whoever is not among
+    /// them has ended.
+    pub fn snapshot(&mut self, running: Vec<Running>, whole: bool, now_ns: u64) {
+        let mut motherless = Vec::new();
+        let mut seen = HashSet::new();
+        for process in running {
+            seen.insert(process.pid);
+            let index = self.same(process.pid, process.start_ns, Start::Ticks).unwrap_or_else(|| {
+                self.end_unseen(process.pid, process.start_ns);
+                self.insert(Entry::new(process.pid, process.start_ns, Start::Ticks))
+            });
+            let Some(entry) = self.places[index as usize].entry.as_mut() else { continue };
+            // What events told is more exact; only what they did not is taken.
+            entry.uids = entry.uids.or(process.uids);
+            if entry.maker.pid.is_none() {
+                motherless.push((index, process.ppid));
+            }
+            let (image, _, since_ns) = entry.image_at(now_ns);
+            if image.is_none() {
+                let start_ns = entry.start_ns;
+                self.show(index, process.shown, start_ns);
+            } else if lost(&self.gaps, since_ns, now_ns) {
+                self.show(index, process.shown, now_ns);
+            }
+        }
+        // Parents can be found only now that all are there.
+        for (index, ppid) in motherless {
+            let maker = match ppid {
+                0 => Maker { pid: Some(0), ..Maker::default() },
+                ppid => self.maker(ppid, now_ns),
+            };
+            let learnt = if maker.image.is_some() { Learnt::Snapshot } else { Learnt::Unknown };
+            self.adopt(index, Maker { learnt, ..maker });
+        }
+        if whole {
+            let gone = self.by_pid.iter().filter(|((pid, start), _)| *start < now_ns && !seen.contains(pid));
+            let gone: Vec<Id> = gone.map(|(_, &index)| self.id(index)).collect();
+            for id in gone {
+                if self.entry(id).is_some_and(|entry| entry.end_ns == ALIVE) {
+                    self.end(id, now_ns);
+                }
+            }
+        }
+        self.expire(now_ns);
+    }
+
+    /// Execs between these moments were lost: what a process shows that lived through them may be out of date, until a
+    /// [`snapshot`](Self::snapshot) or another exec tells.
+    pub fn execs_lost(&mut self, from_ns: u64, to_ns: u64) {
+        self.gaps.push_back((from_ns, to_ns));
+        if self.gaps.len() > MOST_GAPS
+            && let Some((first, _)) = self.gaps.pop_front()
+            && let Some(next) = self.gaps.front_mut()
+        {
+            next.0 = next.0.min(first);
+        }
+    }
+
+    /// Forks and exits up to this moment were lost. A whole [`snapshot`](Self::snapshot) should follow.
+    pub fn events_lost(&mut self, until_ns: u64) {
+        self.blind_until_ns = self.blind_until_ns.max(until_ns);
+    }
+
+    /// Where the process comes from that has this pid at this moment; `None` if the table does not have it.
+    pub fn lineage(&self, pid: u32, time_ns: u64) -> Option<Lineage> {
+        let mut entry = self.find(pid, time_ns).and_then(|id| self.entry(id))?;
+        let before = entry.execs.iter().rev().filter(|exec| exec.since_ns < time_ns);
+        let mut lineage =
+            Lineage { earlier: before.map(|exec| Arc::clone(&exec.image)).collect(), ..Lineage::default() };
+        while let Some(pid) = entry.maker.pid {
+            if pid == 0 {
+                lineage.complete = true;
+                break;
+            }
+            if lineage.ancestors.len() == MOST_ANCESTORS {
+                break;
+            }
+            let maker = &entry.maker;
+            let parent = maker.id.and_then(|id| self.entry(id));
+            lineage.ancestors.push(Ancestor {
+                pid,
+                start_ns: parent
+                    .filter(|parent| parent.start != Start::Guessed)
+                    .map(|parent| parent.start_ns),
+                uids: maker.uids,
+                image: maker.image.clone(),
+                learnt: maker.learnt,
+                ended: parent.is_none_or(|parent| parent.end_ns != ALIVE),
+            });
+            match parent {
+                Some(parent) => entry = parent,
+                None => break,
+            }
+        }
+        Some(lineage)
+    }
+
+    /// True if the table has the process that this pid names at this moment, and knows who made it.
+    pub fn knows(&self, pid: u32, time_ns: u64) -> bool {
+        self.find(pid, time_ns).and_then(|id| self.entry(id)).is_some_and(|entry| entry.maker.pid.is_some())
+    }
+
+    fn entry(&self, id: Id) -> Option<&Entry> {
+        let place = self.places.get(id.index as usize)?;
+        place.entry.as_ref().filter(|_| place.generation == id.generation)
+    }
+
+    fn entry_mut(&mut self, id: Id) -> Option<&mut Entry> {
+        let place = self.places.get_mut(id.index as usize)?;
+        place.entry.as_mut().filter(|_| place.generation == id.generation)
+    }
+
+    fn id(&self, index: u32) -> Id {
+        Id { index, generation: self.places[index as usize].generation }
+    }
+
+    /// The process that had the pid at a moment: the one that had started last by then. One that had ended may be meant
+    /// too, unless forks were lost since, one of which may have given its pid to another.
+    fn find(&self, pid: u32, time_ns: u64) -> Option<Id> {
+        let (_, &index) = self.by_pid.range((pid, 0)..=(pid, time_ns)).next_back()?;
+        let entry = self.places[index as usize].entry.as_ref()?;
+        let doubtful = entry.end_ns < time_ns && entry.end_ns < self.blind_until_ns;
+        (!doubtful).then(|| self.id(index))
+    }
+
+    /// The entry of the process that has this pid and start, if it is there under a start that is less exact, or is given
+    /// one.
+    fn same(&self, pid: u32, start_ns: u64, start: Start) -> Option<u32> {
+        let from = start_ns.saturating_sub(SAME_START_NS);
+        self.by_pid.range((pid, from)..=(pid, ALIVE)).find_map(|(_, &index)| {
+            let entry = self.places[index as usize].entry.as_ref()?;
+            let same = match (entry.start, start) {
+                (Start::Exact, Start::Exact) => entry.start_ns == start_ns,
+                // Executed before anybody told that it had been made.
+                (Start::Guessed, _) => entry.start_ns >= start_ns,
+                _ => entry.start_ns.abs_diff(start_ns) <= SAME_START_NS && entry.end_ns >= start_ns,
+            };
+            same.then_some(index)
+        })
+    }
+
+    /// A process is made, so the one that had its pid has ended, whether that was seen or not.
+    fn end_unseen(&mut self, pid: u32, time_ns: u64) {
+        if let Some(id) = self.find(pid, time_ns) {
+            self.end(id, time_ns);
+        }
+    }
+
+    /// A process as the maker of another at a moment.
+    fn maker(&self, pid: u32, time_ns: u64) -> Maker {
+        let unknown = Maker { pid: Some(pid), ..Maker::default() };
+        let Some(id) = self.find(pid, time_ns) else { return unknown };
+        let Some(entry) = self.entry(id) else { return unknown };
+        let (image, learnt, since) = entry.image_at(time_ns);
+        let doubtful = lost(&self.gaps, since, time_ns);
+        Maker {
+            id: Some(id),
+            uids: entry.uids,
+            image: image.filter(|_| !doubtful).cloned(),
+            learnt: if doubtful { Learnt::Unknown } else { learnt },
+            ..unknown
+        }
+    }
+
+    /// The fork of a process that is already there.
+    fn born(&mut self, index: u32, maker: Maker, time_ns: u64) {
+        let Some(entry) = self.places[index as usize].entry.as_mut() else { return };
+        if entry.start == Start::Guessed {
+            self.by_pid.remove(&entry.key());
+            entry.start_ns = time_ns;
+            entry.start = Start::Exact;
+            let key = entry.key();
+            self.by_pid.insert(key, index);
+        }
+        self.adopt(index, maker);
+    }
+
+    /// Gives a process its maker. The first word counts: a fork tells better than /proc, which only knows who is the
+    /// parent now.
+    fn adopt(&mut self, index: u32, maker: Maker) {
+        let Some(entry) = self.places[index as usize].entry.as_mut() else { return };
+        if entry.maker.pid.is_some() {
+            return;
+        }
+        entry.uids = entry.uids.or(maker.uids);
+        entry.maker = maker.clone();
+        self.count_child(&maker);
+    }
+
+    fn count_child(&mut self, maker: &Maker) {
+        if let Some(image) = &maker.image {
+            self.images.hold(image);
+        }
+        if let Some(parent) = maker.id.and_then(|id| self.entry_mut(id)) {
+            parent.children += 1;
+        }
+    }
+
+    /// What /proc shows of a process of which no exec was seen since this moment.
+    fn show(&mut self, index: u32, shown: Shown, since_ns: u64) {
+        if shown.exe.is_none() && shown.arguments.is_none() {
+            return;
+        }
+        let image = self.images.share(shown);
+        let Some(entry) = self.places[index as usize].entry.as_mut() else {
+            return self.images.release(&image);
+        };
+        let before = entry.weight();
+        let at = entry.execs.partition_point(|exec| exec.since_ns <= since_ns);
+        entry.execs.insert(at, Exec { since_ns, image, learnt: Learnt::Snapshot });
+        self.weight = self.weight + entry.weight() - before;
+    }
+
+    fn insert(&mut self, entry: Entry) -> u32 {
+        self.make_room(1, entry.start_ns);
+        self.count_child(&entry.maker);
+        self.weight += entry.weight();
+        let key = entry.key();
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place::default());
+            self.places.len() as u32 - 1
+        });
+        self.places[index as usize].entry = Some(entry);
+        if let Some(other) = self.by_pid.insert(key, index) {
+            // The same pid in the same nanosecond: the second one counts.
+            self.remove(other);
+            self.by_pid.insert(key, index);
+        }
+        index
+    }
+
+    fn end(&mut self, id: Id, time_ns: u64) {
+        let Some(entry) = self.entry_mut(id) else { return };
+        entry.end_ns = entry.end_ns.min(time_ns.max(entry.start_ns));
+        if entry.queue == Queue::None {
+            entry.queue = Queue::Ended;
+            self.ended.push_back(id);
+        }
+    }
+
+    fn remove(&mut self, index: u32) {
+        let place = &mut self.places[index as usize];
+        let Some(entry) = place.entry.take() else { return };
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(index);
+        self.by_pid.remove(&entry.key());
+        self.weight -= entry.weight();
+        if let Some(parent) = entry.maker.id.and_then(|id| self.entry_mut(id)) {
+            parent.children = parent.children.saturating_sub(1);
+        }
+        let images = entry.execs.iter().map(|exec| &exec.image).chain(&entry.maker.image);
+        images.for_each(|image| self.images.release(image));
+    }
+}
+
+/// Execs were lost between these moments.
+fn lost(gaps: &VecDeque<(u64, u64)>, since_ns: u64, until_ns: u64) -> bool {
+    gaps.iter().any(|&(from, to)| from < until_ns && to > since_ns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const KEEP: u64 = 1_000_000_000;
+    const LIMITS: Limits = Limits { processes: 1000, bytes: 1 << 20, keep_ended_ns: KEEP };
+
+    fn shown(exe: &str) -> Shown {
+        Shown::new(Some(exe.as_bytes()), Some(format!("{exe}\0").as_bytes()), false)
+    }
+
+    fn table() -> Table {
+        let mut table = Table::new(LIMITS);
+        let process = |pid, ppid, exe: &str| Running {
+            pid,
+            ppid,
+            start_ns: u64::from(pid),
+            uids: Some([0, 0]),
+            shown: shown(exe),
+        };
+        table.snapshot(vec![process(10, 1, "sshd"), process(1, 0, "init")], true, 100);
+        table
+    }
+
+    /// Pids and executables of the ancestors, the nearest first; `...` stands for those not known.
+    fn chain(table: &Table, pid: u32, time_ns: u64) -> String {
+        let Some(lineage) = table.lineage(pid, time_ns) else { return "none".to_owned() };
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut words: Vec<String> = lineage
+            .ancestors
+            .iter()
+            .map(|ancestor| {
+                let exe = ancestor.image.as_ref().and_then(|image| image.exe.as_deref());
+                format!("{} {} {}", ancestor.pid, exe.map_or("?".into(), text), ancestor.learnt.as_str())
+            })
+            .collect();
+        if !lineage.complete {
+            words.push("...".to_owned());
+        }
+        words.join(", ")
+    }
+
+    #[test]
+    fn an_orphan_keeps_its_true_origin() {
+        let mut table = table();
+        table.fork(10, 20, 1000);
+        table.exec(20, 1001, shown("sh"));
+        table.fork(20, 21, 1002);
+        table.fork(21, 22, 1003);
+        table.exit(21, 1004);
+        table.exit(20, 1005);
+        table.exec(22, 1006, shown("nc"));
+        assert_eq!(chain(&table, 22, 1006), "21 sh inherited, 20 sh seen, 10 sshd snapshot, 1 init snapshot");
+        // Long after the time that ended processes are kept, because a descendant lives.
+        table.exit(10, 100 * KEEP);
+        table.fork(1, 30, 200 * KEEP);
+        assert_eq!(
+            chain(&table, 22, 300 * KEEP),
+            "21 sh inherited, 20 sh seen, 10 sshd snapshot, 1 init snapshot"
+        );
+        // With it, all go that only waited for it.
+        table.exit(22, 300 * KEEP);
+        table.exit(30, 400 * KEEP);
+        assert_eq!(table.counts().processes, 2);
+    }
+
+    #[test]
+    fn an_ancestor_is_shown_as_it_was() {
+        let mut table = table();
+        table.fork(10, 20, 1000);
+        table.exec(20, 1001, shown("sh"));
+        table.fork(20, 21, 1002);
+        table.set_user(20, 1003, [33, 33]);
+        table.exec(20, 1004, shown("something-else"));
+        table.exec(21, 1005, shown("nc"));
+        assert_eq!(chain(&table, 21, 1005), "20 sh seen, 10 sshd snapshot, 1 init snapshot");
+        let lineage = table.lineage(21, 1005).unwrap();
+        assert_eq!(lineage.ancestors[0].uids, Some([0, 0]));
+        let before = table.lineage(20, 1004).unwrap().earlier;
+        assert_eq!(before.iter().map(|image| image.exe.as_deref().unwrap()).collect::<Vec<_>>(), [b"sh"]);
+        table.fork(20, 23, 1006);
+        assert_eq!(table.lineage(23, 1006).unwrap().ancestors[0].uids, Some([33, 33]));
+    }
+
+    #[test]
+    fn a_pid_that_is_used_again_joins_no_strangers() {
+        let mut table = table();
+        table.fork(10, 20, 1000);
+        table.exec(20, 1001, shown("first"));
+        table.fork(20, 21, 1002);
+        table.exit(20, 1003);
+        table.fork(1, 20, 2000);
+        table.exec(20, 2001, shown("second"));
+        table.fork(20, 22, 2002);
+        assert_eq!(chain(&table, 21, 3000), "20 first seen, 10 sshd snapshot, 1 init snapshot");
+        assert_eq!(chain(&table, 22, 3000), "20 second seen, 1 init snapshot");
+        // An end that nobody told.
+        table.fork(10, 22, 4000);
+        assert_eq!(chain(&table, 22, 3000), "20 second seen, 1 init snapshot");
+        assert_eq!(chain(&table, 22, 4000), "10 sshd snapshot, 1 init snapshot");
+    }
+
+    #[test]
+    fn what_comes_late_finds_its_process() {
+        let mut table = table();
+        // An exec before its fork, a fork after its exit, an exec of the one that had the pid before.
+        table.exec(20, 1001, shown("a"));
+        table.fork(10, 20, 1000);
+        assert_eq!(chain(&table, 20, 1001), "10 sshd snapshot, 1 init snapshot");
+        table.exit(20, 1010);
+        table.fork(10, 20, 1020);
+        table.exec(20, 1005, shown("b"));
+        table.fork(20, 21, 1006);
+        assert_eq!(chain(&table, 21, 1006), "20 b seen, 10 sshd snapshot, 1 init snapshot");
+        assert_eq!(table.lineage(20, 1020).unwrap().earlier, []);
+    }
+
+    #[test]
+    fn what_was_lost_is_unknown_and_not_guessed() {
+        let mut table = table();
+        table.fork(10, 20, 1000);
+        table.exec(20, 1001, shown("sh"));
+        table.execs_lost(1002, 1003);
+        table.fork(20, 21, 1004);
+        assert_eq!(chain(&table, 21, 1004), "20 ? unknown, 10 sshd snapshot, 1 init snapshot");
+        table.exec(20, 1005, shown("bash"));
+        table.fork(20, 22, 1006);
+        assert_eq!(chain(&table, 22, 1006), "20 bash seen, 10 sshd snapshot, 1 init snapshot");
+        // An ended process may not be taken for the one that has its pid after forks were lost.
+        table.exit(22, 1007);
+        table.events_lost(1010);
+        table.exec(22, 1011, shown("stranger"));
+        assert_eq!(chain(&table, 22, 1011), "...");
+        assert_eq!(chain(&table, 99, 1011), "none");
+        // The snapshot that follows says who is there and who is not.
+        let process =
+            Running { pid: 22, ppid: 1, start_ns: 1008, uids: Some([7, 7]), shown: shown("stranger") };
+        let first = Running { pid: 1, ppid: 0, start_ns: 1, uids: Some([0, 0]), shown: shown("init") };
+        table.snapshot(vec![first, process], true, 1012);
+        assert_eq!(chain(&table, 22, 1012), "1 init snapshot");
+    }
+
+    #[test]
+    fn a_process_made_during_the_snapshot_is_there_once() {
+        let mut table = Table::new(LIMITS);
+        let tick = 10_000_000;
+        table.fork(1, 20, 55 * tick + 777);
+        table.exec(20, 55 * tick + 800, shown("cron"));
+        let running =
+            |pid, ppid, start_ns| Running { pid, ppid, start_ns, uids: Some([0, 0]), shown: shown("x") };
+        table.snapshot(vec![running(1, 0, tick), running(20, 1, 55 * tick)], true, 60 * tick);
+        assert_eq!(table.counts().processes, 2);
+        assert_eq!(table.lineage(20, 60 * tick).unwrap().ancestors.len(), 1);
+        // And the other way round.
+        table.snapshot(vec![running(1, 0, tick), running(30, 1, 70 * tick)], false, 71 * tick);
+        table.fork(1, 30, 70 * tick + 5);
+        assert_eq!(table.counts().processes, 3);
+    }
+
+    #[test]
+    fn bounded_and_counted() {
+        let mut table = Table::new(Limits { processes: 50, bytes: 1 << 20, keep_ended_ns: KEEP });
+        for pid in 1..=200 {
+            table.fork(1, pid + 1, u64::from(pid) * 10);
+            if pid % 2 == 0 {
+                table.exit(pid + 1, u64::from(pid) * 10 + 1);
+            }
+        }
+        let counts = table.counts();
+        assert_eq!(counts.processes, 50);
+        assert_eq!(counts.evicted_ended + counts.evicted_living, 150);
+        assert!(counts.evicted_ended == 100 || counts.evicted_living > 0);
+        let mut table = Table::new(Limits { processes: 1000, bytes: 20_000, keep_ended_ns: KEEP });
+        for pid in 1..=500 {
+            table.fork(1, pid, u64::from(pid) * 10);
+            table.exec(
+                pid,
+                u64::from(pid) * 10 + 1,
+                Shown::new(None, Some(&vec![b'x'; pid as usize]), false),
+            );
+            assert!(table.counts().bytes <= 21_000);
+        }
+    }
+
+    #[test]
+    fn a_long_chain_keeps_the_nearest() {
+        let mut table = Table::new(LIMITS);
+        for pid in 1..=100 {
+            table.fork(pid - 1, pid, u64::from(pid));
+        }
+        let lineage = table.lineage(100, 1000).unwrap();
+        assert_eq!((lineage.ancestors.len(), lineage.complete), (MOST_ANCESTORS, false));
+        assert_eq!(lineage.ancestors[0].pid, 99);
+    }
+
+    proptest! {
+        /// Whatever comes in whatever order: nothing panics, the bounds hold, and when all is over nothing is left.
+        #[test]
+        fn any_events(events in proptest::collection::vec((0u8..7, 1u32..12, 1u32..12, 0u64..3000), 0..300)) {
+            let limits = Limits { processes: 8, bytes: 1 << 16, keep_ended_ns: 500 };
+            let mut table = Table::new(limits);
+            for (kind, one, other, time) in events {
+                match kind {
+                    0 | 1 => table.fork(one, other, time),
+                    2 => table.exec(one, time, shown(&"x".repeat(other as usize))),
+                    3 => table.exit(one, time),
+                    4 => table.set_user(one, time, [other, other]),
+                    5 => table.execs_lost(time, time + 10),
+                    _ => table.events_lost(time),
+                }
+                prop_assert!(table.counts().processes <= limits.processes);
+                if let Some(lineage) = table.lineage(one, time) {
+                    prop_assert!(lineage.ancestors.len() <= MOST_ANCESTORS);
+                }
+            }
+            table.snapshot(Vec::new(), true, 10_000);
+            table.snapshot(Vec::new(), true, 20_000);
+            prop_assert_eq!((table.counts().processes, table.counts().bytes), (0, 0));
+        }
+    }
+}

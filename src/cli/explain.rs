@@ -10,8 +10,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Files, print, report};
+use crate::alert::HostClock;
 use crate::alert::escape::{Escaped, for_json};
-use crate::alert::{Clock, HostClock};
 use crate::calendar::Date;
 use crate::clock;
 use crate::diagnostics::Diagnostics;
@@ -89,7 +89,7 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
         }
     };
     let now = clock::realtime_ns() / 1_000_000_000;
-    let subject = ruleset.subject(&exec, &surroundings, HostClock.local(now));
+    let subject = ruleset.subject(&exec, &surroundings, &HostClock);
     let explanation = explain(&ruleset, &subject, Date::of_unix_time(now));
     let text = if arguments.json {
         as_json(&explanation, &subject, &ruleset, &exec)

@@ -23,6 +23,7 @@ use crate::process::names::Accounts;
 use crate::process::proc_dir::ProcRoot;
 use crate::process::relatives::HostProcesses;
 use crate::rules::explain::{Explanation, Reason, explain};
+use crate::rules::fields::Field;
 use crate::rules::model::Rule;
 use crate::rules::ruleset::RuleSet;
 use crate::rules::subject::{Subject, Surroundings};
@@ -198,6 +199,13 @@ fn why(reason: &Reason) -> String {
     format!("selection `{selection}`: {} does not fit {}", reason.test, shown(&reason.seen))
 }
 
+/// The kind of the way's beginning, and the executable of the process there.
+fn entry(subject: &Subject<'_>) -> Option<(&'static str, Option<Vec<u8>>)> {
+    let (kind, _) = subject.entry()?;
+    let exe = Field::find("entry-leader.exe").map(|field| subject.value(&field).display().into_owned());
+    Some((kind.as_str(), exe))
+}
+
 fn as_text(explanation: &Explanation<'_>, subject: &Subject<'_>, ruleset: &RuleSet, exec: &Exec) -> String {
     let mut text = String::new();
     let mut add = |line: String| {
@@ -221,6 +229,9 @@ fn as_text(explanation: &Explanation<'_>, subject: &Subject<'_>, ruleset: &RuleS
             None => "utility     none of the catalogue".to_owned(),
         },
     );
+    if let Some((kind, leader)) = entry(subject) {
+        add(format!("entry       {kind}, with {}", leader.as_deref().map_or("unknown".to_owned(), shown)));
+    }
     let unknown: Vec<&str> = exec.details.unknown().collect();
     if !unknown.is_empty() {
         add(format!("unknown     {}", unknown.join(" ")));
@@ -229,7 +240,11 @@ fn as_text(explanation: &Explanation<'_>, subject: &Subject<'_>, ruleset: &RuleS
     for (rule, exception) in &explanation.matched {
         let head = format!("matches     {:8} {}: {}", rule.severity.as_str(), rule.id, rule.title);
         let threshold = rule.threshold.as_ref().map_or(String::new(), |threshold| {
-            format!(" (alerts at the {}th within {} s)", threshold.count, threshold.window_ns / 1_000_000_000)
+            format!(
+                " (alerts once it matches {} times within {} s)",
+                threshold.count,
+                threshold.window_ns / 1_000_000_000
+            )
         });
         add(format!("{head}{threshold}"));
         if let Some(exception) = exception {
@@ -252,6 +267,7 @@ struct Json<'e> {
     silenced: Vec<SilencedRule<'e>>,
     unmatched: Vec<UnmatchedRule<'e>>,
     utility: Option<JsonUtility<'e>>,
+    entry: Option<JsonEntry>,
     executable: Option<String>,
     unknown: Vec<&'static str>,
 }
@@ -279,6 +295,12 @@ struct UnmatchedRule<'e> {
     test: &'e str,
     seen: String,
     unknown: bool,
+}
+
+#[derive(Serialize)]
+struct JsonEntry {
+    kind: &'static str,
+    executable: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -330,6 +352,7 @@ fn as_json(explanation: &Explanation<'_>, subject: &Subject<'_>, ruleset: &RuleS
                 disguised: found.disguised,
             })
         }),
+        entry: entry(subject).map(|(kind, exe)| JsonEntry { kind, executable: exe.as_deref().map(for_json) }),
         executable: exec.image.exe().map(for_json),
         unknown: exec.details.unknown().collect(),
     };

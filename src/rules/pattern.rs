@@ -47,6 +47,10 @@ impl Comparison {
 const SHORT_LIST: usize = 8;
 /// Bound on the memory of one compiled regular expression, in bytes.
 const REGEX_SIZE: usize = 256 * 1024;
+/// Regular expressions in one test; each costs time and memory of its own.
+const MOST_REGEXES: usize = 1000;
+/// Values in one test.
+const MOST_VALUES: usize = 100_000;
 
 /// Compiled values: a text matches if it fulfils one of them.
 #[derive(Debug, Clone)]
@@ -71,6 +75,14 @@ impl Pattern {
     ///
     /// The error is a sentence about the value it names by index.
     pub fn new(comparison: Comparison, values: &[&str], cased: bool) -> Result<Self, (usize, String)> {
+        if values.len() > MOST_VALUES {
+            return Err((MOST_VALUES, format!("a test takes {MOST_VALUES} values at most")));
+        }
+        if comparison == Comparison::Regex && values.len() > MOST_REGEXES {
+            let message =
+                format!("a test takes {MOST_REGEXES} regular expressions at most; join some with `|`");
+            return Err((MOST_REGEXES, message));
+        }
         let bytes = || values.iter().map(|value| fold(value.as_bytes(), cased)).collect::<Vec<_>>();
         let matcher = match comparison {
             Comparison::Equals if values.len() > SHORT_LIST => {
@@ -117,6 +129,23 @@ impl Pattern {
             Matcher::EndsWith(values) => any(values, Comparison::EndsWith),
             Matcher::Glob(globs) => globs.iter().any(|glob| glob.matches(text, self.cased)),
             Matcher::Regex(expressions) => expressions.iter().any(|expression| expression.is_match(text)),
+        }
+    }
+}
+
+impl Pattern {
+    /// True if a text that begins so fulfils one of the values, however it goes on.
+    pub fn matches_beginning(&self, text: &[u8]) -> bool {
+        match &self.matcher {
+            Matcher::Contains(_) | Matcher::StartsWith(_) => self.matches(text),
+            Matcher::Equals(_) | Matcher::EqualsOneOf(_) | Matcher::EndsWith(_) => false,
+            Matcher::Glob(globs) => {
+                globs.iter().any(|glob| glob.0.last() == Some(&Token::Many) && glob.matches(text, self.cased))
+            }
+            // Assertions such as `$` look one byte ahead at most: a match with one more behind it stays one.
+            Matcher::Regex(expressions) => expressions
+                .iter()
+                .any(|expression| expression.find_iter(text).any(|found| found.end() < text.len())),
         }
     }
 }

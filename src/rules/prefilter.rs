@@ -90,7 +90,8 @@ impl Guard {
         if field.role != Role::Own || matches!(test.test.question, Question::Field(..)) {
             return Guard::always();
         }
-        if attribute.of_utility() && !matches!(test.test.question, Question::Exists(false)) {
+        let of_none = matches!(test.test.question, Question::Exists(false) | Question::Known(_));
+        if attribute.of_utility() && !of_none {
             let fulfils = |utility| match utility_value(attribute, utility) {
                 Some(value) => test.test.answer(&value) == Truth::True,
                 // How a utility was recognised is no property of it, but takes one.

@@ -8,9 +8,9 @@ use super::exception::Exception;
 use super::fields::Attribute;
 use super::model::Rule;
 use super::prefilter::Index;
-use super::selection::Written;
 use super::subject::{Subject, Surroundings};
-use crate::calendar::{Date, LocalTime};
+use crate::alert::Clock;
+use crate::calendar::Date;
 use crate::process::capture::{Prefilter, Wants};
 use crate::process::exec::{Exec, Image};
 
@@ -74,8 +74,16 @@ impl RuleSet {
         let index = Index::new(&rules[..enabled], &catalogue);
         let tests = rules[..enabled].iter().flat_map(Rule::tests);
         let in_exceptions = exceptions.iter().flat_map(|exception| exception.selection.tests());
-        let of_environment = |written: &Written| written.test.field.info.attribute == Attribute::Env;
-        let wants = Wants { environment: tests.chain(in_exceptions).any(of_environment) };
+        let mut wants = Wants::default();
+        for written in tests.chain(in_exceptions) {
+            for field in written.fields() {
+                match field.info.attribute {
+                    Attribute::Env | Attribute::Environment => wants.environment = true,
+                    Attribute::ExeUpperLayer => wants.upper_layer = true,
+                    _ => {}
+                }
+            }
+        }
         RuleSet {
             catalogue,
             rules: rules.into_iter().map(Counted::new).collect(),
@@ -110,9 +118,9 @@ impl RuleSet {
         &'a self,
         exec: &'a Exec,
         surroundings: &'a Surroundings,
-        time: LocalTime,
+        clock: &'a dyn Clock,
     ) -> Subject<'a> {
-        Subject::whole(exec, &self.catalogue, surroundings, time)
+        Subject::whole(exec, &self.catalogue, surroundings, clock)
     }
 
     /// The rules that match, the most severe first and otherwise in the order of the files, each with the exception that

@@ -12,6 +12,7 @@ use crate::alert::{HostClock, Notice, Record};
 use crate::clock;
 use crate::connector::events::EventSocket;
 use crate::evaluate::Evaluator;
+use crate::event::recorder::Recorder;
 use crate::health::hits::HitKeeper;
 use crate::health::{Counters, Totals};
 use crate::output::Output;
@@ -65,6 +66,8 @@ pub struct Worker {
     pub surroundings: Surroundings,
     /// Where records go.
     pub outputs: Vec<Output>,
+    /// Where execs are recorded.
+    pub recorder: Option<Recorder>,
     /// Remembers which rules and exceptions took effect.
     pub hits: HitKeeper,
     /// What is counted.
@@ -105,6 +108,14 @@ impl Worker {
             }
             if self.signals.reopen.swap(false, Relaxed) {
                 self.outputs.iter().for_each(Output::reopen);
+                self.recorder.iter_mut().for_each(Recorder::reopen);
+            }
+            if idle && let Some(recorder) = &mut self.recorder {
+                recorder.flush();
+                if stopping {
+                    let (written, lost) = recorder.counts();
+                    log::info!("recorded: written={written} lost={lost}");
+                }
             }
             if idle && stopping {
                 return self.outputs;
@@ -118,7 +129,7 @@ impl Worker {
     /// Takes one exec from the queue; false if there is none.
     fn handle_next(&mut self, twice: &mut SeenTwice) -> bool {
         let (evaluator, surroundings) = (&mut self.evaluator, &self.surroundings);
-        let counters = &self.counters.worker;
+        let (counters, recorder) = (&self.counters.worker, &mut self.recorder);
         let (proc, scratch) = (&self.proc, &mut self.scratch);
         let alert = self.receiver.receive(|exec| {
             if !twice.first_time(exec) {
@@ -126,7 +137,10 @@ impl Worker {
             }
             exec.details.read_parent_arguments(proc, scratch);
             let verdict = evaluator.evaluate(exec, surroundings, &HostClock);
-            counters.silenced.fetch_add(verdict.silenced, Relaxed);
+            if let (Some(recorder), Some(event)) = (recorder, verdict.event) {
+                recorder.write(event);
+            }
+            counters.silenced.fetch_add(verdict.silenced.len() as u64, Relaxed);
             verdict.alert
         });
         match alert {

@@ -16,6 +16,7 @@
 
 mod case;
 mod record;
+pub mod recorder;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};

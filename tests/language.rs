@@ -24,6 +24,7 @@ use execwatch::rules::load::{Places, load};
 use execwatch::rules::ruleset::RuleSet;
 use execwatch::rules::selection::MODIFIERS;
 use execwatch::rules::subject::Surroundings;
+use execwatch::rules::threshold::Counts;
 
 const CONTAINER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -318,6 +319,55 @@ fn every_example_loads() {
     for block in blocks {
         rules(block);
     }
+}
+
+/// The matches, at these seconds with these user ids and arguments, at which a rule with this threshold alerts.
+fn alerts(threshold: &str, matches: impl IntoIterator<Item = (u64, u32, &'static str)>) -> Vec<usize> {
+    let rules = rules(&format!(
+        "[[rule]]\nid = \"row\"\ntitle = \"Row\"\nseverity = \"low\"\nthreshold = {threshold}\n[rule.select.it]\nname = \"dig\"\n"
+    ));
+    let mut counts = Counts::default();
+    let mut alerts = Vec::new();
+    for (number, (second, uid, argument)) in matches.into_iter().enumerate() {
+        let mut world = World::new();
+        world.argv(&["dig", argument]);
+        world.exec.details.uids = Some([uid; 4]);
+        let (exec, surroundings, clock) = world.parts();
+        let subject = rules.subject(&exec, &surroundings, &clock);
+        if counts.reached(&rules.rules()[0], &subject, second * 1_000_000_000) {
+            alerts.push(number);
+        }
+    }
+    alerts
+}
+
+#[test]
+fn thresholds_count_in_their_window() {
+    let same = |seconds: &[u64]| seconds.iter().map(|&second| (second, 0, "x")).collect::<Vec<_>>();
+    let three = "{ count = 3, window = \"10s\" }";
+    // At the third within ten seconds, which then begins anew.
+    assert_eq!(alerts(three, same(&[0, 5, 10, 11, 12, 13])), [2, 5]);
+    assert_eq!(alerts(three, same(&[0, 5, 11, 15])), [3]);
+    assert_eq!(alerts(three, same(&[0, 11, 22, 33])), [0; 0]);
+    // An exec that is evaluated late has an earlier time.
+    assert_eq!(alerts(three, same(&[7, 5, 6])), [2]);
+    let by = "{ count = 2, window = \"10s\", by = [\"uid\"] }";
+    assert_eq!(alerts(by, [(0, 1, "x"), (1, 2, "x"), (2, 2, "x"), (3, 1, "x")]), [2, 3]);
+    let distinct = "{ count = 3, window = \"10s\", distinct = \"args\" }";
+    assert_eq!(alerts(distinct, [(0, 1, "a"), (1, 1, "a"), (2, 1, "b"), (3, 1, "a"), (4, 1, "c")]), [4]);
+    // The one that was seen has left the window.
+    assert_eq!(alerts(distinct, [(0, 1, "a"), (5, 1, "b"), (11, 1, "a"), (12, 1, "c")]), [3]);
+}
+
+#[test]
+fn thresholds_remember_a_bounded_number_of_keys() {
+    let by = "{ count = 2, window = \"1d\", by = [\"uid\"] }";
+    let flood = |others: u32| {
+        let others = (1..=others).map(|uid| (u64::from(uid), uid, "x"));
+        alerts(by, std::iter::once((0, 0, "x")).chain(others).chain([(86_000, 0, "x")]))
+    };
+    assert_eq!(flood(4095), [4096]);
+    assert_eq!(flood(4096), [0; 0]);
 }
 
 fn generated(name: &str, table: &str) {

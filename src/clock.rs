@@ -37,6 +37,13 @@ pub fn monotonic_from_start_ticks(ticks: u64) -> u64 {
     since_boot_ns(ticks).saturating_sub(boottime_ns().saturating_sub(monotonic_ns()))
 }
 
+/// A CLOCK_MONOTONIC time as a start time in ticks since boot.
+pub fn start_ticks_from_monotonic(time_ns: u64) -> u64 {
+    let since_boot_ns = time_ns.saturating_add(boottime_ns().saturating_sub(monotonic_ns()));
+    let ticks = u128::from(since_boot_ns) * u128::from(procfs::ticks_per_second()) / 1_000_000_000;
+    u64::try_from(ticks).unwrap_or(u64::MAX)
+}
+
 fn since_boot_ns(ticks: u64) -> u64 {
     let nanoseconds = u128::from(ticks) * 1_000_000_000 / u128::from(procfs::ticks_per_second().max(1));
     u64::try_from(nanoseconds).unwrap_or(u64::MAX)

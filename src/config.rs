@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::connector::listeners::Arrangement;
 use crate::diagnostics::{Diagnostic, Diagnostics, Level, Source};
 use crate::document::{Document, Section};
+use crate::lineage::table::Limits;
 use crate::rules::load::{Places, read_text};
 use crate::rules::model::{SEVERITIES, Severity};
 use crate::sys::sched::FIFO_PRIORITIES;
@@ -19,11 +20,15 @@ pub const DEFAULT_PATH: &str = "/etc/execwatch/execwatch.toml";
 pub const DEFAULT_FOLDERS: [&str; 3] =
     ["/etc/execwatch/utilities.d", "/etc/execwatch/rules.d", "/etc/execwatch/exceptions.d"];
 
+const NS_PER_S: u64 = 1_000_000_000;
+
 /// Everything that can be configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// How programs are captured.
     pub capture: Capture,
+    /// Bounds of the process table.
+    pub lineage: Limits,
     /// Where rules come from.
     pub rules: Places,
     /// Where alerts go.
@@ -151,6 +156,7 @@ impl Default for Config {
                 queue_length: 4096,
                 already_running: true,
             },
+            lineage: Limits { processes: 32_768, bytes: 8 << 20, keep_ended_ns: 600 * NS_PER_S },
             rules: Places {
                 builtin: true,
                 folders: DEFAULT_FOLDERS.map(PathBuf::from).to_vec(),
@@ -195,6 +201,9 @@ impl Config {
         let root = document.root(diagnostics);
         if let Some(section) = root.section("capture", "[capture]") {
             config.capture.read(section);
+        }
+        if let Some(section) = root.section("lineage", "[lineage]") {
+            read_lineage(&mut config.lineage, section);
         }
         if let Some(section) = root.section("rules", "[rules]") {
             if let Some(builtin) = section.flag("builtin") {
@@ -245,6 +254,19 @@ impl Capture {
         set(&mut self.already_running, section.flag("already-running").map(|flag| flag.value));
         section.finish();
     }
+}
+
+fn read_lineage(limits: &mut Limits, section: Section<'_>) {
+    let size = |key, range: std::ops::RangeInclusive<i64>| {
+        section.integer(key, range).and_then(|number| usize::try_from(number.value).ok())
+    };
+    set(&mut limits.processes, size("processes", 256..=1 << 22));
+    set(&mut limits.bytes, size("memory", 1 << 18..=1 << 32));
+    set(
+        &mut limits.keep_ended_ns,
+        section.seconds("keep-ended").and_then(|seconds| seconds.value.checked_mul(NS_PER_S)),
+    );
+    section.finish();
 }
 
 impl Output {
@@ -345,6 +367,7 @@ mod tests {
         let (config, mistakes) = parse(&uncommented);
         assert_eq!(mistakes, Vec::new());
         assert_eq!(config.capture, Config::default().capture);
+        assert_eq!(config.lineage, Config::default().lineage);
         assert_eq!(config.output.syslog, Config::default().output.syslog);
         assert!(config.output.file.is_some());
     }
@@ -353,7 +376,8 @@ mod tests {
     fn every_key_is_read() {
         let (config, mistakes) = parse(
             "[capture]\nlisteners = 'single'\nrealtime-priority = 0\nreceive-buffer = 70000\nargs-limit = 300\n\
-             queue-length = 17\nalready-running = false\n[rules]\nbuiltin = false\nfolders = ['/x']\n\
+             queue-length = 17\nalready-running = false\n\
+             [lineage]\nprocesses = 300\nmemory = 300000\nkeep-ended = '2m'\n[rules]\nbuiltin = false\nfolders = ['/x']\n\
              [output.syslog]\nsocket = '/s'\nfacility = 'local3'\ntag = 't'\nformat = 'json'\n\
              [output.syslog.severity]\nlow = 'debug'\n[output.file]\npath = '/f'\nformat = 'text'\n\
              [output.stdout]\nenabled = true\nformat = 'text'\n[state]\nfolder = '/v'\n",
@@ -368,6 +392,7 @@ mod tests {
                 queue_length: 17,
                 already_running: false,
             },
+            lineage: Limits { processes: 300, bytes: 300_000, keep_ended_ns: 120 * NS_PER_S },
             rules: Places { builtin: false, folders: vec!["/x".into()], folders_required: true },
             output: Output {
                 syslog: Some(Syslog {

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use crate::alert::{HostClock, Notice, Record};
 use crate::clock;
-use crate::connector::events::EventSocket;
 use crate::evaluate::Evaluator;
 use crate::event::recorder::Recorder;
 use crate::health::hits::HitKeeper;
 use crate::health::{Counters, Totals};
+use crate::lineage::follow::Follower;
 use crate::output::Output;
 use crate::process::capture::Prefilter;
 use crate::process::details::Scratch;
@@ -46,6 +46,8 @@ const KEEP_EVERY: Duration = Duration::from_secs(60);
 pub struct Signals {
     /// Take what is queued and end.
     pub stop: AtomicBool,
+    /// The listeners miss no exec any more.
+    pub listening: AtomicBool,
     /// The snapshot of running processes is complete.
     pub snapshot_done: AtomicBool,
     /// Open the outputs' places anew.
@@ -56,8 +58,8 @@ pub struct Signals {
 pub struct Worker {
     /// Where execs come from.
     pub receiver: ExecReceiver,
-    /// Forks and exits.
-    pub events: EventSocket,
+    /// Where programs come from.
+    pub follower: Follower,
     /// Where the arguments of parents are read.
     pub proc: Arc<ProcRoot>,
     /// The buffer for these.
@@ -81,6 +83,11 @@ pub struct Worker {
 impl Worker {
     /// Works until told to stop and the queue is empty. Returns the outputs, which may still be writing.
     pub fn run(mut self) -> Vec<Output> {
+        // Only from then on is every exec seen that could make what /proc shows now out of date.
+        while !self.signals.listening.load(Relaxed) && !self.signals.stop.load(Relaxed) {
+            self.receiver.wait(Some(TICK));
+        }
+        self.follower.scan();
         let mut losses = Losses::default();
         let mut twice = SeenTwice::default();
         let mut next_drain = Instant::now();
@@ -130,37 +137,32 @@ impl Worker {
 
     /// Takes one exec from the queue; false if there is none.
     fn handle_next(&mut self, twice: &mut SeenTwice) -> bool {
-        let (evaluator, surroundings) = (&mut self.evaluator, &self.surroundings);
-        let (counters, recorder) = (&self.counters.worker, &mut self.recorder);
-        let (proc, scratch) = (&self.proc, &mut self.scratch);
-        let wants = evaluator.ruleset().wants();
-        let alert = self.receiver.receive(|exec| {
-            if !twice.first_time(exec) {
-                return None;
-            }
-            exec.details.read_parent_arguments(proc, scratch);
-            if wants.upper_layer {
-                exec.details.upper_layer = overlay::of_executable(proc, exec);
-            }
-            let verdict = evaluator.evaluate(exec, surroundings, &HostClock);
-            if let (Some(recorder), Some(event)) = (recorder, verdict.event) {
-                recorder.write(event);
-            }
-            counters.silenced.fetch_add(verdict.silenced.len() as u64, Relaxed);
-            verdict.alert
-        });
-        match alert {
-            Some(Some(alert)) => {
-                self.counters.worker.alerts.fetch_add(1, Relaxed);
-                if alert.already_running() {
-                    self.counters.worker.already_running.fetch_add(1, Relaxed);
-                }
-                self.write(Record::Alert(Box::new(alert)));
-                true
-            }
-            Some(None) => true,
-            None => false,
+        let Some(mut exec) = self.receiver.receive() else { return false };
+        if !twice.first_time(&exec) {
+            return true;
         }
+        exec.ancestors = self.follower.ancestors(&exec);
+        exec.take_maker();
+        if exec.details.parent.argv().is_none() || exec.details.parent.cut() {
+            exec.details.read_parent_arguments(&self.proc, &mut self.scratch);
+        }
+        if self.evaluator.ruleset().wants().upper_layer {
+            exec.details.upper_layer = overlay::of_executable(&self.proc, &exec);
+        }
+        let verdict = self.evaluator.evaluate(&exec, &self.surroundings, &HostClock);
+        if let (Some(recorder), Some(event)) = (&mut self.recorder, verdict.event) {
+            recorder.write(event);
+        }
+        let counters = &self.counters.worker;
+        counters.silenced.fetch_add(verdict.silenced.len() as u64, Relaxed);
+        if let Some(alert) = verdict.alert {
+            counters.alerts.fetch_add(1, Relaxed);
+            if alert.already_running() {
+                counters.already_running.fetch_add(1, Relaxed);
+            }
+            self.write(Record::Alert(Box::new(alert)));
+        }
+        true
     }
 
     fn write(&mut self, record: Record) {
@@ -173,14 +175,14 @@ impl Worker {
     /// Drains forks and exits; true if there were many.
     fn drain_events(&mut self) -> bool {
         let worker = &self.counters.worker;
-        match self.events.drain(|_| ()) {
+        match self.follower.drain() {
             Ok(drained) => {
                 worker.forks.fetch_add(drained.forks, Relaxed);
                 worker.exits.fetch_add(drained.exits, Relaxed);
                 worker.event_overruns.fetch_add(drained.overruns, Relaxed);
                 worker.strange.fetch_add(drained.strange, Relaxed);
                 if drained.overruns > 0
-                    && let Some(dropped) = self.events.dropped()
+                    && let Some(dropped) = self.follower.dropped()
                 {
                     worker.events_dropped.store(dropped, Relaxed);
                 }

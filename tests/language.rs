@@ -211,6 +211,7 @@ impl World {
             namespaces: HOST,
             processes: Box::new(Table { processes, container_start: self.container_start }),
         };
+        self.exec.ancestors = surroundings.processes.ancestors(&self.exec.details);
         (self.exec, surroundings, Started1970 { hour: self.hour })
     }
 }

@@ -22,8 +22,9 @@ use crate::connector::subscription::{SubscriptionError, ignore_all};
 use crate::diagnostics::Diagnostics;
 use crate::evaluate::Evaluator;
 use crate::event::recorder::Recorder;
-use crate::health::Counters;
 use crate::health::hits::HitKeeper;
+use crate::health::{Counters, ListenerCounters};
+use crate::lineage::follow::Follower;
 use crate::output::{Output, file::FileOutput, stdout::StdoutOutput, syslog::SyslogOutput};
 use crate::process::capture::{Capture, CaptureSettings, Everything, Prefilter, hold_limit_ns};
 use crate::process::details::{Namespaces, Scratch};
@@ -31,6 +32,7 @@ use crate::process::names::Accounts;
 use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::{ExecSender, queue};
 use crate::process::relatives::HostProcesses;
+use crate::process::ring::ring;
 use crate::process::snapshot;
 use crate::rules::ruleset::RuleSet;
 use crate::rules::subject::Surroundings;
@@ -155,7 +157,7 @@ impl Daemon {
                 false => Arc::clone(&ruleset) as _,
             };
             let (proc, sender) = (Arc::clone(&proc), sender.clone());
-            move |counters| {
+            move |counters: Arc<ListenerCounters>| {
                 Capture::new(
                     Arc::clone(&proc),
                     Arc::clone(&prefilter),
@@ -168,6 +170,7 @@ impl Daemon {
 
         let events = EventSocket::open(config.capture.receive_buffer)?;
         let event_buffer = events.receive_buffer();
+        let (rings, new_rings) = crossbeam_channel::unbounded();
         let mut evaluator = Evaluator::new(ruleset);
         if recorder.is_some() {
             evaluator.record();
@@ -176,7 +179,7 @@ impl Daemon {
             receiver,
             proc: Arc::clone(&proc),
             scratch: Scratch::default(),
-            events,
+            follower: Follower::new(events, new_rings, Arc::clone(&proc), config.lineage),
             evaluator,
             surroundings,
             outputs,
@@ -197,9 +200,16 @@ impl Daemon {
         };
         let new_sink = {
             let new_capture = new_capture.clone();
-            move |counters| Box::new(new_capture(counters)) as _
+            move |counters| {
+                let (writer, reader) = ring();
+                // The worker ends last, so it takes the reader.
+                let _ = rings.send(reader);
+                Box::new(new_capture(counters).with_ring(writer)) as _
+            }
         };
         let listeners = Listeners::start(listener_settings, Arc::clone(&counters), Box::new(new_sink))?;
+        signals.listening.store(true, Relaxed);
+        sender.wake();
         describe(&listeners, event_buffer, config);
 
         if config.capture.already_running {

@@ -57,6 +57,7 @@ impl Event {
             certainty: self.certainty.unwrap_or(Certainty::Reported),
             image: image(self.exe.as_ref(), self.args.as_deref(), self.args_cut),
             details: Details::default(),
+            ancestors: self.ancestors(),
         };
         let host_namespaces = self.fill(&mut exec.details);
         Case {
@@ -131,14 +132,17 @@ impl Event {
         host
     }
 
-    fn processes(&self) -> Described {
-        let relative = |process: &Option<Process>| process.as_ref().map(Process::relative);
+    fn ancestors(&self) -> Ancestors {
         let processes = match &self.ancestors {
             Some(ancestors) => ancestors.iter().map(Process::relative).collect(),
-            None => relative(&self.parent).into_iter().collect(),
+            None => self.parent.iter().map(Process::relative).collect(),
         };
+        Ancestors { processes, complete: self.ancestors_complete, ..Ancestors::default() }
+    }
+
+    fn processes(&self) -> Described {
+        let relative = |process: &Option<Process>| process.as_ref().map(Process::relative);
         Described {
-            ancestors: Ancestors { processes, complete: self.ancestors_complete },
             session_leader: relative(&self.session_leader),
             group_leader: relative(&self.group_leader),
             container_start: self.container_start.map(|start| start.ns / TICK_NS),
@@ -175,6 +179,7 @@ impl Process {
             start_ticks: self.start.map(|start| start.ns / TICK_NS),
             vpid: self.vpid,
             cgroup: self.cgroup.as_ref().map(|cgroup| cgroup.content().to_vec()),
+            ..Relative::default()
         }
     }
 }
@@ -182,7 +187,6 @@ impl Process {
 /// The other processes of an event.
 #[derive(Debug)]
 struct Described {
-    ancestors: Ancestors,
     session_leader: Option<Relative>,
     group_leader: Option<Relative>,
     container_start: Option<u64>,
@@ -203,10 +207,6 @@ impl Processes for Described {
 
     fn container_start(&self, _: &[u8]) -> Option<u64> {
         self.container_start
-    }
-
-    fn ancestors(&self, _: Option<u32>, _: Option<u64>) -> Ancestors {
-        self.ancestors.clone()
     }
 }
 

@@ -507,7 +507,7 @@ mod tests {
         assert_eq!(case.exec.image.deleted(), Some(true));
         assert_eq!(case.exec.details.tty, Some(0));
         assert_eq!(case.exec.details.variable(b"PATH"), Some(None));
-        assert_eq!(case.surroundings.processes.ancestors(None, None).processes.len(), 1);
+        assert_eq!(case.exec.ancestors.processes.len(), 1);
         let local = event.time.unwrap().local();
         assert_eq!((local.hour, local.weekday_name()), (3, "tue"));
     }

@@ -9,14 +9,16 @@ use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 
+use super::facts::Facts;
 use super::image::Shown;
 use super::table::{Limits, Running, Table};
-use super::{Lineage, table};
+use super::{Ancestor, Lineage, table};
 use crate::clock;
 use crate::connector::events::{Change, Drained, EventSocket, ProcessChange};
-use crate::process::exec::Exec;
+use crate::process::details::UNSET;
+use crate::process::exec::{Exec, Image};
 use crate::process::proc_dir::ProcRoot;
-use crate::process::relatives::{HostProcesses, Processes, Relative};
+use crate::process::relatives::{Ancestors, HostProcesses, Learnt, Processes, Relative};
 use crate::process::ring::RingReader;
 
 /// What happened, to be applied in the order of time.
@@ -41,6 +43,7 @@ pub struct Follower {
     new_rings: Receiver<RingReader>,
     table: Table,
     processes: HostProcesses,
+    facts: Facts,
     batch: Vec<Event>,
     /// Everything up to this moment has been applied.
     applied_ns: u64,
@@ -62,6 +65,7 @@ impl Follower {
             new_rings,
             table: Table::new(limits),
             processes: HostProcesses::new(proc),
+            facts: Facts::default(),
             batch: Vec::new(),
             applied_ns: 0,
             refused: 0,
@@ -138,7 +142,7 @@ impl Follower {
     }
 
     /// Where an executed program comes from, as far as it is known.
-    pub fn lineage(&mut self, exec: &Exec) -> Lineage {
+    fn lineage(&mut self, exec: &Exec) -> Lineage {
         if self.applied_ns <= exec.timestamp_ns
             && let Err(error) = self.drain()
         {
@@ -159,6 +163,55 @@ impl Follower {
             self.table.snapshot(vec![running], false, exec.timestamp_ns);
         }
         self.table.lineage(exec.pid, exec.timestamp_ns).unwrap_or_default()
+    }
+
+    /// The same, with what /proc says of ancestors that live.
+    pub fn ancestors(&mut self, exec: &Exec) -> Ancestors {
+        let lineage = self.lineage(exec);
+        let mut processes: Vec<Relative> = Vec::with_capacity(lineage.ancestors.len());
+        for ancestor in &lineage.ancestors {
+            let relative = self.relative(ancestor);
+            if let Some(child) = processes.last_mut() {
+                child.ppid = Some(relative.pid);
+            }
+            processes.push(relative);
+        }
+        if lineage.complete
+            && let Some(first) = processes.last_mut()
+        {
+            first.ppid = Some(0);
+        }
+        let earlier = lineage.earlier.iter().map(|shown| shown.image()).collect();
+        Ancestors { processes, complete: lineage.complete, earlier }
+    }
+
+    fn relative(&mut self, ancestor: &Ancestor) -> Relative {
+        let now = if ancestor.ended {
+            self.facts.last(ancestor)
+        } else {
+            self.facts.get(&self.processes, ancestor)
+        };
+        let mut relative = now.unwrap_or_default();
+        relative.pid = ancestor.pid;
+        relative.ended = ancestor.ended;
+        relative.ppid = None;
+        if let Some(image) = &ancestor.image {
+            // A list that was cut can be read whole while the process shows the same.
+            let same = relative.image.link() == image.exe.as_deref();
+            if !(image.cut && same) {
+                relative.image = image.image();
+            }
+            relative.learnt = ancestor.learnt;
+        } else if ancestor.ended {
+            relative.image = Image::default();
+            relative.learnt = Learnt::Unknown;
+        }
+        if let Some([real, effective]) = ancestor.uids {
+            relative.uids = Some([real, effective, UNSET, UNSET]);
+        }
+        relative.start_ticks =
+            relative.start_ticks.or(ancestor.start_ns.map(clock::start_ticks_from_monotonic));
+        relative
     }
 
     /// Events that the kernel discarded since the start, if it tells.
@@ -184,6 +237,6 @@ fn running(process: Relative) -> Option<Running> {
         ppid: process.ppid?,
         start_ns: clock::monotonic_from_start_ticks(process.start_ticks?),
         uids: process.uids.map(|uids| [uids[0], uids[1]]),
-        shown: Shown::new(image.exe_link(), image.cmdline(), image.cut()),
+        shown: Shown::new(image.link(), image.cmdline(), image.cut()),
     })
 }

@@ -5,6 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::process::exec;
 use crate::process::ring::{ARGUMENTS, EXE};
 
 /// Executable and arguments. `None` is unknown.
@@ -27,6 +28,18 @@ impl Shown {
             cut: cut || kept.map(<[u8]>::len) != arguments.map(<[u8]>::len),
             arguments: kept.map(Into::into),
         }
+    }
+
+    /// The same in the form of the stage before.
+    pub fn image(&self) -> exec::Image {
+        let mut image = exec::Image::default();
+        if let Some(exe) = &self.exe {
+            image.set_exe(exe);
+        }
+        if let Some(arguments) = &self.arguments {
+            image.set_arguments(arguments, self.cut);
+        }
+        image
     }
 
     /// Bytes on the heap, roughly.

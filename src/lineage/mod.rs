@@ -7,6 +7,7 @@
 //! [`follow`] keeps the table up to date. The [`table`] is free of I/O and of clocks, and bounded: what it has to give up is counted and is unknown from then
 //! on, never guessed.
 
+mod facts;
 pub mod follow;
 pub mod image;
 pub mod table;
@@ -15,31 +16,7 @@ use std::sync::Arc;
 
 use image::Image;
 
-/// How something about a process was learnt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Learnt {
-    /// An event told.
-    Seen,
-    /// It was read in /proc, when execwatch started or after events had been lost.
-    Snapshot,
-    /// The process executed nothing itself: it shows what its maker did.
-    Inherited,
-    /// It is not known.
-    #[default]
-    Unknown,
-}
-
-impl Learnt {
-    /// The word used in alerts.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Learnt::Seen => "seen",
-            Learnt::Snapshot => "snapshot",
-            Learnt::Inherited => "inherited",
-            Learnt::Unknown => "unknown",
-        }
-    }
-}
+use crate::process::relatives::Learnt;
 
 /// An ancestor, as it was when it made the next process of the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,11 +15,10 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::image::{Images, Shown};
-use super::{Ancestor, Learnt, Lineage};
+use super::{Ancestor, Lineage};
+use crate::process::relatives::{Learnt, MOST_ANCESTORS};
 use entry::{ALIVE, Entry, Exec, Id, Maker, Place, Queue, Start};
 
-/// Ancestors beyond this many are not listed.
-pub const MOST_ANCESTORS: usize = 32;
 /// Images remembered of one process: the first go, because the last say what it became.
 const MOST_EXECS: usize = 8;
 /// Gaps in what was seen of execs that are remembered apart; older ones are joined.

@@ -8,6 +8,8 @@ use super::exec::{Certainty, Exec, Image};
 use super::overlay;
 use super::proc_dir::{ProcDir, ProcRoot};
 use super::queue::{Claimed, ExecSender};
+use super::relatives::{Ancestors, HostProcesses, Processes};
+use super::ring::{LightExec, Pushed, RingWriter};
 use crate::clock;
 use crate::connector::listener::{ExecNotice, ExecSink};
 use crate::health::ListenerCounters;
@@ -93,6 +95,8 @@ pub struct Capture {
     claimed: Option<Claimed>,
     /// Takes the event when there is no slot.
     spare: Exec,
+    /// Takes a light record of every exec.
+    ring: Option<RingWriter>,
     counters: Arc<ListenerCounters>,
 }
 
@@ -132,8 +136,15 @@ impl Capture {
             buffers,
             claimed: None,
             spare: Exec::default(),
+            ring: None,
             counters,
         }
+    }
+
+    /// Puts a light record of every exec into `ring`.
+    pub fn with_ring(mut self, ring: RingWriter) -> Self {
+        self.ring = Some(ring);
+        self
     }
 
     /// Reads a process that already runs. It waits for a slot, so it is not for a listener.
@@ -194,6 +205,18 @@ impl ExecSink for Capture {
             false => Certainty::BestEffort,
         };
         count(&self.counters, exec);
+        if let Some(ring) = &self.ring {
+            let light = LightExec {
+                pid: exec.pid,
+                time_ns: exec.timestamp_ns,
+                exe: exec.image.link(),
+                arguments: exec.image.cmdline(),
+                cut: exec.image.cut(),
+            };
+            if ring.push(&light) == Pushed::HalfFull {
+                self.sender.wake();
+            }
+        }
         drop(guard);
         match claimed {
             Some(claimed) if candidate => {
@@ -242,6 +265,7 @@ fn start(exec: &mut Exec, pid: u32, cpu: u32, timestamp_ns: u64) {
     exec.cpu = cpu;
     exec.timestamp_ns = timestamp_ns;
     exec.hold_ns = 0;
+    exec.ancestors = Ancestors::default();
 }
 
 /// Reads a process that may end meanwhile, through its opened folder. Returns whether a rule could match.
@@ -263,7 +287,12 @@ fn read_unheld(
 }
 
 /// Reads a process that runs, for whoever asks about it later. `None` if there is none.
-pub fn read_running(proc: &ProcRoot, pid: u32, settings: &CaptureSettings, wants: Wants) -> Option<Exec> {
+pub fn read_running(
+    proc: &Arc<ProcRoot>,
+    pid: u32,
+    settings: &CaptureSettings,
+    wants: Wants,
+) -> Option<Exec> {
     let mut buffers = Buffers::new(settings.arguments_limit);
     let mut exec = Exec::default();
     start(&mut exec, pid, 0, clock::monotonic_ns());
@@ -271,6 +300,7 @@ pub fn read_running(proc: &ProcRoot, pid: u32, settings: &CaptureSettings, wants
     read_image(&dir, &mut buffers, settings.arguments_limit, &mut exec.image);
     exec.details.read(proc, &dir, &mut buffers.details, wants.environment);
     exec.details.read_parent_arguments(proc, &mut buffers.details);
+    exec.ancestors = HostProcesses::new(Arc::clone(proc)).ancestors(&exec.details);
     if wants.upper_layer {
         exec.details.upper_layer = overlay::of_executable(proc, &exec);
     }

@@ -97,6 +97,8 @@ pub struct Details {
     pub identity: Option<usize>,
     /// The parent's process id; 0 for a process whose parent is outside its pid namespace, or the kernel.
     pub ppid: Option<u32>,
+    /// Who adopted it after its parent had ended: init or a subreaper.
+    pub adopter: Option<u32>,
     /// The parent's executable and arguments.
     pub parent: Image,
     /// The executable lies in the upper layer of an overlay mount; read by the worker if a rule asks.

@@ -1,6 +1,7 @@
 //! What is known of one executed program.
 
 use super::details::Details;
+use super::relatives::{Ancestors, Learnt};
 
 /// How sure it is that the program was read as it was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -128,11 +129,6 @@ impl Image {
         self.arguments_known.then(|| self.arguments.strip_suffix(&[0]).unwrap_or(&self.arguments))
     }
 
-    /// /proc/PID/exe as it was read, with the kernel's mark of a deleted file.
-    pub fn exe_link(&self) -> Option<&[u8]> {
-        self.exe_known.then_some(&self.exe)
-    }
-
     /// /proc/PID/cmdline as far as it was kept: arguments, each with its NUL.
     pub fn cmdline(&self) -> Option<&[u8]> {
         self.arguments_known.then_some(&self.arguments)
@@ -216,6 +212,24 @@ pub struct Exec {
     pub image: Image,
     /// The rest.
     pub details: Details,
+    /// The processes it comes from. Found by the worker: of an exec on the hot path none is known.
+    pub ancestors: Ancestors,
+}
+
+impl Exec {
+    /// Makes the process that made this one its parent, where events tell which it was: /proc only knows who adopted an
+    /// orphan.
+    pub fn take_maker(&mut self) {
+        let Some(maker) = self.ancestors.processes.first() else { return };
+        let details = &mut self.details;
+        if let Some(ppid) = details.ppid.filter(|&ppid| ppid != maker.pid) {
+            details.adopter = Some(ppid);
+            details.ppid = Some(maker.pid);
+            details.parent = maker.image.clone();
+        } else if maker.learnt != Learnt::Unknown {
+            details.parent = maker.image.clone();
+        }
+    }
 }
 
 impl Exec {

@@ -118,20 +118,23 @@ impl ExecSender {
 }
 
 impl ExecReceiver {
-    /// Takes the next event, if there is one, gives it to `work` and frees its slot.
-    pub fn receive<T>(&self, work: impl FnOnce(&mut Exec) -> T) -> Option<T> {
+    /// Takes the next event, if there is one.
+    ///
+    /// What it returns is a copy: memory that one thread gets and another frees makes the two share a lock of the
+    /// allocator, and a listener that waits for it lets go of the program it holds (measured: a twentieth of a storm was
+    /// lost).
+    pub fn receive(&self) -> Option<Exec> {
         let number = self.numbers.try_recv().ok()?;
         let slot = &self.shared.slots[number];
-        let result = {
+        let exec = {
             let mut exec = slot.exec.lock().unwrap_or_else(PoisonError::into_inner);
             self.shared.bytes.fetch_sub(exec.len(), Ordering::Relaxed);
-            let result = work(&mut exec);
+            let copy = exec.clone();
             exec.image.shrink(KEPT_BUFFER);
-            exec.details.parent.shrink(KEPT_BUFFER);
-            result
+            copy
         };
         slot.busy.store(false, Ordering::Release);
-        Some(result)
+        Some(exec)
     }
 
     /// Waits until something was sent, [`wake`](ExecSender::wake) was called or the time is over.
@@ -170,11 +173,12 @@ mod tests {
     fn full_and_free_again() {
         let (sender, receiver) = queue(2, 1000).unwrap();
         assert!(put(&sender, 1) && put(&sender, 2) && !put(&sender, 3));
-        assert_eq!(receiver.receive(|exec| exec.pid), Some(1));
+        let pid = || receiver.receive().map(|exec| exec.pid);
+        assert_eq!(pid(), Some(1));
         assert!(put(&sender, 4) && !put(&sender, 5));
-        assert_eq!(receiver.receive(|exec| exec.pid), Some(2));
-        assert_eq!(receiver.receive(|exec| exec.pid), Some(4));
-        assert_eq!(receiver.receive(|exec| exec.pid), None);
+        assert_eq!(pid(), Some(2));
+        assert_eq!(pid(), Some(4));
+        assert_eq!(pid(), None);
         let claimed = sender.claim().unwrap();
         sender.release(claimed);
         assert!(put(&sender, 6) && put(&sender, 7));
@@ -187,7 +191,7 @@ mod tests {
         sender.exec(&claimed).image.set_arguments(&[b'x'; 11], false);
         sender.send(claimed);
         assert!(sender.short_of_memory());
-        receiver.receive(|_| ()).unwrap();
+        receiver.receive().unwrap();
         assert!(!sender.short_of_memory());
     }
 
@@ -209,7 +213,7 @@ mod tests {
         let mut seen = vec![false; 20_000];
         let mut count = 0;
         while count < seen.len() {
-            match receiver.receive(|exec| exec.pid) {
+            match receiver.receive().map(|exec| exec.pid) {
                 Some(pid) => {
                     assert!(!std::mem::replace(&mut seen[pid as usize], true));
                     count += 1;

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::details::Scratch;
+use super::details::{Details, Scratch};
 use super::entry::Link;
 use super::exec::Image;
 use super::names::OwnNames;
@@ -19,13 +19,44 @@ const MOST_MEMBERS: usize = 256;
 /// Bytes kept of a relative's argument list.
 const ARGUMENTS: usize = 4096;
 
+/// How what is shown of a relative was learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Learnt {
+    /// An event told.
+    Seen,
+    /// It was read in /proc, when execwatch started or after events had been lost.
+    Snapshot,
+    /// The process executed nothing itself: it shows what its maker did.
+    Inherited,
+    /// It is not known.
+    #[default]
+    Unknown,
+}
+
+impl Learnt {
+    /// The word used in alerts.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Learnt::Seen => "seen",
+            Learnt::Snapshot => "snapshot",
+            Learnt::Inherited => "inherited",
+            Learnt::Unknown => "unknown",
+        }
+    }
+}
+
 /// What is known of another process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Relative {
     /// Process id; 0 if it is not known.
     pub pid: u32,
-    /// Executable and arguments, as they are shown now.
+    /// Executable and arguments: an ancestor's when it made the next process of the chain, if events told; else as they
+    /// are shown now.
     pub image: Image,
+    /// How these were learnt.
+    pub learnt: Learnt,
+    /// It has ended.
+    pub ended: bool,
     /// The kernel's name of it.
     pub comm: Option<Vec<u8>>,
     /// Real, effective, saved and file-system user id; [`UNSET`](super::details::UNSET) for one that is not known.
@@ -75,6 +106,8 @@ pub struct Ancestors {
     pub processes: Vec<Relative>,
     /// They reach up to the first process: there are no others.
     pub complete: bool,
+    /// What the process itself had executed before, the last first.
+    pub earlier: Vec<Image>,
 }
 
 /// What a process can be the leader of.
@@ -105,10 +138,10 @@ pub trait Processes: std::fmt::Debug + Send + Sync {
         self.find(pid?, started_before)
     }
 
-    /// The ancestors of a process whose parent is `ppid` and which was started at `start_ticks`.
-    fn ancestors(&self, ppid: Option<u32>, start_ticks: Option<u64>) -> Ancestors {
+    /// The ancestors of a process as they are now, from parent to parent: an orphan's lead over whoever adopted it.
+    fn ancestors(&self, process: &Details) -> Ancestors {
         let mut ancestors = Ancestors::default();
-        let (mut next, mut started_before) = (ppid, start_ticks);
+        let (mut next, mut started_before) = (process.ppid, process.start_ticks);
         while let Some(pid) = next {
             if pid == 0 {
                 ancestors.complete = true;
@@ -155,7 +188,7 @@ impl Processes for HostProcesses {
         let dir = self.proc.process(pid).ok()?;
         let mut scratch = self.scratch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let buffer = scratch.bytes();
-        let mut relative = Relative { pid, ..Relative::default() };
+        let mut relative = Relative { pid, learnt: Learnt::Snapshot, ..Relative::default() };
         {
             let stat = parse::stat(dir.file(c"stat", buffer)?)?;
             if started_before.is_some_and(|limit| stat.start_ticks > limit) {
@@ -245,7 +278,10 @@ mod tests {
     }
 
     fn pids(table: Table, ppid: u32, start: u64) -> (Vec<u32>, bool) {
-        let ancestors = table.ancestors(Some(ppid), Some(start));
+        let mut process = Details::default();
+        process.ppid = Some(ppid);
+        process.start_ticks = Some(start);
+        let ancestors = table.ancestors(&process);
         (ancestors.processes.iter().map(|process| process.pid).collect(), ancestors.complete)
     }
 

@@ -44,7 +44,6 @@ struct Whole<'a> {
     exec: &'a Exec,
     surroundings: &'a Surroundings,
     clock: &'a dyn Clock,
-    ancestors: OnceCell<Ancestors>,
     session_leader: OnceCell<Option<Relative>>,
     group_leader: OnceCell<Option<Relative>>,
     place: OnceCell<Place>,
@@ -91,7 +90,6 @@ impl<'a> Subject<'a> {
             exec,
             surroundings,
             clock,
-            ancestors: OnceCell::new(),
             session_leader: OnceCell::new(),
             group_leader: OnceCell::new(),
             place: OnceCell::new(),
@@ -117,13 +115,10 @@ impl<'a> Subject<'a> {
     }
 
     /// The ancestors, the parent first; none on the hot path.
-    pub fn ancestors(&self) -> &Ancestors {
-        const NOT_LOOKED_FOR: &Ancestors = &Ancestors { processes: Vec::new(), complete: false };
-        self.whole.as_ref().map_or(NOT_LOOKED_FOR, |whole| {
-            let details = &whole.exec.details;
-            let find = || whole.surroundings.processes.ancestors(details.ppid, details.start_ticks);
-            whole.ancestors.get_or_init(find)
-        })
+    pub fn ancestors(&self) -> &'a Ancestors {
+        const NOT_LOOKED_FOR: &Ancestors =
+            &Ancestors { processes: Vec::new(), complete: false, earlier: Vec::new() };
+        self.whole.as_ref().map_or(NOT_LOOKED_FOR, |whole| &whole.exec.ancestors)
     }
 
     /// The process that plays a role; of ancestors in general there is no one.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::lineage::Learnt;
 use crate::lineage::image::Image;
+use crate::process::relatives::Learnt;
 
 /// The end of a process that lives.
 pub(super) const ALIVE: u64 = u64::MAX;

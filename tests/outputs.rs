@@ -39,7 +39,7 @@ fn counts<'t>(texts: impl Iterator<Item = &'t str> + Clone) -> Vec<usize> {
 
 #[test]
 fn the_syslog_socket_receives_each_alert_once() {
-    let Some(machine) = Machine::shared() else { return };
+    let Some(machine) = Machine::alone() else { return };
     let setup = machine.daemon().config(&syslog("facility = \"local3\"\ntag = \"watch\""));
     let socket = UnixDatagram::bind(setup.folder().join("log")).unwrap();
     socket.set_read_timeout(Some(support::DEADLINE)).unwrap();
@@ -70,7 +70,7 @@ fn the_syslog_socket_receives_each_alert_once() {
 /// Syslog servers of old take a stream, in which a NUL ends a message.
 #[test]
 fn a_syslog_socket_that_takes_streams() {
-    let Some(machine) = Machine::shared() else { return };
+    let Some(machine) = Machine::alone() else { return };
     let setup = machine.daemon().config(&syslog("format = \"json\""));
     let listener = UnixListener::bind(setup.folder().join("log")).unwrap();
     let daemon = setup.start();
@@ -94,7 +94,7 @@ fn a_syslog_socket_that_takes_streams() {
 /// An output that fails holds nothing up, and what it could not take is counted and said.
 #[test]
 fn a_missing_and_a_returning_syslog_server() {
-    let Some(machine) = Machine::shared() else { return };
+    let Some(machine) = Machine::alone() else { return };
     let config = syslog("") + "[output.file]\npath = \"{dir}/alerts.json\"\n";
     let daemon = machine.daemon().config(&config).start();
     let program = daemon.program("tool");
@@ -122,7 +122,7 @@ fn a_missing_and_a_returning_syslog_server() {
 /// A server that is there but reads nothing: the end does not wait for ever, and what was not taken is counted.
 #[test]
 fn a_syslog_server_that_does_not_read() {
-    let Some(machine) = Machine::shared() else { return };
+    let Some(machine) = Machine::alone() else { return };
     let setup = machine.daemon().config(&syslog(""));
     let _socket = UnixDatagram::bind(setup.folder().join("log")).unwrap();
     let daemon = setup.start();
@@ -140,7 +140,7 @@ fn a_syslog_server_that_does_not_read() {
 
 #[test]
 fn what_no_output_took_is_said() {
-    let Some(machine) = Machine::shared() else { return };
+    let Some(machine) = Machine::alone() else { return };
     let daemon = machine.daemon().config(&syslog("")).start();
     Command::new(daemon.program("tool")).status().unwrap();
     daemon.wait_for_message("/log");
@@ -181,7 +181,7 @@ impl Drop for Rsyslog {
 
 #[test]
 fn rsyslog_reads_facility_severity_tag_and_text() {
-    let Some(machine) = Machine::shared() else { return };
+    let Some(machine) = Machine::alone() else { return };
     let Some(program) = installed("rsyslogd") else { return };
     let setup = machine.daemon().config(&syslog("[output.syslog.severity]\nlow = \"warning\""));
     let folder = setup.folder();
@@ -207,7 +207,7 @@ fn rsyslog_reads_facility_severity_tag_and_text() {
 
 #[test]
 fn standard_output_as_json_and_as_text() {
-    let Some(machine) = Machine::shared() else { return };
+    let Some(machine) = Machine::alone() else { return };
     let quiet = "[rules]\nbuiltin = false\n[output.syslog]\nenabled = false\n";
     let run = |config: &str, argument: Option<&str>| {
         let mut setup = machine.daemon().config(config);
@@ -233,7 +233,7 @@ fn standard_output_as_json_and_as_text() {
 /// Standard output that is closed, or that nobody reads, holds up neither the other outputs nor the end.
 #[test]
 fn nobody_reads_standard_output() {
-    let Some(machine) = Machine::shared() else { return };
+    let Some(machine) = Machine::alone() else { return };
     let config = "[rules]\nbuiltin = false\n[output.syslog]\nenabled = false\n\
                   [output.file]\npath = \"{dir}/alerts.json\"\n[output.stdout]\nenabled = true\n";
     let daemon = machine.daemon().config(config).under(&["sh", "-c", "exec \"$@\" >/dev/full", "sh"]).start();
@@ -246,7 +246,7 @@ fn nobody_reads_standard_output() {
 
 #[test]
 fn a_rotated_file_is_opened_anew() {
-    let Some(machine) = Machine::shared() else { return };
+    let Some(machine) = Machine::alone() else { return };
     let daemon = machine.daemon().start();
     let program = daemon.program("tool");
     Command::new(&program).arg("before").status().unwrap();
@@ -267,7 +267,7 @@ fn a_rotated_file_is_opened_anew() {
 
 #[test]
 fn a_file_that_cannot_be_opened_is_said() {
-    let Some(machine) = Machine::shared() else { return };
+    let Some(machine) = Machine::alone() else { return };
     let config = "[rules]\nbuiltin = false\n[output.syslog]\nenabled = false\n\
                   [output.file]\npath = \"{dir}/no/such/folder/alerts.json\"\n";
     let daemon = machine.daemon().config(config).start();

@@ -149,8 +149,13 @@ fn string(text: &str) -> String {
             || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
     };
     let special = text.contains(['\\', '"']);
-    if special && !text.contains('\'') && !text.contains(control) {
-        return format!("'{text}'");
+    if special && !text.contains(control) {
+        if !text.contains('\'') {
+            return format!("'{text}'");
+        }
+        if !text.contains("'''") && !text.ends_with('\'') {
+            return format!("'''{text}'''");
+        }
     }
     // Several lines are kept as such.
     let lines = text.contains('\n') && text.lines().count() > 1;
@@ -188,7 +193,8 @@ mod tests {
             ("/nc", "\"/nc\""),
             (r"\s-O\s", r"'\s-O\s'"),
             ("'x:0:'", "\"'x:0:'\""),
-            ("\"'\\", r#""\"'\\""#),
+            ("\"'\\", r#"'''"'\'''"#),
+            ("\"'", r#""\"'""#),
             ("a\nb", "\"\"\"\na\nb\"\"\""),
             ("a\n", r#""a\n""#),
             ("\u{202e}\u{7}", r#""\u202E\u0007""#),

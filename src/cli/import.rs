@@ -176,8 +176,9 @@ fn translate(paths: Vec<PathBuf>, messages: &mut Vec<Diagnostic>) -> Vec<Transla
             ));
             complete = false;
         }
-        for rule in &import.rules {
-            if let Some(other) = ids.get(&rule.id) {
+        for (index, rule) in import.rules.iter().enumerate() {
+            let here = import.rules[..index].iter().any(|other| other.id == rule.id).then_some(&path);
+            if let Some(other) = ids.get(&rule.id).or(here) {
                 messages.push(whole(
                     &path,
                     &format!(
@@ -188,9 +189,9 @@ fn translate(paths: Vec<PathBuf>, messages: &mut Vec<Diagnostic>) -> Vec<Transla
                 ));
                 complete = false;
             }
-            ids.insert(rule.id.clone(), path.clone());
         }
         if complete {
+            ids.extend(import.rules.iter().map(|rule| (rule.id.clone(), path.clone())));
             let texts: Vec<&str> = import.rules.iter().map(|rule| rule.toml.as_str()).collect();
             names.insert(name.clone(), path);
             translated.push(Translated { name, rules: texts.len(), text: texts.join("\n") });

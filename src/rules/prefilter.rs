@@ -309,7 +309,10 @@ mod tests {
 
     fn literals(expression: &str) -> Vec<String> {
         let guard = Guard::of_regex(expression);
-        assert_eq!(guard.always, guard.literals.is_empty(), "{expression}");
+        if guard.always {
+            return Vec::new();
+        }
+        assert!(!guard.literals.is_empty(), "{expression}");
         guard.literals.into_iter().map(|literal| String::from_utf8(literal).unwrap()).collect()
     }
 

@@ -26,9 +26,7 @@ pub(super) fn translate(
                 "a correlation rule joins several events; execwatch has `threshold`, which is not the same"
             }
             "filter" => "a filter changes other rules; write an exception",
-            "action" => {
-                "`action` joins documents to one rule, which Sigma has given up; write rules of their own"
-            }
+            "action" => "joining documents to one rule has been given up by Sigma; write rules of their own",
             _ => continue,
         };
         return Err(vec![mistake(key.place, format!("`{}`: {reason}", key.text))]);

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use serde::de::IntoDeserializer;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -256,6 +257,19 @@ impl<'d> Section<'d> {
     pub fn section(&self, key: &'d str, what: &'d str) -> Option<Section<'d>> {
         let table = self.typed(key, "a table", DeValue::as_table)?;
         Some(self.inner(table.value, table.span, what))
+    }
+
+    /// A table that serde reads, which stops at the first mistake.
+    pub fn deserialize<T: serde::de::DeserializeOwned>(&self, key: &'d str) -> Option<Located<T>> {
+        let value = self.value(key)?;
+        let span = value.span();
+        match T::deserialize(value.clone().into_deserializer()) {
+            Ok(value) => Some(Located { value, span }),
+            Err(error) => {
+                self.error(error.span().unwrap_or(span), format!("in `{key}`: {}", error.message()));
+                None
+            }
+        }
     }
 
     /// A list of tables, written as `[[key]]`; empty if it is not there.

@@ -14,7 +14,6 @@ use crate::rules::threshold::Counts;
 #[derive(Debug)]
 pub struct Evaluator {
     ruleset: Arc<RuleSet>,
-    surroundings: Surroundings,
     counts: Counts,
 }
 
@@ -29,8 +28,8 @@ pub struct Verdict {
 
 impl Evaluator {
     /// An evaluator that has seen nothing.
-    pub fn new(ruleset: Arc<RuleSet>, surroundings: Surroundings) -> Self {
-        Evaluator { ruleset, surroundings, counts: Counts::default() }
+    pub fn new(ruleset: Arc<RuleSet>) -> Self {
+        Evaluator { ruleset, counts: Counts::default() }
     }
 
     /// The rules.
@@ -39,10 +38,10 @@ impl Evaluator {
     }
 
     /// Evaluates an exec.
-    pub fn evaluate(&mut self, exec: &Exec, clock: &dyn Clock) -> Verdict {
+    pub fn evaluate(&mut self, exec: &Exec, surroundings: &Surroundings, clock: &dyn Clock) -> Verdict {
         let time_ns = clock.wall_from_monotonic(exec.timestamp_ns);
         let seconds = time_ns / 1_000_000_000;
-        let subject = self.ruleset.subject(exec, &self.surroundings, clock.local(seconds));
+        let subject = self.ruleset.subject(exec, surroundings, clock.local(seconds));
         let mut verdict = Verdict::default();
         let mut rules: Vec<&Rule> = Vec::new();
         for found in self.ruleset.matching(&subject, Date::of_unix_time(seconds)) {
@@ -56,7 +55,7 @@ impl Evaluator {
                 rules.push(found.rule);
             }
         }
-        verdict.alert = Alert::new(exec, &rules, &subject, &self.ruleset, &self.surroundings, clock);
+        verdict.alert = Alert::new(exec, &rules, &subject, &self.ruleset, surroundings, clock, time_ns);
         verdict
     }
 }

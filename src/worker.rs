@@ -20,6 +20,7 @@ use crate::process::exec::{Certainty, Exec};
 use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::ExecReceiver;
 use crate::rules::model::Severity;
+use crate::rules::subject::Surroundings;
 
 /// How often forks and exits are drained; more often while many come.
 const TICK: Duration = Duration::from_secs(1);
@@ -60,6 +61,8 @@ pub struct Worker {
     pub scratch: Scratch,
     /// The rules.
     pub evaluator: Evaluator,
+    /// Names, namespaces and other processes of this host.
+    pub surroundings: Surroundings,
     /// Where records go.
     pub outputs: Vec<Output>,
     /// Remembers which rules and exceptions took effect.
@@ -114,14 +117,15 @@ impl Worker {
 
     /// Takes one exec from the queue; false if there is none.
     fn handle_next(&mut self, twice: &mut SeenTwice) -> bool {
-        let (evaluator, counters) = (&mut self.evaluator, &self.counters.worker);
+        let (evaluator, surroundings) = (&mut self.evaluator, &self.surroundings);
+        let counters = &self.counters.worker;
         let (proc, scratch) = (&self.proc, &mut self.scratch);
         let alert = self.receiver.receive(|exec| {
             if !twice.first_time(exec) {
                 return None;
             }
             exec.details.read_parent_arguments(proc, scratch);
-            let verdict = evaluator.evaluate(exec, &HostClock);
+            let verdict = evaluator.evaluate(exec, surroundings, &HostClock);
             counters.silenced.fetch_add(verdict.silenced, Relaxed);
             verdict.alert
         });

@@ -15,12 +15,13 @@ use crate::alert::{Clock, HostClock};
 use crate::calendar::Date;
 use crate::clock;
 use crate::diagnostics::Diagnostics;
+use crate::event::{Absent, Bytes, Cgroup, Event, Moment, Process, Terminal};
 use crate::process::capture::{CaptureSettings, Prefilter, read_running};
 use crate::process::details::Namespaces;
-use crate::process::exec::{Exec, Image};
+use crate::process::exec::Exec;
 use crate::process::names::Accounts;
 use crate::process::proc_dir::ProcRoot;
-use crate::process::relatives::{HostProcesses, Processes, Relative};
+use crate::process::relatives::HostProcesses;
 use crate::rules::explain::{Explanation, Reason, explain};
 use crate::rules::model::Rule;
 use crate::rules::ruleset::RuleSet;
@@ -77,19 +78,23 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
         return FAILED;
     }
     let Some(ruleset) = ruleset else { return FAILED };
+    let now = clock::realtime_ns() / 1_000_000_000;
     let case = match arguments.pid {
-        Some(pid) => running(pid, config.capture.args_limit, &ruleset),
-        None => described(arguments),
+        Some(pid) => running(pid, config.capture.args_limit, &ruleset)
+            .map(|(exec, surroundings)| (exec, surroundings, HostClock.local(now))),
+        None => described(arguments, now).map(|event| {
+            let case = event.case(0);
+            (case.exec, case.surroundings, case.clock.local(now))
+        }),
     };
-    let (exec, surroundings) = match case {
+    let (exec, surroundings, time) = match case {
         Ok(case) => case,
         Err(message) => {
             eprintln!("execwatch: {message}");
             return FAILED;
         }
     };
-    let now = clock::realtime_ns() / 1_000_000_000;
-    let subject = ruleset.subject(&exec, &surroundings, HostClock.local(now));
+    let subject = ruleset.subject(&exec, &surroundings, time);
     let explanation = explain(&ruleset, &subject, Date::of_unix_time(now));
     let text = if arguments.json {
         as_json(&explanation, &subject, &ruleset, &exec)
@@ -103,9 +108,7 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
     }
 }
 
-type Case = (Exec, Surroundings);
-
-fn running(pid: u32, args_limit: usize, ruleset: &RuleSet) -> Result<Case, String> {
+fn running(pid: u32, args_limit: usize, ruleset: &RuleSet) -> Result<(Exec, Surroundings), String> {
     let proc = ProcRoot::open(Path::new("/proc")).map_err(|error| format!("cannot open /proc: {error}"))?;
     let proc = Arc::new(proc);
     let settings = CaptureSettings { arguments_limit: args_limit, hold_limit_ns: 0 };
@@ -117,74 +120,51 @@ fn running(pid: u32, args_limit: usize, ruleset: &RuleSet) -> Result<Case, Strin
 }
 
 /// A program that does not run: what was not said is unknown.
-fn described(arguments: &ExplainArguments) -> Result<Case, String> {
-    let accounts = Accounts::default();
-    let argv: Vec<Vec<u8>> = arguments.argv.iter().map(|argument| argument.as_bytes().to_vec()).collect();
+fn described(arguments: &ExplainArguments, now: u64) -> Result<Event, String> {
     let exe = match (&arguments.exe, arguments.argv.first()) {
         (Some(exe), _) => Some(exe.clone()),
         (None, Some(argv0)) => Some(executable(argv0)),
         (None, None) => None,
     };
-    let image = |exe: &Path| Image::new(Some(exe.as_os_str().as_bytes()), None::<&[&[u8]]>);
-    let mut exec = Exec {
-        image: Image::new(exe.as_deref().map(|exe| exe.as_os_str().as_bytes()), Some(&argv)),
-        timestamp_ns: clock::monotonic_ns(),
-        pid: u32::MAX,
-        ..Exec::default()
+    let path = |path: &Path| Bytes::new(path.as_os_str().as_bytes());
+    let process = |exe: &PathBuf| Process { exe: Some(path(exe)), ..Process::default() };
+    let ancestors: Vec<Process> = arguments.parent.iter().chain(&arguments.ancestor).map(process).collect();
+    let mut event = Event {
+        time: Some(Moment::on_this_host(now * 1_000_000_000)),
+        exe: exe.as_deref().map(path),
+        args: Some(arguments.argv.iter().map(|argument| Bytes::new(argument.as_bytes())).collect()),
+        cwd: arguments.cwd.as_deref().map(path),
+        ancestors: Some(ancestors).filter(|ancestors| !ancestors.is_empty()),
+        ancestors_complete: !arguments.ancestor.is_empty(),
+        ..Event::default()
     };
-    let details = &mut exec.details;
     if let Some(user) = &arguments.user {
+        let users = Accounts::default().users;
         let uid = match user.parse() {
             Ok(uid) => uid,
-            Err(_) => accounts
-                .users
-                .number(user)
-                .ok_or_else(|| format!("there is no user `{user}` in /etc/passwd"))?,
+            Err(_) => {
+                users.number(user).ok_or_else(|| format!("there is no user `{user}` in /etc/passwd"))?
+            }
         };
-        details.uids = Some([uid; 4]);
+        [event.uid, event.euid, event.suid, event.fsuid] = [Some(uid); 4];
+        match users.name(uid) {
+            Some(name) => [event.user, event.user_effective] = [Some(name.clone()), Some(name)],
+            None => event.absent.extend([Absent::User, Absent::UserEffective]),
+        }
     }
-    if let Some(cgroup) = &arguments.cgroup {
-        // A path, or a whole line of the file.
-        let line = if cgroup.starts_with('/') { format!("0::{cgroup}") } else { cgroup.clone() };
-        details.set_cgroup(line.as_bytes());
+    event.cgroup = arguments.cgroup.as_deref().map(Cgroup::parse).transpose()?;
+    match arguments.tty.as_deref() {
+        Some("none") => {
+            event.absent.insert(Absent::Tty);
+        }
+        Some(tty) => {
+            let terminal = Terminal::of_name(tty)
+                .ok_or_else(|| format!("`{tty}` is no terminal such as pts/0 or tty1"))?;
+            event.tty = Some(terminal);
+        }
+        None => {}
     }
-    if let Some(tty) = &arguments.tty {
-        details.tty =
-            Some(terminal(tty).ok_or_else(|| format!("`{tty}` is no terminal such as pts/0 or tty1"))?);
-    }
-    if let Some(cwd) = &arguments.cwd {
-        details.set_cwd(cwd.as_os_str().as_bytes());
-    }
-    let mut relatives: Vec<Relative> = Vec::new();
-    for exe in arguments.parent.iter().chain(&arguments.ancestor) {
-        relatives.push(Relative { image: image(exe), ..Relative::default() });
-    }
-    if let Some(parent) = &arguments.parent {
-        details.parent = image(parent);
-    }
-    details.ppid = (!relatives.is_empty()).then_some(1);
-    let count = relatives.len() as u32;
-    for (number, relative) in (1..).zip(&mut relatives) {
-        relative.pid = number;
-        let last = number == count;
-        relative.ppid = match (last, arguments.ancestor.is_empty()) {
-            (false, _) => Some(number + 1),
-            (true, false) => Some(0),
-            (true, true) => None,
-        };
-    }
-    let processes = Box::new(Described(relatives));
-    Ok((exec, Surroundings { accounts, namespaces: Namespaces::default(), processes }))
-}
-
-/// Processes as the command line describes them, numbered from 1.
-#[derive(Debug)]
-struct Described(Vec<Relative>);
-
-impl Processes for Described {
-    fn find(&self, pid: u32, _: Option<u64>) -> Option<Relative> {
-        self.0.get(usize::try_from(pid).ok()?.checked_sub(1)?).cloned()
-    }
+    Ok(event)
 }
 
 /// The file that a shell would execute for a word, links resolved; the word itself if there is none.
@@ -199,23 +179,6 @@ fn executable(argv0: &OsString) -> PathBuf {
             .find_map(|folder| folder.join(word).canonicalize().ok().filter(|file| file.is_file()))
     };
     found.unwrap_or_else(|| PathBuf::from(OsString::from_vec(argv0.as_bytes().to_vec())))
-}
-
-/// The device number of a terminal's name.
-fn terminal(name: &str) -> Option<u32> {
-    if name == "none" {
-        return Some(0);
-    }
-    let number =
-        |prefix: &str| name.strip_prefix(prefix)?.parse::<u32>().ok().filter(|&number| number < 1024);
-    let device = |major: u32, minor: u32| major << 8 | (minor & 0xff) | (minor & !0xff) << 12;
-    if let Some(minor) = number("pts/") {
-        return Some(device(136 + minor / 256, minor % 256));
-    }
-    if let Some(minor) = number("ttyS") {
-        return Some(device(4, 64 + minor));
-    }
-    number("tty").map(|minor| device(4, minor))
 }
 
 fn shown(bytes: &[u8]) -> String {

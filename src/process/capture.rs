@@ -204,7 +204,7 @@ fn count(counters: &ListenerCounters, exec: &Exec) {
         _ if !read => &counters.gone,
         Certainty::Exact => &counters.exact,
         Certainty::Likely => &counters.likely,
-        Certainty::BestEffort | Certainty::AlreadyRunning => &counters.best_effort,
+        Certainty::BestEffort | Certainty::AlreadyRunning | Certainty::Reported => &counters.best_effort,
     };
     counter.fetch_add(1, Relaxed);
     if exec.image.cut() {

@@ -110,7 +110,7 @@ impl RuleSet {
         &'a self,
         exec: &'a Exec,
         surroundings: &'a Surroundings,
-        time: LocalTime,
+        time: Option<LocalTime>,
     ) -> Subject<'a> {
         Subject::whole(exec, &self.catalogue, surroundings, time)
     }

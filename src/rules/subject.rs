@@ -8,12 +8,12 @@ use super::catalogue::{Catalogue, Hints, Recognised, Utility};
 use super::fields::{Attribute, Field, Role};
 use super::value::Value;
 use crate::calendar::LocalTime;
-use crate::process::details::{Details, Namespaces};
+use crate::process::details::{Details, Login, Namespaces, known_id};
 use crate::process::exec::{Certainty, Exec, Image};
-use crate::process::names::Accounts;
+use crate::process::names::{Accounts, Name, OwnNames};
 use crate::process::parse::tty_name;
 use crate::process::place::Place;
-use crate::process::relatives::{Ancestors, Processes, Relative};
+use crate::process::relatives::{Ancestors, Leader, Processes, Relative};
 
 /// What is needed besides the exec to read its fields.
 #[derive(Debug)]
@@ -41,8 +41,8 @@ pub struct Subject<'a> {
 struct Whole<'a> {
     exec: &'a Exec,
     surroundings: &'a Surroundings,
-    /// When it was executed.
-    time: LocalTime,
+    /// When it was executed, if that is known.
+    time: Option<LocalTime>,
     ancestors: OnceCell<Ancestors>,
     session_leader: OnceCell<Option<Relative>>,
     group_leader: OnceCell<Option<Relative>>,
@@ -71,12 +71,12 @@ impl<'a> Subject<'a> {
         Subject { image, whole: None, catalogue, utility, cmdline: OnceCell::new() }
     }
 
-    /// With everything that was read. `time` is when the program was executed.
+    /// With everything that was read. `time` is when the program was executed, if that is known.
     pub fn whole(
         exec: &'a Exec,
         catalogue: &'a Catalogue,
         surroundings: &'a Surroundings,
-        time: LocalTime,
+        time: Option<LocalTime>,
     ) -> Self {
         let whole = Whole {
             exec,
@@ -126,8 +126,8 @@ impl<'a> Subject<'a> {
             Role::Parent if details.ppid == Some(0) => Person::Nobody,
             Role::Parent => Person::Parent,
             Role::AncestorAt(number) => self.ancestor(usize::from(number).saturating_sub(1)),
-            Role::SessionLeader => whole.leader(&whole.session_leader, details.session),
-            Role::GroupLeader => whole.leader(&whole.group_leader, details.pgid),
+            Role::SessionLeader => whole.leader(&whole.session_leader, Leader::Session, details.session),
+            Role::GroupLeader => whole.leader(&whole.group_leader, Leader::Group, details.pgid),
         }
     }
 
@@ -202,17 +202,15 @@ impl<'a> Subject<'a> {
         if let Some(value) = of_image(attribute, &relative.image) {
             return value;
         }
-        let uid = |index: usize| relative.uids.map(|uids| uids[index]);
-        let gid = |index: usize| relative.gids.map(|gids| gids[index]);
         match attribute {
-            Attribute::Pid => Value::number(Some(relative.pid)),
+            Attribute::Pid => Value::number(Some(relative.pid).filter(|&pid| pid != 0)),
             Attribute::Ppid => Value::number(relative.ppid),
             Attribute::Comm => Value::text(relative.comm.as_deref()),
             Attribute::CmdlineComm => command_line(relative.comm.as_deref(), &relative.image),
             Attribute::Cwd => Value::text(relative.cwd.as_deref()),
             Attribute::Tty => terminal(relative.tty),
             Attribute::Interactive => Value::flag(relative.tty.map(|device| device != 0)),
-            _ => self.account(attribute, uid, gid),
+            _ => self.account(attribute, relative.uids, relative.gids, relative.names.as_deref()),
         }
     }
 
@@ -220,32 +218,33 @@ impl<'a> Subject<'a> {
     fn account(
         &self,
         attribute: Attribute,
-        uid: impl Fn(usize) -> Option<u32>,
-        gid: impl Fn(usize) -> Option<u32>,
+        uids: Option<[u32; 4]>,
+        gids: Option<[u32; 4]>,
+        own: Option<&OwnNames>,
     ) -> Value<'static> {
+        let uid = |which| known_id(uids, which);
+        let gid = |which| known_id(gids, which);
         match attribute {
-            Attribute::User => self.user(uid(0)),
+            Attribute::User => self.user(own.map(|own| &own.user), uid(0)),
             Attribute::Uid => Value::number(uid(0)),
-            Attribute::UserEffective => self.user(uid(1)),
+            Attribute::UserEffective => self.user(own.map(|own| &own.effective), uid(1)),
             Attribute::Euid => Value::number(uid(1)),
             Attribute::Gid => Value::number(gid(0)),
             Attribute::Egid => Value::number(gid(1)),
-            Attribute::Group => match (&self.whole, gid(0)) {
-                (Some(whole), Some(gid)) => {
-                    whole.surroundings.accounts.groups.name(gid).map_or(Value::Absent, Value::name)
+            Attribute::Group => match &self.whole {
+                Some(whole) => {
+                    name_value(whole.surroundings.accounts.groups.of(own.map(|own| &own.group), gid(0)))
                 }
-                _ => Value::Unknown,
+                None => Value::Unknown,
             },
             _ => Value::Unknown,
         }
     }
 
-    fn user(&self, uid: Option<u32>) -> Value<'static> {
-        match (&self.whole, uid) {
-            (Some(whole), Some(uid)) => {
-                whole.surroundings.accounts.users.name(uid).map_or(Value::Absent, Value::name)
-            }
-            _ => Value::Unknown,
+    fn user(&self, own: Option<&Name>, uid: Option<u32>) -> Value<'static> {
+        match &self.whole {
+            Some(whole) => name_value(whole.surroundings.accounts.users.of(own, uid)),
+            None => Value::Unknown,
         }
     }
 
@@ -292,12 +291,9 @@ impl<'a> Subject<'a> {
         let own = &details.namespaces;
         let differs =
             |own: Option<u64>, host: Option<u64>| Value::flag(own.zip(host).map(|(own, host)| own != host));
-        let login = |value: &dyn Fn(u32) -> Value<'static>| match details.login {
-            Some(login) => login.user().map_or(Value::Absent, value),
-            None => Value::Unknown,
-        };
+        let names = details.names.as_deref();
         match attribute {
-            Attribute::Pid => Value::number(Some(whole.exec.pid)),
+            Attribute::Pid => Value::number(Some(whole.exec.pid).filter(|&pid| pid != 0)),
             Attribute::Ppid => Value::number(details.ppid),
             Attribute::Vpid => Value::number(details.vpid),
             Attribute::Comm => Value::text(details.comm()),
@@ -307,8 +303,9 @@ impl<'a> Subject<'a> {
                     .variable(argument.unwrap_or_default().as_bytes())
                     .map(|value| value.map(Cow::Borrowed)),
             ),
-            Attribute::Groups => match details.uids {
-                Some(_) => Value::Texts(
+            Attribute::Groups => match (details.uids, names) {
+                (_, Some(own)) => own.groups.as_deref().map_or(Value::Unknown, Value::Words),
+                (Some(_), None) => Value::Texts(
                     details
                         .groups
                         .iter()
@@ -318,10 +315,16 @@ impl<'a> Subject<'a> {
                         })
                         .collect(),
                 ),
-                None => Value::Unknown,
+                (None, None) => Value::Unknown,
             },
-            Attribute::LoginUser => login(&|uid| self.user(Some(uid))),
-            Attribute::Loginuid => login(&|uid| Value::Number(uid.into())),
+            Attribute::LoginUser => match details.login {
+                Some(Login::Nobody) => Value::Absent,
+                login => self.user(names.map(|own| &own.login), login.and_then(Login::user)),
+            },
+            Attribute::Loginuid => match details.login {
+                Some(Login::Nobody) => Value::Absent,
+                login => Value::number(login.and_then(Login::user)),
+            },
             Attribute::CapabilitiesEffective => capabilities(details.capabilities.effective),
             Attribute::CapabilitiesPermitted => capabilities(details.capabilities.permitted),
             Attribute::CapabilitiesInheritable => capabilities(details.capabilities.inheritable),
@@ -339,27 +342,27 @@ impl<'a> Subject<'a> {
             Attribute::NamespaceMnt => differs(own.mnt, host.mnt),
             Attribute::NamespaceNet => differs(own.net, host.net),
             Attribute::NamespaceUser => differs(own.user, host.user),
-            Attribute::TimeHour => Value::Number(whole.time.hour.into()),
-            Attribute::TimeWeekday => Value::Text(whole.time.weekday_name().as_bytes().into()),
+            Attribute::TimeHour => Value::number(whole.time.map(|time| time.hour)),
+            Attribute::TimeWeekday => Value::text(whole.time.map(|time| time.weekday_name().as_bytes())),
             Attribute::AlreadyRunning => Value::Flag(whole.exec.certainty == Certainty::AlreadyRunning),
-            _ => self.account(
-                attribute,
-                |index| details.uids.map(|uids| uids[index]),
-                |index| details.gids.map(|gids| gids[index]),
-            ),
+            _ => self.account(attribute, details.uids, details.gids, names),
         }
     }
 }
 
 impl Whole<'_> {
-    fn leader<'w>(&'w self, cell: &'w OnceCell<Option<Relative>>, pid: Option<u32>) -> Person<'w> {
+    fn leader<'w>(
+        &'w self,
+        cell: &'w OnceCell<Option<Relative>>,
+        of: Leader,
+        pid: Option<u32>,
+    ) -> Person<'w> {
         match pid {
-            None => Person::Missing,
             // A leader outside the pid namespace that /proc shows, or none at all: a kernel thread's child.
             Some(0) => Person::Nobody,
             Some(pid) if pid == self.exec.pid => Person::Own,
-            Some(pid) => {
-                let find = || self.surroundings.processes.find(pid, self.exec.details.start_ticks);
+            _ => {
+                let find = || self.surroundings.processes.leader(of, pid, self.exec.details.start_ticks);
                 cell.get_or_init(find).as_ref().map_or(Person::Missing, Person::Relative)
             }
         }
@@ -452,7 +455,7 @@ fn terminal<'v>(device: Option<u32>) -> Value<'v> {
 }
 
 /// Names of capabilities by their bits (include/uapi/linux/capability.h).
-const CAPABILITIES: [&str; 41] = [
+pub const CAPABILITIES: [&str; 41] = [
     "chown",
     "dac_override",
     "dac_read_search",
@@ -496,10 +499,22 @@ const CAPABILITIES: [&str; 41] = [
     "checkpoint_restore",
 ];
 
+/// The names of the capabilities in a set, but for those that have none.
+pub fn capability_names(bits: u64) -> impl Iterator<Item = &'static str> {
+    CAPABILITIES.into_iter().enumerate().filter(move |(bit, _)| bits >> bit & 1 == 1).map(|(_, name)| name)
+}
+
 fn capabilities<'v>(bits: Option<u64>) -> Value<'v> {
     let Some(bits) = bits else { return Value::Unknown };
-    let set = CAPABILITIES.iter().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1);
-    Value::Texts(set.map(|(_, name)| Cow::Borrowed(name.as_bytes())).collect())
+    Value::Texts(capability_names(bits).map(|name| Cow::Borrowed(name.as_bytes())).collect())
+}
+
+fn name_value(name: Name) -> Value<'static> {
+    match name {
+        Name::Unknown => Value::Unknown,
+        Name::Absent => Value::Absent,
+        Name::Is(name) => Value::name(name),
+    }
 }
 
 /// Arguments joined with single spaces.

@@ -22,7 +22,7 @@ use crate::process::exec::Exec;
 use crate::process::names::Accounts;
 use crate::process::proc_dir::ProcRoot;
 use crate::process::relatives::HostProcesses;
-use crate::rules::explain::{Explanation, Reason, explain};
+use crate::rules::explain::{Explanation, explain};
 use crate::rules::model::Rule;
 use crate::rules::ruleset::RuleSet;
 use crate::rules::subject::{Subject, Surroundings};
@@ -187,17 +187,6 @@ fn shown(bytes: &[u8]) -> String {
     escaped.as_str().to_owned()
 }
 
-fn why(reason: &Reason) -> String {
-    let selection = &reason.selection;
-    if reason.test.is_empty() {
-        return format!("selection `{selection}` holds, which the condition excludes");
-    }
-    if reason.unknown {
-        return format!("selection `{selection}`: {} is unknown", reason.test);
-    }
-    format!("selection `{selection}`: {} does not fit {}", reason.test, shown(&reason.seen))
-}
-
 fn as_text(explanation: &Explanation<'_>, subject: &Subject<'_>, ruleset: &RuleSet, exec: &Exec) -> String {
     let mut text = String::new();
     let mut add = |line: String| {
@@ -241,7 +230,7 @@ fn as_text(explanation: &Explanation<'_>, subject: &Subject<'_>, ruleset: &RuleS
     }
     add(String::new());
     for (rule, reason) in &explanation.unmatched {
-        add(format!("no          {:8} {}: {}", rule.severity.as_str(), rule.id, why(reason)));
+        add(format!("no          {:8} {}: {reason}", rule.severity.as_str(), rule.id));
     }
     text
 }

@@ -115,6 +115,8 @@ pub struct Tables {
 pub fn read(document: &Document<'_>, macros: &Macros, diagnostics: &Diagnostics) -> Tables {
     let root = document.root(diagnostics);
     root.skip("macro");
+    // The daemon has no use for tests: `self_test` reads them.
+    root.skip("test");
     let tables = Tables {
         utilities: root.sections("utility", "a utility").into_iter().filter_map(utility).collect(),
         rules: root

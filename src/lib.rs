@@ -12,7 +12,7 @@
 //! - [`output`]: syslog, file, standard output
 //! - [`worker`]: the thread that leads from the queue through rules and alert to the outputs
 //!
-//! Beside them: [`event`] (an exec written down), [`config`], [`health`] (counts), [`cli`], [`calendar`] and [`clock`], [`sys`] (the only unsafe code), and
+//! Beside them: [`event`] (an exec written down), [`self_test`] (tests of rules as data), [`config`], [`health`] (counts), [`cli`], [`calendar`] and [`clock`], [`sys`] (the only unsafe code), and
 //! [`document`] and [`diagnostics`], with which files are read strictly and mistakes are shown.
 
 pub mod alert;
@@ -30,5 +30,6 @@ pub mod lineage;
 pub mod output;
 pub mod process;
 pub mod rules;
+pub mod self_test;
 pub mod sys;
 pub mod worker;

@@ -22,7 +22,7 @@ use crate::process::exec::Exec;
 use crate::process::names::Accounts;
 use crate::process::proc_dir::ProcRoot;
 use crate::process::relatives::HostProcesses;
-use crate::rules::explain::{Explanation, Reason, explain};
+use crate::rules::explain::{Explanation, explain};
 use crate::rules::fields::Field;
 use crate::rules::model::Rule;
 use crate::rules::ruleset::RuleSet;
@@ -188,17 +188,6 @@ fn shown(bytes: &[u8]) -> String {
     escaped.as_str().to_owned()
 }
 
-fn why(reason: &Reason) -> String {
-    let selection = &reason.selection;
-    if reason.test.is_empty() {
-        return format!("selection `{selection}` holds, which the condition excludes");
-    }
-    if reason.unknown {
-        return format!("selection `{selection}`: {} is unknown", reason.test);
-    }
-    format!("selection `{selection}`: {} does not fit {}", reason.test, shown(&reason.seen))
-}
-
 /// The kind of the way's beginning, and the executable of the process there.
 fn entry(subject: &Subject<'_>) -> Option<(&'static str, Option<Vec<u8>>)> {
     let (kind, _) = subject.entry()?;
@@ -256,7 +245,7 @@ fn as_text(explanation: &Explanation<'_>, subject: &Subject<'_>, ruleset: &RuleS
     }
     add(String::new());
     for (rule, reason) in &explanation.unmatched {
-        add(format!("no          {:8} {}: {}", rule.severity.as_str(), rule.id, why(reason)));
+        add(format!("no          {:8} {}: {reason}", rule.severity.as_str(), rule.id));
     }
     text
 }

@@ -54,7 +54,7 @@ enum Command {
     /// Watch, in the foreground; alerts go to syslog, and to standard output if that is a terminal
     Run(run::RunArguments),
     /// Look for mistakes in configuration, utilities and rules
-    Check(Files),
+    Check(check::CheckArguments),
     /// Tell which rules match a command line or a process, and why the others do not
     ///
     /// Exit code: 0 if a rule matches that no exception silences, 1 if none does, 2 on an error.
@@ -128,7 +128,7 @@ pub fn main() -> ExitCode {
     };
     ExitCode::from(match arguments.command {
         Command::Run(arguments) => run::run(&arguments),
-        Command::Check(files) => check::check(&files),
+        Command::Check(arguments) => check::check(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
         Command::Rules(arguments) => rules::rules(&arguments),

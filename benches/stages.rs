@@ -93,6 +93,7 @@ fn evaluator() -> Evaluator {
         accounts: Accounts::default(),
         namespaces: Namespaces::default(),
         processes: Box::new(NoProcesses),
+        files: Arc::default(),
     };
     Evaluator::new(Arc::new(shipped_rules()), surroundings)
 }

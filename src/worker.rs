@@ -14,6 +14,7 @@ use crate::connector::events::EventSocket;
 use crate::evaluate::Evaluator;
 use crate::health::hits::HitKeeper;
 use crate::health::{Counters, Totals};
+use crate::identity::settle::Executables;
 use crate::output::Output;
 use crate::process::capture::Prefilter;
 use crate::process::details::Scratch;
@@ -60,6 +61,8 @@ pub struct Worker {
     pub proc: Arc<ProcRoot>,
     /// The buffer for these.
     pub scratch: Scratch,
+    /// What is known of files.
+    pub files: Arc<Executables>,
     /// The rules.
     pub evaluator: Evaluator,
     /// Where records go.
@@ -119,11 +122,13 @@ impl Worker {
         let (evaluator, counters) = (&mut self.evaluator, &self.counters.worker);
         let (proc, scratch) = (&self.proc, &mut self.scratch);
         let wants = evaluator.ruleset().wants();
+        let files = &self.files;
         let alert = self.receiver.receive(|exec| {
             if !twice.first_time(exec) {
                 return None;
             }
             exec.details.read_parent_arguments(proc, scratch);
+            files.settle(exec);
             if wants.upper_layer {
                 exec.details.upper_layer = overlay::of_executable(proc, exec);
             }

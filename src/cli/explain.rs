@@ -14,10 +14,15 @@ use crate::alert::HostClock;
 use crate::alert::escape::{Escaped, for_json};
 use crate::calendar::Date;
 use crate::clock;
+use crate::config;
 use crate::diagnostics::Diagnostics;
+use crate::identity::identify::Identifier;
+use crate::identity::settle::Executables;
+use crate::identity::{Mode, keeper};
 use crate::process::capture::{CaptureSettings, Prefilter, read_running};
 use crate::process::details::Namespaces;
 use crate::process::exec::{Exec, Image};
+use crate::process::file::OpenCount;
 use crate::process::names::Accounts;
 use crate::process::proc_dir::ProcRoot;
 use crate::process::relatives::{HostProcesses, Processes, Relative};
@@ -78,8 +83,8 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
     }
     let Some(ruleset) = ruleset else { return FAILED };
     let case = match arguments.pid {
-        Some(pid) => running(pid, config.capture.args_limit, &ruleset),
-        None => described(arguments),
+        Some(pid) => running(pid, &config.capture, &ruleset),
+        None => described(arguments, &config.capture, &ruleset),
     };
     let (exec, surroundings) = match case {
         Ok(case) => case,
@@ -105,19 +110,39 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
 
 type Case = (Exec, Surroundings);
 
-fn running(pid: u32, args_limit: usize, ruleset: &RuleSet) -> Result<Case, String> {
+/// What is installed here, and which packages own it if a rule asks.
+fn files(capture: &config::Capture, ruleset: &RuleSet) -> Executables {
+    let files = Executables::default();
+    if capture.identity != Mode::Off {
+        files.shared.replace(Arc::new(keeper::build(ruleset, &capture.identity_folders)));
+    }
+    if ruleset.wants().packages {
+        files.packages.want();
+        files.packages.refresh();
+    }
+    files
+}
+
+fn running(pid: u32, capture: &config::Capture, ruleset: &RuleSet) -> Result<Case, String> {
     let proc = ProcRoot::open(Path::new("/proc")).map_err(|error| format!("cannot open /proc: {error}"))?;
     let proc = Arc::new(proc);
-    let settings = CaptureSettings { arguments_limit: args_limit, hold_limit_ns: 0 };
-    let exec = read_running(&proc, pid, &settings, ruleset.wants())
+    let settings = CaptureSettings { arguments_limit: capture.args_limit, hold_limit_ns: 0 };
+    let files = Arc::new(files(capture, ruleset));
+    let mut identifier = Identifier::new(capture.identity, Arc::clone(&files.shared), OpenCount::default());
+    let mut exec = read_running(&proc, pid, &mut identifier, &settings, ruleset.wants())
         .ok_or_else(|| format!("there is no process {pid}, or it cannot be read"))?;
+    files.settle(&mut exec);
     let namespaces = Namespaces::own(&proc);
     let processes = Box::new(HostProcesses::new(proc));
-    Ok((exec, Surroundings { accounts: Accounts::default(), namespaces, processes }))
+    Ok((exec, Surroundings { accounts: Accounts::default(), namespaces, processes, files }))
 }
 
 /// A program that does not run: what was not said is unknown.
-fn described(arguments: &ExplainArguments) -> Result<Case, String> {
+fn described(
+    arguments: &ExplainArguments,
+    capture: &config::Capture,
+    ruleset: &RuleSet,
+) -> Result<Case, String> {
     let accounts = Accounts::default();
     let argv: Vec<Vec<u8>> = arguments.argv.iter().map(|argument| argument.as_bytes().to_vec()).collect();
     let exe = match (&arguments.exe, arguments.argv.first()) {
@@ -132,6 +157,12 @@ fn described(arguments: &ExplainArguments) -> Result<Case, String> {
         pid: u32::MAX,
         ..Exec::default()
     };
+    let files = Arc::new(files(capture, ruleset));
+    if let Some(exe) = &exe
+        && capture.identity != Mode::Off
+    {
+        files.describe(exe, &mut exec);
+    }
     let details = &mut exec.details;
     if let Some(user) = &arguments.user {
         let uid = match user.parse() {
@@ -174,7 +205,7 @@ fn described(arguments: &ExplainArguments) -> Result<Case, String> {
         };
     }
     let processes = Box::new(Described(relatives));
-    Ok((exec, Surroundings { accounts, namespaces: Namespaces::default(), processes }))
+    Ok((exec, Surroundings { accounts, namespaces: Namespaces::default(), processes, files }))
 }
 
 /// Processes as the command line describes them, numbered from 1.

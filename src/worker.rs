@@ -128,7 +128,9 @@ impl Worker {
                 return None;
             }
             exec.details.read_parent_arguments(proc, scratch);
-            files.settle(exec);
+            if files.settle(exec) {
+                counters.unidentified.fetch_add(1, Relaxed);
+            }
             if wants.upper_layer {
                 exec.details.upper_layer = overlay::of_executable(proc, exec);
             }

@@ -47,8 +47,14 @@ impl Default for State {
 
 impl Contents {
     /// The hash of a file; `None` if it is too large, was changed since its facts were read, cannot be read, or too much
-    /// was hashed of late. `open` opens it for reading.
-    pub fn sha256(&self, file: &FileFacts, open: impl FnOnce() -> Option<File>) -> Option<Digest> {
+    /// was hashed of late. `open` opens it for reading; the hash is remembered if the file's times tell of each change
+    /// (`stamps`).
+    pub fn sha256(
+        &self,
+        file: &FileFacts,
+        stamps: bool,
+        open: impl FnOnce() -> Option<File>,
+    ) -> Option<Digest> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(digest) = state.remembered.get(&file.key()) {
             return Some(*digest);
@@ -65,7 +71,7 @@ impl Contents {
         if after.key() != file.key() {
             return None;
         }
-        if !after.fresh(i64::try_from(clock::realtime_ns()).unwrap_or(i64::MAX)) {
+        if stamps && !after.fresh(i64::try_from(clock::realtime_ns()).unwrap_or(i64::MAX)) {
             if state.remembered.len() >= REMEMBERED {
                 state.remembered.clear();
             }
@@ -136,14 +142,14 @@ mod tests {
         let open = || File::open(&path).ok();
         let file = status(&open().unwrap()).unwrap();
         let contents = Contents::default();
-        let digest = contents.sha256(&file, open).unwrap();
+        let digest = contents.sha256(&file, true, open).unwrap();
         let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(hexadecimal(&digest), expected);
         // Of a file that was changed since, nothing is said.
-        assert_eq!(contents.sha256(&FileFacts { changed_ns: 1, ..file }, open), None);
-        assert_eq!(contents.sha256(&FileFacts { size: LARGEST + 1, ..file }, open), None);
-        assert_eq!(contents.sha256(&FileFacts { mode: 0o010_644, ..file }, open), None);
-        assert_eq!(contents.sha256(&file, || None), None);
+        assert_eq!(contents.sha256(&FileFacts { changed_ns: 1, ..file }, true, open), None);
+        assert_eq!(contents.sha256(&FileFacts { size: LARGEST + 1, ..file }, true, open), None);
+        assert_eq!(contents.sha256(&FileFacts { mode: 0o010_644, ..file }, true, open), None);
+        assert_eq!(contents.sha256(&file, true, || None), None);
     }
 
     #[test]
@@ -153,7 +159,7 @@ mod tests {
         let settled = FileFacts { changed_ns: 0, ..file };
         let contents = Contents::default();
         contents.0.lock().unwrap().remembered.insert(settled.key(), [7; 32]);
-        assert_eq!(contents.sha256(&settled, || panic!("opened again")), Some([7; 32]));
+        assert_eq!(contents.sha256(&settled, true, || panic!("opened again")), Some([7; 32]));
     }
 
     #[test]

@@ -173,6 +173,7 @@ impl Identifier {
 
     /// What the beginning of the file tells; `None` if it cannot be read.
     fn head(&mut self, dir: &ProcDir<'_>, runs: &Runs, file: &FileFacts) -> Option<Head> {
+        let stamps = self.reader.index().mounts.stamps(file.device);
         let key = file.key();
         let place = place(file);
         if let Some((own, head)) = self.remembered.get(place)?
@@ -188,7 +189,7 @@ impl Identifier {
         let length = opened.read_at(&mut self.head[..], 0).ok()?;
         let bytes = self.head.get(..length)?;
         let head = if elf::is_elf(bytes) { Head::Elf(elf::build_id(bytes)) } else { Head::Other };
-        if !file.fresh(i64::try_from(clock::realtime_ns()).unwrap_or(i64::MAX)) {
+        if stamps && !file.fresh(i64::try_from(clock::realtime_ns()).unwrap_or(i64::MAX)) {
             *self.remembered.get_mut(place)? = Some((key, head));
         }
         Some(head)

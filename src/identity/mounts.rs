@@ -18,6 +18,9 @@ const LOCAL: &[&str] = &[
     "squashfs", "tmpfs", "ubifs", "virtiofs", "zfs",
 ];
 
+/// Of these, those that live in memory: a shared mapping changes a file there without changing its times.
+const MEMORY: &[&str] = &["devtmpfs", "ramfs", "rootfs", "tmpfs"];
+
 /// Longest mountinfo that is read: some 50,000 mounts.
 const LONGEST_TABLE: u64 = 8 << 20;
 
@@ -71,6 +74,8 @@ pub enum Reach {
 pub struct Mounts {
     local: HashSet<Device>,
     remote: HashSet<Device>,
+    /// Local ones whose files' times tell of each change.
+    stamped: HashSet<Device>,
     trusted_mounts: HashSet<u64>,
     trusted_devices: HashSet<Device>,
 }
@@ -81,8 +86,7 @@ impl Mounts {
         let mut own = Mounts::default();
         let table = table(Path::new("/proc/self/mountinfo")).unwrap_or_default();
         for mount in mounts(&table) {
-            let set = if is_local(&mount) { &mut own.local } else { &mut own.remote };
-            set.insert(mount.device);
+            own.insert(&mount, mount.device);
         }
         // Anonymous memory lies on a mount that no table shows.
         if let Ok(memory) =
@@ -98,9 +102,8 @@ impl Mounts {
             if let Ok(opened) = super::index::open_path(Path::new(folder))
                 && let Ok(facts) = status(&opened)
             {
-                let kind = facts.mount.and_then(|id| mounts(&table).find(|mount| mount.id == id));
-                if kind.is_some_and(|mount| is_local(&mount)) {
-                    own.local.insert(facts.device);
+                if let Some(mount) = facts.mount.and_then(|id| mounts(&table).find(|mount| mount.id == id)) {
+                    own.insert(&mount, facts.device);
                 }
                 if TRUSTED.contains(folder) {
                     own.trusted_mounts.extend(facts.mount);
@@ -109,6 +112,22 @@ impl Mounts {
             }
         }
         own
+    }
+
+    fn insert(&mut self, mount: &Mount<'_>, device: Device) {
+        if is_local(mount) {
+            self.local.insert(device);
+            if !MEMORY.contains(&mount.kind) {
+                self.stamped.insert(device);
+            }
+        } else {
+            self.remote.insert(device);
+        }
+    }
+
+    /// What was read of a file on this device may be remembered until its times change.
+    pub fn stamps(&self, device: Device) -> bool {
+        device.0 != 0 || self.stamped.contains(&device)
     }
 
     /// Whether a device's files may be opened.

@@ -30,10 +30,10 @@ pub struct Executables {
 }
 
 impl Executables {
-    /// Finds out which utility the file is, if the listener could not.
-    pub fn settle(&self, exec: &mut Exec) {
+    /// Finds out which utility the file is, if the listener had to leave that open; true if it cannot be told.
+    pub fn settle(&self, exec: &mut Exec) -> bool {
         let Some(unsettled @ (Unsettled::Content | Unsettled::Device)) = exec.details.unsettled else {
-            return;
+            return false;
         };
         let loaded = exec.details.loaded_file.is_some();
         let file = exec.details.loaded_file.or(exec.file);
@@ -51,6 +51,7 @@ impl Executables {
         if let Some(Some(found)) = settled {
             found.put_into(exec, loaded);
         }
+        exec.details.unsettled.is_some()
     }
 
     /// Which utility an opened file is; `None` if it cannot be told.
@@ -75,8 +76,11 @@ impl Executables {
             if !contents::alike(opened, &other, file.size) {
                 continue;
             }
-            let own = self.contents.sha256(file, || opened.try_clone().ok());
-            let theirs = self.contents.sha256(&installed.file, || Some(other));
+            let own =
+                self.contents.sha256(file, index.mounts.stamps(file.device), || opened.try_clone().ok());
+            let theirs =
+                self.contents
+                    .sha256(&installed.file, index.mounts.stamps(installed.file.device), || Some(other));
             match own.zip(theirs) {
                 None => unknown = true,
                 Some((own, theirs)) if own != theirs => {}
@@ -100,9 +104,10 @@ impl Executables {
             return Some(*digest);
         }
         let file = exec.file?;
-        let digest = self.contents.sha256(&file, || {
+        let mounts = &self.shared.current().mounts;
+        let digest = self.contents.sha256(&file, mounts.stamps(file.device), || {
             let fd = exec.descriptor.fd()?;
-            let reach = match self.shared.current().mounts.reach(file.device) {
+            let reach = match mounts.reach(file.device) {
                 Reach::Unknown => find_reach(fd, &file, exec.pid),
                 reach => reach,
             };

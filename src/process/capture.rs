@@ -11,6 +11,7 @@ use super::queue::{Claimed, ExecSender};
 use crate::clock;
 use crate::connector::listener::{ExecNotice, ExecSink};
 use crate::health::ListenerCounters;
+use crate::identity::Unsettled;
 use crate::identity::identify::{Identifier, Possible};
 use crate::rules::catalogue::{Hints, KnownFile};
 
@@ -233,6 +234,9 @@ fn count(counters: &ListenerCounters, exec: &Exec) {
     counter.fetch_add(1, Relaxed);
     if exec.image.cut() {
         counters.cut.fetch_add(1, Relaxed);
+    }
+    if exec.details.unsettled == Some(Unsettled::Unreadable) {
+        counters.unidentified.fetch_add(1, Relaxed);
     }
     if exec.certainty != Certainty::BestEffort {
         counters.note_hold(exec.hold_ns);

@@ -237,15 +237,18 @@ enum Kind {
 fn kind(name: &[u8]) -> Kind {
     if is_multi_call(name) {
         Kind::MultiCall
-    } else if (name.starts_with(b"ld-") || name.starts_with(b"ld.so") || name.starts_with(b"ld64."))
-        && name.windows(3).any(|piece| piece == b".so")
-    {
+    } else if is_loader(name) {
         Kind::Loader
     } else if is_interpreter(name) {
         Kind::Interpreter
     } else {
         Kind::Plain
     }
+}
+
+fn is_loader(name: &[u8]) -> bool {
+    (name.starts_with(b"ld-") || name.starts_with(b"ld.so") || name.starts_with(b"ld64."))
+        && name.windows(3).any(|piece| piece == b".so")
 }
 
 /// A program that does what its name, or first argument, says.
@@ -272,7 +275,7 @@ fn called_name(argv0: &[u8]) -> &[u8] {
 
 /// The program that the dynamic loader was told to run; `None` if the program is no loader, or was told none.
 pub fn loaded_program(image: &Image) -> Option<&[u8]> {
-    image.name().filter(|name| matches!(kind(name), Kind::Loader))?;
+    image.name().filter(|name| is_loader(name))?;
     loader_target(image)
 }
 

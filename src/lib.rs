@@ -5,6 +5,7 @@
 //!
 //! - [`connector`]: events from the kernel, one real-time listener per CPU
 //! - [`process`]: what /proc says about the program, read while it is held
+//! - [`identity`]: which utility the file is, whatever it is called
 //! - [`lineage`]: the process table: where a program comes from
 //! - [`rules`]: whether a rule matches, and which utility it is
 //! - [`evaluate`]: from an exec through rules, exceptions and thresholds to its alert
@@ -26,6 +27,7 @@ pub mod document;
 pub mod evaluate;
 pub mod event;
 pub mod health;
+pub mod identity;
 pub mod lineage;
 pub mod output;
 pub mod process;

@@ -14,6 +14,7 @@ use crate::evaluate::Evaluator;
 use crate::event::recorder::Recorder;
 use crate::health::hits::HitKeeper;
 use crate::health::{Counters, Totals};
+use crate::identity::settle::Executables;
 use crate::lineage::follow::Follower;
 use crate::output::Output;
 use crate::process::capture::Prefilter;
@@ -64,6 +65,8 @@ pub struct Worker {
     pub proc: Arc<ProcRoot>,
     /// The buffer for these.
     pub scratch: Scratch,
+    /// What is known of files.
+    pub files: Arc<Executables>,
     /// The rules.
     pub evaluator: Evaluator,
     /// Names, namespaces and other processes of this host.
@@ -145,6 +148,9 @@ impl Worker {
         exec.take_maker();
         if exec.details.parent.argv().is_none() || exec.details.parent.cut() {
             exec.details.read_parent_arguments(&self.proc, &mut self.scratch);
+        }
+        if self.files.settle(&mut exec) {
+            self.counters.worker.unidentified.fetch_add(1, Relaxed);
         }
         if self.evaluator.ruleset().wants().upper_layer {
             exec.details.upper_layer = overlay::of_executable(&self.proc, &exec);

@@ -1,6 +1,9 @@
 //! What is known of one executed program.
 
+use std::sync::OnceLock;
+
 use super::details::Details;
+use super::file::{Descriptor, FileFacts};
 use super::relatives::{Ancestors, Learnt};
 
 /// How sure it is that the program was read as it was started.
@@ -210,6 +213,12 @@ pub struct Exec {
     pub certainty: Certainty,
     /// Executable and arguments.
     pub image: Image,
+    /// The executable's file; `None` if it was not looked at or could not be.
+    pub file: Option<FileFacts>,
+    /// SHA-256 of the executable, once the worker has computed it.
+    pub sha256: OnceLock<[u8; 32]>,
+    /// Keeps the file's content within reach, if the worker needs it.
+    pub descriptor: Descriptor,
     /// The rest.
     pub details: Details,
     /// The processes it comes from. Found by the worker: of an exec on the hot path none is known.

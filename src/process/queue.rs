@@ -129,7 +129,8 @@ impl ExecReceiver {
         let exec = {
             let mut exec = slot.exec.lock().unwrap_or_else(PoisonError::into_inner);
             self.shared.bytes.fetch_sub(exec.len(), Ordering::Relaxed);
-            let copy = exec.clone();
+            let descriptor = std::mem::take(&mut exec.descriptor);
+            let copy = Exec { descriptor, ..exec.clone() };
             exec.image.shrink(KEPT_BUFFER);
             copy
         };

@@ -125,6 +125,7 @@ impl Imported {
             accounts: Accounts { users, groups: Names::new("/dev/null") },
             namespaces: Namespaces::default(),
             processes: Box::new(OneParent(parent)),
+            files: std::sync::Arc::default(),
         };
         exec.ancestors = surroundings.processes.ancestors(&exec.details);
         (exec, surroundings)

@@ -38,6 +38,8 @@ const BATCH: usize = 64;
 const LOSS_NOTICE_EVERY: Duration = Duration::from_secs(60);
 /// Starts remembered to recognise what both an event and the snapshot saw.
 const MOST_STARTS: usize = 100_000;
+/// Programs of the snapshot that wait until it is complete; more are handled at once.
+const MOST_WAITING: usize = 1000;
 
 /// How often hits of rules and exceptions are written to the state folder.
 const KEEP_EVERY: Duration = Duration::from_secs(60);
@@ -104,6 +106,11 @@ impl Worker {
             }
             let idle = handled < BATCH;
             if idle && snapshot_done {
+                for exec in std::mem::take(&mut twice.waiting) {
+                    if twice.first_time(&exec) {
+                        self.handle(exec);
+                    }
+                }
                 twice.end();
             }
             let now = Instant::now();
@@ -140,10 +147,17 @@ impl Worker {
 
     /// Takes one exec from the queue; false if there is none.
     fn handle_next(&mut self, twice: &mut SeenTwice) -> bool {
-        let Some(mut exec) = self.receiver.receive() else { return false };
-        if !twice.first_time(&exec) {
-            return true;
+        let Some(exec) = self.receiver.receive() else { return false };
+        if exec.certainty == Certainty::AlreadyRunning && twice.waiting.len() < MOST_WAITING {
+            twice.waiting.push(exec);
+        } else if twice.first_time(&exec) {
+            self.handle(exec);
         }
+        true
+    }
+
+    /// Evaluates an exec and hands its alert to the outputs.
+    fn handle(&mut self, mut exec: Exec) {
         exec.ancestors = self.follower.ancestors(&exec);
         exec.take_maker();
         if exec.details.parent.argv().is_none() || exec.details.parent.cut() {
@@ -168,7 +182,6 @@ impl Worker {
             }
             self.write(Record::Alert(Box::new(alert)));
         }
-        true
     }
 
     fn write(&mut self, record: Record) {
@@ -205,6 +218,8 @@ impl Worker {
 /// Recognises a program that both its exec event and the snapshot at the start reported.
 #[derive(Default)]
 struct SeenTwice {
+    /// What the snapshot reported, until it is complete: what an event told tells more.
+    waiting: Vec<Exec>,
     by_event: HashSet<u64>,
     by_snapshot: HashSet<u64>,
     hasher: RandomState,

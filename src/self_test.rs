@@ -11,6 +11,8 @@
 //! does, and a test over the shipped rules. The tables stand in any file of rules, those of the shipped rules in files
 //! of their own that are compiled in.
 //!
+//! `rule = "*"` is for what no rule may match: ordinary operation.
+//!
 //! A near miss must be refused for what the event says: where a rule cannot be decided because the event says too little,
 //! the test proves nothing, and fails. Exceptions and thresholds play no part. Each event also goes through the
 //! prefilter, which must not stop what a rule matches.
@@ -31,6 +33,9 @@ use crate::rules::explain::why_not;
 use crate::rules::load::{self, Places};
 use crate::rules::model::Rule;
 use crate::rules::ruleset::{RuleSet, evaluate};
+
+/// In the place of a rule's id: none of them matches.
+const ALL: &str = "*";
 
 /// Tests of rules, with the files they stand in.
 #[derive(Debug)]
@@ -90,6 +95,18 @@ impl SelfTest {
             let id: &str = test.rule.get_ref();
             let events = test.matches.len() + test.misses.len();
             let from_package = load::is_builtin(&source.name);
+            if id == ALL {
+                for event in &test.misses {
+                    match strangers(ruleset, event.get_ref(), from_package) {
+                        Ok(()) => outcome.passed += 1,
+                        Err(mistake) => {
+                            outcome.failed += 1;
+                            outcome.messages.push(Diagnostic::at(Level::Error, source, event.span(), mistake));
+                        }
+                    }
+                }
+                continue;
+            }
             let Some(rule) = ruleset.rules().iter().find(|rule| rule.id == id) else {
                 let hint = crate::diagnostics::suggestion(id, ruleset.rules().iter().map(|rule| rule.id.as_str()));
                 // A file of the administrator's may have taken the place of the one that held the rule.
@@ -151,17 +168,32 @@ impl SelfTest {
     }
 }
 
+/// Errs if any rule matches; of the package's tests, any of the package's rules.
+fn strangers(ruleset: &RuleSet, event: &Event, from_package: bool) -> Result<(), String> {
+    let case = event.case(0);
+    let seconds = case.exec.timestamp_ns / 1_000_000_000;
+    let subject = ruleset.subject(&case.exec, &case.surroundings, case.clock.local(seconds));
+    let matching = ruleset.matching(&subject, Date::of_unix_time(seconds));
+    let ids: Vec<&str> = matching
+        .iter()
+        .filter(|found| !from_package || load::is_builtin(&found.rule.origin))
+        .map(|found| found.rule.id.as_str())
+        .collect();
+    if ids.is_empty() { Ok(()) } else { Err(format!("`{}` matches this exec, and no rule should", ids.join("`, `"))) }
+}
+
 fn test(section: Section<'_>) -> Option<Test> {
     let rule = section.required_string("rule");
     let matches = section.deserialize::<Vec<Spanned<Event>>>("matches");
     let misses = section.deserialize::<Vec<Spanned<Event>>>("misses");
     let (matches, misses) =
         (matches.map(|list| list.value).unwrap_or_default(), misses.map(|list| list.value).unwrap_or_default());
-    if let Some(rule) = &rule
-        && matches.is_empty()
-        && misses.is_empty()
-    {
-        section.error(rule.span.clone(), "a test needs events in `matches`, `misses` or both");
+    if let Some(rule) = &rule {
+        if matches.is_empty() && misses.is_empty() {
+            section.error(rule.span.clone(), "a test needs events in `matches`, `misses` or both");
+        } else if rule.value == ALL && !matches.is_empty() {
+            section.error(rule.span.clone(), "a test of all rules takes `misses` only");
+        }
     }
     section.finish();
     let rule = rule?;

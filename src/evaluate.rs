@@ -41,7 +41,7 @@ impl Evaluator {
     pub fn evaluate(&mut self, exec: &Exec, surroundings: &Surroundings, clock: &dyn Clock) -> Verdict {
         let time_ns = clock.wall_from_monotonic(exec.timestamp_ns);
         let seconds = time_ns / 1_000_000_000;
-        let subject = self.ruleset.subject(exec, surroundings, clock.local(seconds));
+        let subject = self.ruleset.subject(exec, surroundings, clock);
         let mut verdict = Verdict::default();
         let mut rules: Vec<&Rule> = Vec::new();
         for found in self.ruleset.matching(&subject, Date::of_unix_time(seconds)) {

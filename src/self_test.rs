@@ -21,7 +21,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Spanned;
 
-use crate::alert::Clock;
 use crate::calendar::Date;
 use crate::diagnostics::{Diagnostic, Diagnostics, Level, Source};
 use crate::document::{Document, Section};
@@ -90,7 +89,8 @@ impl SelfTest {
         let mut covered: BTreeMap<&str, (bool, bool)> = BTreeMap::new();
         let mut left_out = BTreeSet::new();
         let mut as_shipped: Option<Option<RuleSet>> = None;
-        for (source, test) in self.files.iter().flat_map(|(source, tests)| tests.iter().map(move |test| (source, test)))
+        for (source, test) in
+            self.files.iter().flat_map(|(source, tests)| tests.iter().map(move |test| (source, test)))
         {
             let id: &str = test.rule.get_ref();
             let events = test.matches.len() + test.misses.len();
@@ -101,14 +101,20 @@ impl SelfTest {
                         Ok(()) => outcome.passed += 1,
                         Err(mistake) => {
                             outcome.failed += 1;
-                            outcome.messages.push(Diagnostic::at(Level::Error, source, event.span(), mistake));
+                            outcome.messages.push(Diagnostic::at(
+                                Level::Error,
+                                source,
+                                event.span(),
+                                mistake,
+                            ));
                         }
                     }
                 }
                 continue;
             }
             let Some(rule) = ruleset.rules().iter().find(|rule| rule.id == id) else {
-                let hint = crate::diagnostics::suggestion(id, ruleset.rules().iter().map(|rule| rule.id.as_str()));
+                let hint =
+                    crate::diagnostics::suggestion(id, ruleset.rules().iter().map(|rule| rule.id.as_str()));
                 // A file of the administrator's may have taken the place of the one that held the rule.
                 if from_package && !self.places.folders.is_empty() {
                     outcome.skipped += events;
@@ -153,7 +159,8 @@ impl SelfTest {
             }
         }
         outcome.rules = covered.len();
-        for rule in ruleset.rules().iter().filter(|rule| rule.enabled && !left_out.contains(rule.id.as_str())) {
+        for rule in ruleset.rules().iter().filter(|rule| rule.enabled && !left_out.contains(rule.id.as_str()))
+        {
             let missing = match covered.get(rule.id.as_str()).copied().unwrap_or_default() {
                 (true, true) => continue,
                 (false, true) => "no test of an exec that it matches",
@@ -172,22 +179,28 @@ impl SelfTest {
 fn strangers(ruleset: &RuleSet, event: &Event, from_package: bool) -> Result<(), String> {
     let case = event.case(0);
     let seconds = case.exec.timestamp_ns / 1_000_000_000;
-    let subject = ruleset.subject(&case.exec, &case.surroundings, case.clock.local(seconds));
+    let subject = ruleset.subject(&case.exec, &case.surroundings, &case.clock);
     let matching = ruleset.matching(&subject, Date::of_unix_time(seconds));
     let ids: Vec<&str> = matching
         .iter()
         .filter(|found| !from_package || load::is_builtin(&found.rule.origin))
         .map(|found| found.rule.id.as_str())
         .collect();
-    if ids.is_empty() { Ok(()) } else { Err(format!("`{}` matches this exec, and no rule should", ids.join("`, `"))) }
+    if ids.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("`{}` matches this exec, and no rule should", ids.join("`, `")))
+    }
 }
 
 fn test(section: Section<'_>) -> Option<Test> {
     let rule = section.required_string("rule");
     let matches = section.deserialize::<Vec<Spanned<Event>>>("matches");
     let misses = section.deserialize::<Vec<Spanned<Event>>>("misses");
-    let (matches, misses) =
-        (matches.map(|list| list.value).unwrap_or_default(), misses.map(|list| list.value).unwrap_or_default());
+    let (matches, misses) = (
+        matches.map(|list| list.value).unwrap_or_default(),
+        misses.map(|list| list.value).unwrap_or_default(),
+    );
     if let Some(rule) = &rule {
         if matches.is_empty() && misses.is_empty() {
             section.error(rule.span.clone(), "a test needs events in `matches`, `misses` or both");
@@ -204,13 +217,14 @@ fn test(section: Section<'_>) -> Option<Test> {
 fn judge(ruleset: &RuleSet, rule: &Rule, event: &Event, wanted: bool) -> Result<(), String> {
     let case = event.case(0);
     let seconds = case.exec.timestamp_ns / 1_000_000_000;
-    let subject = ruleset.subject(&case.exec, &case.surroundings, case.clock.local(seconds));
+    let subject = ruleset.subject(&case.exec, &case.surroundings, &case.clock);
     match (evaluate(rule, &subject), wanted) {
         (Truth::True, false) => return Err("matches this exec, and should not".to_owned()),
         (Truth::True, true) => {}
         (truth, true) => {
             let reason = why_not(rule, &subject).map_or(String::new(), |reason| format!(": {reason}"));
-            let how = if truth == Truth::Unknown { "cannot tell whether it matches" } else { "does not match" };
+            let how =
+                if truth == Truth::Unknown { "cannot tell whether it matches" } else { "does not match" };
             return Err(format!("{how} this exec, and should match{reason}"));
         }
         (Truth::Unknown, false) => {

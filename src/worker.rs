@@ -15,8 +15,10 @@ use crate::evaluate::Evaluator;
 use crate::health::hits::HitKeeper;
 use crate::health::{Counters, Totals};
 use crate::output::Output;
+use crate::process::capture::Prefilter;
 use crate::process::details::Scratch;
 use crate::process::exec::{Certainty, Exec};
+use crate::process::overlay;
 use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::ExecReceiver;
 use crate::rules::model::Severity;
@@ -120,11 +122,15 @@ impl Worker {
         let (evaluator, surroundings) = (&mut self.evaluator, &self.surroundings);
         let counters = &self.counters.worker;
         let (proc, scratch) = (&self.proc, &mut self.scratch);
+        let wants = evaluator.ruleset().wants();
         let alert = self.receiver.receive(|exec| {
             if !twice.first_time(exec) {
                 return None;
             }
             exec.details.read_parent_arguments(proc, scratch);
+            if wants.upper_layer {
+                exec.details.upper_layer = overlay::of_executable(proc, exec);
+            }
             let verdict = evaluator.evaluate(exec, surroundings, &HostClock);
             counters.silenced.fetch_add(verdict.silenced, Relaxed);
             verdict.alert

@@ -63,9 +63,12 @@ fn told(outcome: &Outcome) -> String {
         0 => String::new(),
         skipped => format!(", {skipped} left out because you changed or switched off what they test"),
     };
-    format!("{rules} tried on {execs}: {} judged rightly, {} wrongly{skipped}", outcome.passed, outcome.failed)
+    format!(
+        "{rules} tried on {execs}: {} judged rightly, {} wrongly{skipped}",
+        outcome.passed, outcome.failed
+    )
 }
 
-fn counted(number: usize, one: &str, many: &str) -> String {
+pub(super) fn counted(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }

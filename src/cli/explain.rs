@@ -23,6 +23,7 @@ use crate::process::names::Accounts;
 use crate::process::proc_dir::ProcRoot;
 use crate::process::relatives::HostProcesses;
 use crate::rules::explain::{Explanation, explain};
+use crate::rules::fields::Field;
 use crate::rules::model::Rule;
 use crate::rules::ruleset::RuleSet;
 use crate::rules::subject::{Subject, Surroundings};
@@ -81,20 +82,20 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
     let now = clock::realtime_ns() / 1_000_000_000;
     let case = match arguments.pid {
         Some(pid) => running(pid, config.capture.args_limit, &ruleset)
-            .map(|(exec, surroundings)| (exec, surroundings, HostClock.local(now))),
+            .map(|(exec, surroundings)| (exec, surroundings, Box::new(HostClock) as Box<dyn Clock>)),
         None => described(arguments, now).map(|event| {
             let case = event.case(0);
-            (case.exec, case.surroundings, case.clock.local(now))
+            (case.exec, case.surroundings, Box::new(case.clock) as Box<dyn Clock>)
         }),
     };
-    let (exec, surroundings, time) = match case {
+    let (exec, surroundings, clock) = match case {
         Ok(case) => case,
         Err(message) => {
             eprintln!("execwatch: {message}");
             return FAILED;
         }
     };
-    let subject = ruleset.subject(&exec, &surroundings, time);
+    let subject = ruleset.subject(&exec, &surroundings, &*clock);
     let explanation = explain(&ruleset, &subject, Date::of_unix_time(now));
     let text = if arguments.json {
         as_json(&explanation, &subject, &ruleset, &exec)
@@ -187,6 +188,13 @@ fn shown(bytes: &[u8]) -> String {
     escaped.as_str().to_owned()
 }
 
+/// The kind of the way's beginning, and the executable of the process there.
+fn entry(subject: &Subject<'_>) -> Option<(&'static str, Option<Vec<u8>>)> {
+    let (kind, _) = subject.entry()?;
+    let exe = Field::find("entry-leader.exe").map(|field| subject.value(&field).display().into_owned());
+    Some((kind.as_str(), exe))
+}
+
 fn as_text(explanation: &Explanation<'_>, subject: &Subject<'_>, ruleset: &RuleSet, exec: &Exec) -> String {
     let mut text = String::new();
     let mut add = |line: String| {
@@ -210,6 +218,9 @@ fn as_text(explanation: &Explanation<'_>, subject: &Subject<'_>, ruleset: &RuleS
             None => "utility     none of the catalogue".to_owned(),
         },
     );
+    if let Some((kind, leader)) = entry(subject) {
+        add(format!("entry       {kind}, with {}", leader.as_deref().map_or("unknown".to_owned(), shown)));
+    }
     let unknown: Vec<&str> = exec.details.unknown().collect();
     if !unknown.is_empty() {
         add(format!("unknown     {}", unknown.join(" ")));
@@ -218,7 +229,11 @@ fn as_text(explanation: &Explanation<'_>, subject: &Subject<'_>, ruleset: &RuleS
     for (rule, exception) in &explanation.matched {
         let head = format!("matches     {:8} {}: {}", rule.severity.as_str(), rule.id, rule.title);
         let threshold = rule.threshold.as_ref().map_or(String::new(), |threshold| {
-            format!(" (alerts at the {}th within {} s)", threshold.count, threshold.window_ns / 1_000_000_000)
+            format!(
+                " (alerts once it matches {} times within {} s)",
+                threshold.count,
+                threshold.window_ns / 1_000_000_000
+            )
         });
         add(format!("{head}{threshold}"));
         if let Some(exception) = exception {
@@ -241,6 +256,7 @@ struct Json<'e> {
     silenced: Vec<SilencedRule<'e>>,
     unmatched: Vec<UnmatchedRule<'e>>,
     utility: Option<JsonUtility<'e>>,
+    entry: Option<JsonEntry>,
     executable: Option<String>,
     unknown: Vec<&'static str>,
 }
@@ -268,6 +284,12 @@ struct UnmatchedRule<'e> {
     test: &'e str,
     seen: String,
     unknown: bool,
+}
+
+#[derive(Serialize)]
+struct JsonEntry {
+    kind: &'static str,
+    executable: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -319,6 +341,7 @@ fn as_json(explanation: &Explanation<'_>, subject: &Subject<'_>, ruleset: &RuleS
                 disguised: found.disguised,
             })
         }),
+        entry: entry(subject).map(|(kind, exe)| JsonEntry { kind, executable: exe.as_deref().map(for_json) }),
         executable: exec.image.exe().map(for_json),
         unknown: exec.details.unknown().collect(),
     };

@@ -2,6 +2,7 @@
 
 mod check;
 mod explain;
+mod import;
 mod rules;
 mod run;
 
@@ -58,6 +59,8 @@ enum Command {
     ///
     /// Exit code: 0 if a rule matches that no exception silences, 1 if none does, 2 on an error.
     Explain(explain::ExplainArguments),
+    /// Translate rules of other languages
+    Import(import::ImportArguments),
     /// List utilities and rules, or show one
     Rules(rules::RulesArguments),
 }
@@ -127,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
         Command::Rules(arguments) => rules::rules(&arguments),
     })
 }

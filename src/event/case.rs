@@ -109,6 +109,7 @@ impl Event {
         };
         details.start_ticks = self.start.map(|start| start.ns / TICK_NS);
         details.arguments_length = self.args_length;
+        details.upper_layer = self.exe_upper_layer;
         let orphan = self.ancestors_complete && self.ancestors.as_ref().is_none_or(Vec::is_empty);
         let first = self.ancestors.iter().flatten().next();
         let parent = self.parent.as_ref().or(first);
@@ -140,6 +141,7 @@ impl Event {
             ancestors: Ancestors { processes, complete: self.ancestors_complete },
             session_leader: relative(&self.session_leader),
             group_leader: relative(&self.group_leader),
+            container_start: self.container_start.map(|start| start.ns / TICK_NS),
         }
     }
 }
@@ -171,6 +173,8 @@ impl Process {
             },
             cwd: self.cwd.as_ref().map(|cwd| cwd.as_ref().to_vec()),
             start_ticks: self.start.map(|start| start.ns / TICK_NS),
+            vpid: self.vpid,
+            cgroup: self.cgroup.as_ref().map(|cgroup| cgroup.content().to_vec()),
         }
     }
 }
@@ -181,6 +185,7 @@ struct Described {
     ancestors: Ancestors,
     session_leader: Option<Relative>,
     group_leader: Option<Relative>,
+    container_start: Option<u64>,
 }
 
 impl Processes for Described {
@@ -194,6 +199,10 @@ impl Processes for Described {
             Leader::Session => self.session_leader.clone(),
             Leader::Group => self.group_leader.clone(),
         }
+    }
+
+    fn container_start(&self, _: &[u8]) -> Option<u64> {
+        self.container_start
     }
 
     fn ancestors(&self, _: Option<u32>, _: Option<u64>) -> Ancestors {

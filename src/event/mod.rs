@@ -129,6 +129,12 @@ pub struct Event {
     /// Path of the cgroup, or the lines of /proc/PID/cgroup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Cgroup>,
+    /// When the oldest process of its container was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_start: Option<Moment>,
+    /// The executable lies in the upper layer of an overlay mount.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exe_upper_layer: Option<bool>,
     /// Whether it is in another namespace than the host's.
     #[serde(skip_serializing_if = "is_default")]
     pub namespace: Namespaces<bool>,
@@ -209,6 +215,10 @@ pub struct Process {
     pub egid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<Moment>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vpid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<Cgroup>,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub absent: BTreeSet<Absent>,
 }
@@ -399,7 +409,7 @@ mod tests {
             (user, user_effective, group, start) in (of(".{0,5}"), of(".{0,5}"), of(".{0,5}"), of(moment())),
         ) -> Process {
             let absent = if tty.is_none() { BTreeSet::from([Absent::Tty]) } else { BTreeSet::new() };
-            Process { exe, args, args_cut, comm, cwd, tty, pid, ppid, user, user_effective, uid, euid, group, gid, egid: None, start, absent }
+            Process { vpid: pid, cgroup: None, exe, args, args_cut, comm, cwd, tty, pid, ppid, user, user_effective, uid, euid, group, gid, egid: None, start, absent }
         }
     }
 
@@ -424,6 +434,7 @@ mod tests {
             ),
         ) -> Event {
             Event {
+                container_start: start, exe_upper_layer: foreign[0],
                 time, host, exe, args, args_cut, args_length, comm, cwd, tty, pid, ppid, vpid, user, uid, euid, suid, fsuid, gid,
                 egid, sgid, fsgid, groups, loginuid, audit_session, session, process_group, umask, start, cgroup,
                 namespace: Namespaces { pid: foreign[0], net: foreign[1], ..Namespaces::default() },

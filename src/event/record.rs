@@ -52,6 +52,8 @@ impl Event {
             umask: details.umask,
             start: details.start_ticks.map(moment),
             cgroup: details.cgroup().map(Cgroup::new),
+            container_start: subject.container_start().map(moment),
+            exe_upper_layer: details.upper_layer,
             namespace: foreign(details, surroundings),
             namespace_id: Namespaces {
                 pid: details.namespaces.pid,
@@ -60,7 +62,8 @@ impl Event {
                 user: details.namespaces.user,
             },
             capabilities: capabilities(details),
-            env: details.environment().map(environment),
+            // Of one that was cut nobody can say what is not in it.
+            env: details.environment().filter(|_| !details.environment_cut()).map(environment),
             certainty: Some(exec.certainty),
             cpu: Some(exec.cpu),
             hold_ns: Some(exec.hold_ns),
@@ -135,6 +138,8 @@ impl Process {
             gid: gid(0),
             egid: gid(1),
             start: relative.start_ticks.map(|ticks| Moment::on_this_host(clock.wall_from_start_ticks(ticks))),
+            vpid: relative.vpid,
+            cgroup: relative.cgroup.as_deref().map(Cgroup::new),
             absent,
         }
     }

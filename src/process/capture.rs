@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::details::Scratch;
 use super::exec::{Certainty, Exec, Image};
+use super::overlay;
 use super::proc_dir::{ProcDir, ProcRoot};
 use super::queue::{Claimed, ExecSender};
 use crate::clock;
@@ -29,6 +30,8 @@ pub trait Prefilter: Send + Sync {
 pub struct Wants {
     /// Environment variables.
     pub environment: bool,
+    /// Whether the executable lies in an upper layer.
+    pub upper_layer: bool,
 }
 
 /// Longest path that the kernel gives for a link, with the mark of a deleted file.
@@ -251,6 +254,9 @@ pub fn read_running(proc: &ProcRoot, pid: u32, settings: &CaptureSettings, wants
     read_image(&dir, &mut buffers, settings.arguments_limit, &mut exec.image);
     exec.details.read(proc, &dir, &mut buffers.details, wants.environment);
     exec.details.read_parent_arguments(proc, &mut buffers.details);
+    if wants.upper_layer {
+        exec.details.upper_layer = overlay::of_executable(proc, &exec);
+    }
     exec.certainty = Certainty::AlreadyRunning;
     (!exec.details.is_empty()).then_some(exec)
 }

@@ -99,11 +99,14 @@ pub struct Details {
     pub ppid: Option<u32>,
     /// The parent's executable and arguments.
     pub parent: Image,
+    /// The executable lies in the upper layer of an overlay mount; read by the worker if a rule asks.
+    pub upper_layer: Option<bool>,
     comm: Vec<u8>,
     cwd: Vec<u8>,
     cgroup: Vec<u8>,
     environment: Vec<u8>,
     environment_known: bool,
+    environment_cut: bool,
 }
 
 /// The buffer that files are read into.
@@ -183,6 +186,8 @@ impl Details {
         }
         if environment && let Some(environment) = dir.file(c"environ", buffer) {
             self.set_environment(environment);
+            // What fills the buffer may have been longer.
+            self.environment_cut = self.environment.len() == SCRATCH;
         }
         self.namespaces = Namespaces::read(dir);
         if let Some(parent) = self.parent_dir(proc)
@@ -262,10 +267,30 @@ impl Details {
         self.environment_known = true;
     }
 
+    /// The environment was cut at the limit.
+    pub fn environment_cut(&self) -> bool {
+        self.environment_cut
+    }
+
+    /// The whole entries of the environment.
+    pub fn variables(&self) -> Option<impl Iterator<Item = &[u8]>> {
+        let environment = self.environment()?;
+        // Each entry ends with a NUL: what follows the last one is empty, or an entry that was cut.
+        let whole = match environment.iter().rposition(|&byte| byte == 0) {
+            Some(end) => &environment[..end],
+            None if self.environment_cut => &[],
+            None => environment,
+        };
+        Some(whole.split(|&byte| byte == 0).filter(|entry| !entry.is_empty()))
+    }
+
     /// The value of an environment variable; `Some(None)` if it is not set.
     pub fn variable(&self, name: &[u8]) -> Option<Option<&[u8]>> {
-        let mut entries = self.environment()?.split(|&byte| byte == 0);
-        Some(entries.find_map(|entry| entry.strip_prefix(name)?.strip_prefix(b"=")))
+        match self.variables()?.find_map(|entry| entry.strip_prefix(name)?.strip_prefix(b"=")) {
+            // It might stand in what was cut off.
+            None if self.environment_cut => None,
+            value => Some(value),
+        }
     }
 
     /// The controlling terminal's name; `Some(None)` if there is none.

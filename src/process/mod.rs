@@ -8,8 +8,10 @@
 
 pub mod capture;
 pub mod details;
+pub mod entry;
 pub mod exec;
 pub mod names;
+pub mod overlay;
 pub mod parse;
 pub mod place;
 pub mod proc_dir;

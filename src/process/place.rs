@@ -51,6 +51,28 @@ impl Place {
         place
     }
 
+    /// It belongs to a systemd service, and not to a session or a container's scope.
+    pub fn of_service(&self) -> bool {
+        self.unit.as_ref().is_some_and(|unit| unit.ends_with(".service"))
+    }
+
+    /// The part of a path up to the container's own folder; `None` outside of containers.
+    pub fn container_path(path: &str) -> Option<&str> {
+        let mut end = None;
+        let mut folder = "";
+        let mut at = 0;
+        for part in path.split('/') {
+            if !part.is_empty() {
+                if container(folder, part).is_some() {
+                    end = Some(at + part.len());
+                }
+                folder = part;
+            }
+            at += part.len() + 1;
+        }
+        path.get(..end?)
+    }
+
     fn of_path(path: &str) -> Place {
         let mut place = Place::default();
         let mut folder = "";
@@ -148,6 +170,15 @@ mod tests {
             place.runtime,
             place.unit.map(|unit| unit.replace(ID, "ID")),
         )
+    }
+
+    #[test]
+    fn the_path_of_a_container() {
+        let path =
+            |path: &str| Place::container_path(&path.replace("ID", ID)).map(|found| found.replace(ID, "ID"));
+        assert_eq!(path("/docker/ID/system.slice/cron.service").as_deref(), Some("/docker/ID"));
+        assert_eq!(path("/machine.slice/libpod-ID.scope").as_deref(), Some("/machine.slice/libpod-ID.scope"));
+        assert_eq!(path("/system.slice/cron.service"), None);
     }
 
     #[test]

@@ -75,6 +75,16 @@ impl ProcDir<'_> {
         buffer.get(..length)
     }
 
+    /// The content of a file that is generated in pieces; `None` too if it is longer than `limit`.
+    pub fn whole_file(&self, name: &CStr, limit: usize) -> Option<Vec<u8>> {
+        use std::io::Read;
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let file = self.at(name, |dir, name| openat(dir, name, flags, Mode::empty()).ok())?;
+        let mut content = Vec::new();
+        std::fs::File::from(file).take(limit as u64 + 1).read_to_end(&mut content).ok()?;
+        (content.len() <= limit).then_some(content)
+    }
+
     /// A file's content, as far as it fits. `None` if the process has gone or the file cannot be read.
     pub fn file<'b>(&self, name: &CStr, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;

@@ -5,13 +5,17 @@
 use std::sync::Arc;
 
 use super::details::Scratch;
+use super::entry::Link;
 use super::exec::Image;
 use super::names::OwnNames;
 use super::parse;
-use super::proc_dir::ProcRoot;
+use super::place::Place;
+use super::proc_dir::{ProcDir, ProcRoot};
 
 /// Ancestors beyond this many are not looked at.
 pub const MOST_ANCESTORS: usize = 32;
+/// Processes of a container beyond this many are not looked at to find its oldest.
+const MOST_MEMBERS: usize = 256;
 /// Bytes kept of a relative's argument list.
 const ARGUMENTS: usize = 4096;
 
@@ -38,6 +42,30 @@ pub struct Relative {
     pub cwd: Option<Vec<u8>>,
     /// Start time in ticks since boot.
     pub start_ticks: Option<u64>,
+    /// The process id in the innermost pid namespace.
+    pub vpid: Option<u32>,
+    /// The content of /proc/PID/cgroup.
+    pub cgroup: Option<Vec<u8>>,
+}
+
+impl Relative {
+    /// Where it runs.
+    pub fn place(&self) -> Option<Place> {
+        self.cgroup.as_deref().map(Place::of_cgroup)
+    }
+
+    /// Itself as one of a chain whose entry is looked for.
+    pub fn link(&self) -> Link<'_> {
+        let place = self.place();
+        Link {
+            pid: self.pid,
+            name: self.image.name(),
+            comm: self.comm.as_deref(),
+            vpid: self.vpid,
+            of_service: place.as_ref().map(Place::of_service),
+            container: place.map(|place| place.container_id),
+        }
+    }
 }
 
 /// The ancestors of a process, the parent first.
@@ -63,6 +91,13 @@ pub trait Processes: std::fmt::Debug + Send + Sync {
     /// The process `pid`, if it is there and was not started after `started_before` (ticks since boot), which would
     /// make it another one with a number that was used again.
     fn find(&self, pid: u32, started_before: Option<u64>) -> Option<Relative>;
+
+    /// When the oldest process of a container was started, in ticks since boot, among those that the cgroup lists in which
+    /// its processes are; `None` if that cannot be told. `cgroup` is what /proc/PID/cgroup says of one of them.
+    fn container_start(&self, cgroup: &[u8]) -> Option<u64> {
+        let _ = cgroup;
+        None
+    }
 
     /// The leader of a process's session or group. `pid` is its number, if that is known; other arguments as for
     /// [`find`](Self::find).
@@ -141,10 +176,51 @@ impl Processes for HostProcesses {
             let status = parse::status(status, &mut Vec::new());
             relative.uids = status.uids;
             relative.gids = status.gids;
+            relative.vpid = status.vpid;
         }
+        relative.cgroup = dir.file(c"cgroup", buffer).map(<[u8]>::to_vec);
         relative.cwd = dir.link(c"cwd", buffer).map(<[u8]>::to_vec);
         Some(relative)
     }
+
+    fn container_start(&self, cgroup: &[u8]) -> Option<u64> {
+        let members = cgroup.split(|&byte| byte == b'\n').find_map(members)?;
+        let mut scratch = self.scratch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut start = |pid| start_of(&self.proc.process(pid).ok()?, scratch.bytes());
+        members.into_iter().filter_map(&mut start).min()
+    }
+}
+
+fn start_of(dir: &ProcDir<'_>, buffer: &mut [u8]) -> Option<u64> {
+    Some(parse::stat(dir.file(c"stat", buffer)?)?.start_ticks)
+}
+
+/// Where the hierarchies of control groups are mounted: version 2 alone, beside version 1, and version 1 by controller.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// The processes in the cgroup of a container that a line of /proc/PID/cgroup names.
+fn members(line: &[u8]) -> Option<Vec<u32>> {
+    use std::io::Read;
+    let line = std::str::from_utf8(line).ok()?;
+    let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+    let path = Place::container_path(path)?;
+    // Seen from another cgroup namespace, a path may lead up.
+    if path.split('/').any(|part| part == "..") {
+        return None;
+    }
+    let hierarchies = match controllers.strip_prefix("name=").unwrap_or(controllers) {
+        "" => vec![CGROUPS.to_owned(), format!("{CGROUPS}/unified")],
+        name => vec![format!("{CGROUPS}/{name}")],
+    };
+    let list = hierarchies.iter().find_map(|hierarchy| {
+        let file = std::fs::File::open(format!("{hierarchy}{path}/cgroup.procs")).ok()?;
+        let mut list = String::new();
+        // A pid has seven digits at most.
+        file.take(MOST_MEMBERS as u64 * 8).read_to_string(&mut list).ok()?;
+        Some(list)
+    })?;
+    let members: Vec<u32> = list.lines().filter_map(|pid| pid.parse().ok()).take(MOST_MEMBERS).collect();
+    Some(members).filter(|members| !members.is_empty())
 }
 
 #[cfg(test)]
@@ -195,6 +271,7 @@ mod tests {
             std::env::current_dir().ok().map(|dir| dir.into_os_string().into_encoded_bytes()).as_deref()
         );
         assert!(own.image.exe().is_some() && own.comm.is_some());
+        assert!(own.vpid.is_some() && own.cgroup.is_some());
         assert_eq!(processes.find(std::process::id(), Some(0)), None);
     }
 }

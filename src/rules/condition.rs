@@ -70,11 +70,22 @@ pub enum Condition {
 
 /// Conditions nest at most this deep, so that no file can exhaust the stack.
 const DEPTH: usize = 32;
+/// A condition has at most this many bytes, and stands for at most so many selections, each time it names one counted.
+const LONGEST: usize = 16 * 1024;
+const MOST_SELECTIONS: usize = 16 * 1024;
 
 impl Condition {
     /// Parses `text` over the selections called `names`. An error is a sentence and its place in the text, in bytes.
     pub fn parse(text: &str, names: &[&str]) -> Result<Self, (Range<usize>, String)> {
-        let mut parser = Parser { words: words(text), at: 0, end: text.len(), names };
+        Condition::parse_with_shared(text, names, names.len())
+    }
+
+    /// As [`parse`](Self::parse), where `1 of` and `all of` mean only the first `own` of the names.
+    pub fn parse_with_shared(text: &str, names: &[&str], own: usize) -> Result<Self, (Range<usize>, String)> {
+        if text.len() > LONGEST {
+            return Err((0..0, format!("a condition may have {LONGEST} bytes at most")));
+        }
+        let mut parser = Parser { words: words(text), at: 0, end: text.len(), names, own, named: 0 };
         let condition = parser.or(0)?;
         match parser.peek() {
             None => Ok(condition),
@@ -90,6 +101,12 @@ impl Condition {
             Condition::All(parts) => Truth::all(parts.iter().map(|part| part.evaluate(selection))),
             Condition::Any(parts) => Truth::any(parts.iter().map(|part| part.evaluate(selection))),
         }
+    }
+
+    /// The words of a condition that may be names of selections.
+    pub fn names(text: &str) -> impl Iterator<Item = &str> {
+        let text = if text.len() > LONGEST { "" } else { text };
+        words(text).into_iter().map(|(word, _)| word)
     }
 
     /// The numbers of the selections it uses.
@@ -129,6 +146,10 @@ struct Parser<'t> {
     at: usize,
     end: usize,
     names: &'t [&'t str],
+    /// How many of the names `of` chooses from.
+    own: usize,
+    /// Selections named so far.
+    named: usize,
 }
 
 type Parsed = Result<Condition, (Range<usize>, String)>;
@@ -188,13 +209,21 @@ impl<'t> Parser<'t> {
             "and" | "or" | "of" | "them" => Err((span, format!("a selection is expected before `{word}`"))),
             _ if self.take("of") => self.quantity(word, span),
             name => match self.names.iter().position(|known| *known == name) {
-                Some(index) => Ok(Condition::Selection(index)),
+                Some(index) => self.count(1, span).map(|()| Condition::Selection(index)),
                 None => {
                     let hint = crate::diagnostics::suggestion(name, self.names.iter().copied());
                     Err((span, format!("the rule has no selection `{name}`{hint}")))
                 }
             },
         }
+    }
+
+    fn count(&mut self, selections: usize, span: Range<usize>) -> Result<(), (Range<usize>, String)> {
+        self.named += selections;
+        if self.named > MOST_SELECTIONS {
+            return Err((span, format!("the condition names selections more than {MOST_SELECTIONS} times")));
+        }
+        Ok(())
     }
 
     fn quantity(&mut self, word: &str, span: Range<usize>) -> Parsed {
@@ -215,6 +244,7 @@ impl<'t> Parser<'t> {
         let parts: Vec<Condition> = self
             .names
             .iter()
+            .take(self.own)
             .enumerate()
             .filter(|(_, name)| name.starts_with(prefix))
             .map(|(index, _)| Condition::Selection(index))
@@ -222,6 +252,7 @@ impl<'t> Parser<'t> {
         if parts.is_empty() {
             return Err((span, format!("no selection's name begins with `{prefix}`")));
         }
+        self.count(parts.len(), span)?;
         Ok(join(parts))
     }
 }
@@ -276,7 +307,87 @@ mod tests {
         assert!(Condition::parse(&"not ".repeat(100_000), NAMES).is_err());
     }
 
+    #[test]
+    fn limits() {
+        let says = |text: &str, message: &str| {
+            let error = Condition::parse(text, NAMES).unwrap_err().1;
+            assert!(error.contains(message), "{error}");
+        };
+        says(&format!("tool{}", " or tool".repeat(125_000)), "16384 bytes at most");
+        says(&"(".repeat(10_000), "nests more than 32");
+        says(&"not ".repeat(4_000), "nests more than 32");
+        says(&format!("{}tool{}", "(".repeat(33), ")".repeat(33)), "nests more than 32");
+        assert!(Condition::parse(&format!("{}tool{}", "(".repeat(32), ")".repeat(32)), NAMES).is_ok());
+        let names: Vec<String> = (0..100).map(|number| format!("s{number}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let error = Condition::parse(&format!("1 of s*{}", " or 1 of s*".repeat(200)), &names).unwrap_err();
+        assert!(error.1.contains("more than 16384 times"), "{}", error.1);
+        let long = format!("tool{}", " and tool".repeat(1_800));
+        assert_eq!(Condition::parse(&long, NAMES).unwrap().evaluate(&|_| Truth::True), Truth::True);
+    }
+
+    /// A condition as a tree, its text, and its value by definition.
+    #[derive(Debug, Clone)]
+    enum Tree {
+        Name(usize),
+        Of(bool, &'static str, Vec<usize>),
+        Not(Box<Tree>),
+        Both(Box<Tree>, Box<Tree>),
+        Either(Box<Tree>, Box<Tree>),
+    }
+
+    fn trees() -> impl Strategy<Value = Tree> {
+        let leaf = prop_oneof![
+            (0..NAMES.len()).prop_map(Tree::Name),
+            any::<bool>().prop_map(|all| Tree::Of(all, "them", vec![0, 1, 2, 3])),
+            any::<bool>().prop_map(|all| Tree::Of(all, "filter_*", vec![2, 3])),
+        ];
+        leaf.prop_recursive(5, 40, 2, |inner| {
+            let pair = || (inner.clone(), inner.clone());
+            prop_oneof![
+                inner.clone().prop_map(|tree| Tree::Not(tree.into())),
+                pair().prop_map(|(a, b)| Tree::Both(a.into(), b.into())),
+                pair().prop_map(|(a, b)| Tree::Either(a.into(), b.into())),
+            ]
+        })
+    }
+
+    impl Tree {
+        /// As text, with parentheses only where precedence needs them: 0 for or, 1 for and, 2 for not.
+        fn text(&self, around: u8) -> String {
+            let (own, text) = match self {
+                Tree::Name(index) => (3, NAMES[*index].to_owned()),
+                Tree::Of(all, what, _) => (3, format!("{} of {what}", if *all { "all" } else { "1" })),
+                Tree::Not(inner) => (2, format!("not {}", inner.text(2))),
+                Tree::Both(a, b) => (1, format!("{} and {}", a.text(1), b.text(1))),
+                Tree::Either(a, b) => (0, format!("{} or {}", a.text(0), b.text(0))),
+            };
+            if own < around { format!("({text})") } else { text }
+        }
+
+        /// By the tables of Kleene's logic: false is 0, unknown 1, true 2.
+        fn value(&self, truths: &[u8]) -> u8 {
+            match self {
+                Tree::Name(index) => truths[*index],
+                Tree::Of(true, _, names) => names.iter().map(|&name| truths[name]).min().unwrap(),
+                Tree::Of(false, _, names) => names.iter().map(|&name| truths[name]).max().unwrap(),
+                Tree::Not(inner) => 2 - inner.value(truths),
+                Tree::Both(a, b) => a.value(truths).min(b.value(truths)),
+                Tree::Either(a, b) => a.value(truths).max(b.value(truths)),
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_condition_means_what_its_tree_does(tree in trees(), truths in proptest::array::uniform4(0u8..3)) {
+            const TRUTHS: [Truth; 3] = [Truth::False, Truth::Unknown, Truth::True];
+            let text = tree.text(0);
+            let condition = Condition::parse(&text, NAMES).unwrap();
+            let value = condition.evaluate(&|index| TRUTHS[usize::from(truths[index])]);
+            prop_assert_eq!(value, TRUTHS[usize::from(tree.value(&truths))], "{}", text);
+        }
+
         #[test]
         fn any_text_ends(text in "(tool|shell|not|and|or|\\(|\\)|1 of|all of|them|x\\*| |é){0,20}") {
             if let Ok(condition) = Condition::parse(&text, NAMES) {

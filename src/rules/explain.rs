@@ -124,7 +124,9 @@ fn of_selection(selection: &Selection, subject: &Subject<'_>) -> Reason {
         Some(Check::Test(written)) => (written.key.clone(), subject.display(&written.test.field)),
         Some(Check::SameAncestor(tests)) => {
             let keys: Vec<&str> = tests.iter().map(|written| written.key.as_str()).collect();
-            (format!("ancestor with {}", keys.join(" and ")), Vec::new())
+            let seen: Vec<Vec<u8>> =
+                tests.iter().map(|written| subject.display(&written.test.field)).collect();
+            (format!("ancestor with {}", keys.join(" and ")), seen.join(&b"; "[..]))
         }
         None => (String::new(), Vec::new()),
     };

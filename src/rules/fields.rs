@@ -15,6 +15,8 @@ pub enum Role {
     SessionLeader,
     /// The leader of its process group.
     GroupLeader,
+    /// The process with which the way to it began; see [`entry`](crate::process::entry).
+    EntryLeader,
 }
 
 /// A property of a program.
@@ -24,6 +26,8 @@ pub enum Attribute {
     Pid,
     Ppid,
     Vpid,
+    Start,
+    Age,
     Exe,
     ExeName,
     ExeDir,
@@ -40,17 +44,21 @@ pub enum Attribute {
     ExeGroup,
     ExeSha256,
     ExePackageManaged,
+    ExeUpperLayer,
     Script,
     Comm,
     Argv0,
+    Argv,
     Args,
     ArgsCount,
+    ArgsCut,
     ArgsFlags,
     ArgsOptions,
     Cmdline,
     CmdlineArgs,
     CmdlineComm,
     Env,
+    Environment,
     Cwd,
     Tty,
     Interactive,
@@ -61,6 +69,7 @@ pub enum Attribute {
     Gid,
     Egid,
     Group,
+    GroupEffective,
     Groups,
     LoginUser,
     Loginuid,
@@ -73,7 +82,9 @@ pub enum Attribute {
     Cgroup,
     ContainerId,
     ContainerRuntime,
+    ContainerAge,
     Unit,
+    EntryKind,
     NamespacePid,
     NamespaceMnt,
     NamespaceNet,
@@ -198,13 +209,23 @@ pub const ATTRIBUTES: &[AttributeInfo] = {
             Flag,
             "the executable belongs to a package of dpkg, apk or pacman; unknown with rpm",
         ),
+        row(
+            A::ExeUpperLayer,
+            "exe.upper-layer",
+            Flag,
+            "the executable lies in the upper layer of an overlay mount: no part of a container's image",
+        ),
         row(A::Script, "script", Text, "the script that an interpreter was told to run, as given")
             .hot()
             .relatives(),
         row(A::Comm, "comm", Text, "the kernel's name of the process, at most 15 bytes").relatives(),
         row(A::Argv0, "argv0", Text, "argv[0] as the caller gave it").hot().relatives(),
+        row(A::Argv, "argv", List, "the arguments, argv[0] included").hot().relatives(),
         row(A::Args, "args", List, "the arguments after argv[0]").hot().relatives(),
         row(A::ArgsCount, "args.count", Number, "number of arguments after argv[0]").hot().relatives(),
+        row(A::ArgsCut, "args.cut", Flag, "the argument list was longer than what is kept of it")
+            .hot()
+            .relatives(),
         row(
             A::ArgsFlags,
             "args.flags",
@@ -235,15 +256,19 @@ pub const ATTRIBUTES: &[AttributeInfo] = {
             Text,
             "value of the environment variable NAME at the start; absent if it is not set",
         ),
+        row(A::Environment, "env", List, "the environment at the start, as NAME=VALUE"),
         row(A::Pid, "pid", Number, "process id").hot().relatives(),
         row(A::Ppid, "ppid", Number, "the parent's process id").relatives(),
-        row(A::Vpid, "vpid", Number, "process id inside the innermost pid namespace"),
+        row(A::Vpid, "vpid", Number, "process id inside the innermost pid namespace").relatives(),
+        row(A::Start, "start", Number, "when the process was made, in seconds since 1970").relatives(),
+        row(A::Age, "age", Number, "seconds from when the process was made until the exec").relatives(),
         row(A::User, "user", Text, "name of the real user").short("user.name").relatives(),
         row(A::Uid, "uid", Number, "id of the real user").short("user.id").relatives(),
         row(A::UserEffective, "user.effective", Text, "name of the effective user").relatives(),
         row(A::Euid, "euid", Number, "id of the effective user").relatives(),
         row(A::Group, "group", Text, "name of the real group").relatives(),
         row(A::Gid, "gid", Number, "id of the real group").relatives(),
+        row(A::GroupEffective, "group.effective", Text, "name of the effective group").relatives(),
         row(A::Egid, "egid", Number, "id of the effective group").relatives(),
         row(
             A::Groups,
@@ -277,19 +302,34 @@ pub const ATTRIBUTES: &[AttributeInfo] = {
         row(A::Interactive, "interactive", Flag, "has a controlling terminal").relatives(),
         row(A::Session, "session", Number, "session id: the pid of the session's leader"),
         row(A::ProcessGroup, "process-group", Number, "process group id: the pid of the group's leader"),
-        row(A::Cgroup, "cgroup", List, "the paths in /proc/PID/cgroup"),
-        row(A::ContainerId, "container.id", Text, "id of the container, from the cgroup; absent on the host"),
+        row(A::Cgroup, "cgroup", List, "the paths in /proc/PID/cgroup").relatives(),
+        row(A::ContainerId, "container.id", Text, "id of the container, from the cgroup; absent on the host")
+            .relatives(),
         row(
             A::ContainerRuntime,
             "container.runtime",
             Text,
             "what made the container: docker, containerd, cri-o, podman, lxc, nspawn; absent if the cgroup does not tell",
+        )
+        .relatives(),
+        row(
+            A::ContainerAge,
+            "container.age",
+            Number,
+            "seconds since the container's oldest process was made; absent on the host",
         ),
         row(
             A::Unit,
             "unit",
             Text,
             "systemd unit, such as nginx.service, from the cgroup; absent if there is none",
+        )
+        .relatives(),
+        row(
+            A::EntryKind,
+            "entry.kind",
+            Text,
+            "how the way to the program began: ssh, remote, login, cron, container, service, kernel, init",
         ),
         row(A::NamespacePid, "namespace.pid", Flag, "in another pid namespace than the host's"),
         row(A::NamespaceMnt, "namespace.mnt", Flag, "in another mount namespace than the host's"),
@@ -337,6 +377,7 @@ pub const RELATIVES: &[(&str, &str)] = &[
     ("ancestor.N", "the ancestor of that number: 1 is the parent, 2 the grandparent"),
     ("session-leader", "the leader of the session"),
     ("group-leader", "the leader of the process group"),
+    ("entry-leader", "the process with which the way to the program began; see entry.kind"),
 ];
 
 /// A field as a rule names it.
@@ -400,6 +441,7 @@ impl Role {
             "parent" => Some((Role::Parent, rest)),
             "session-leader" => Some((Role::SessionLeader, rest)),
             "group-leader" => Some((Role::GroupLeader, rest)),
+            "entry-leader" => Some((Role::EntryLeader, rest)),
             "ancestor" => {
                 let numbered = rest.split_once('.').and_then(|(number, rest)| {
                     let number: u8 = number.parse().ok().filter(|&number| number > 0)?;
@@ -430,7 +472,8 @@ impl Attribute {
     pub fn of_arguments(self) -> bool {
         matches!(
             self,
-            Attribute::Args
+            Attribute::Argv
+                | Attribute::Args
                 | Attribute::ArgsFlags
                 | Attribute::ArgsOptions
                 | Attribute::Cmdline
@@ -459,7 +502,8 @@ mod tests {
         is("ancestor.2.args.flags", Role::AncestorAt(2), Attribute::ArgsFlags);
         is("session-leader.comm", Role::SessionLeader, Attribute::Comm);
         assert_eq!(Field::find("env.LD_PRELOAD").unwrap().argument.as_deref(), Some("LD_PRELOAD"));
-        for unknown in ["", "exe.", "env.", "parent.cgroup", "ancestor.0.exe", "parent.parent.exe", "env.A=B"]
+        for unknown in
+            ["", "exe.", "env.", "parent.loginuid", "ancestor.0.exe", "parent.parent.exe", "env.A=B"]
         {
             assert!(Field::find(unknown).is_none(), "{unknown}");
         }

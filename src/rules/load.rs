@@ -36,6 +36,7 @@ pub fn load(places: &Places, diagnostics: &Diagnostics) -> Option<RuleSet> {
     // All macros come first, so that a rule may use those of a later file.
     let mut macros = Macros::default();
     base.iter().chain(&top).for_each(|(_, document)| macros.read(document, diagnostics));
+    base.iter().chain(&top).for_each(|(_, document)| macros.read_selections(document, diagnostics));
     let base = Layer::read(&base, &macros, diagnostics);
     let top = Layer::read(&top, &macros, diagnostics);
     let utilities =

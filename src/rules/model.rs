@@ -41,6 +41,9 @@ impl Severity {
     }
 }
 
+/// A rule has at most this many selections.
+const MOST_SELECTIONS: usize = 256;
+
 /// A rule.
 #[derive(Debug, Clone)]
 pub struct Rule {
@@ -115,6 +118,7 @@ pub struct Tables {
 pub fn read(document: &Document<'_>, macros: &Macros, diagnostics: &Diagnostics) -> Tables {
     let root = document.root(diagnostics);
     root.skip("macro");
+    root.skip("selection");
     // The daemon has no use for tests: `self_test` reads them.
     root.skip("test");
     let tables = Tables {
@@ -221,7 +225,8 @@ fn rule(section: Section<'_>, macros: &Macros) -> Option<Located<Rule>> {
     let author = section.string("author").map_or("", |text| text.value).trim().to_owned();
     let threshold = section.section("threshold", "threshold").map(Threshold::read);
     let (selections, good) = selections(&section, macros);
-    let condition = condition(&section, &selections).filter(|_| good);
+    let (condition, selections) = condition(&section, selections, macros);
+    let condition = condition.filter(|_| good);
     let span = id.as_ref().map_or_else(|| section.span(), |id| id.span.clone());
     let origin = section.source().name.clone();
     section.finish();
@@ -270,6 +275,10 @@ fn selections(section: &Section<'_>, macros: &Macros) -> (Vec<Selection>, bool) 
             alternatives: read.into_iter().flatten().collect(),
         });
     }
+    if selections.len() > MOST_SELECTIONS {
+        section.error(select.span(), format!("a rule may have {MOST_SELECTIONS} selections at most"));
+        good = false;
+    }
     if selections.is_empty() {
         section.error(select.span(), "a rule needs at least one selection: [rule.select.NAME]");
         good = false;
@@ -277,15 +286,28 @@ fn selections(section: &Section<'_>, macros: &Macros) -> (Vec<Selection>, bool) 
     (selections, good)
 }
 
-fn condition(section: &Section<'_>, selections: &[Selection]) -> Option<Condition> {
+/// The condition, and the selections with the shared ones that it names after them.
+fn condition(
+    section: &Section<'_>,
+    mut selections: Vec<Selection>,
+    macros: &Macros,
+) -> (Option<Condition>, Vec<Selection>) {
     let written = section.string("condition");
     if selections.is_empty() {
         // Every name in it would seem wrong.
-        return None;
+        return (None, selections);
+    }
+    let own = selections.len();
+    let text = written.as_ref().map_or("all of them", |text| text.value);
+    for name in Condition::names(text) {
+        if let Some(shared) = macros.selection(name)
+            && selections.iter().all(|selection| selection.name != name)
+        {
+            selections.push(shared.clone());
+        }
     }
     let names: Vec<&str> = selections.iter().map(|selection| selection.name.as_str()).collect();
-    let text = written.as_ref().map_or("all of them", |text| text.value);
-    match Condition::parse(text, &names) {
+    let condition = match Condition::parse_with_shared(text, &names, own) {
         Ok(condition) => Some(condition),
         Err((place, message)) => {
             let span = written.map_or_else(
@@ -303,7 +325,8 @@ fn condition(section: &Section<'_>, selections: &[Selection]) -> Option<Conditio
             section.error(span, message);
             None
         }
-    }
+    };
+    (condition, selections)
 }
 
 fn techniques(section: &Section<'_>) -> Vec<String> {

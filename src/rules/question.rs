@@ -25,14 +25,18 @@ pub enum Order {
 pub enum Question {
     /// A text fulfils each of these patterns; in a list, each pattern may be fulfilled by another element.
     Text(Vec<Pattern>),
+    /// Each element of a list that is not empty fulfils the pattern.
+    Every(Pattern),
     /// A text holds an address in one of the networks.
     Address(Vec<Network>),
     /// The number compares so with one of the values.
     Number(Order, Vec<i64>),
     /// The flag has this value.
     Flag(bool),
-    /// The field is known and there is one, or not.
+    /// There is a value, or, as is known, none. An empty list is none.
     Exists(bool),
+    /// The field could be read, or not.
+    Known(bool),
     /// A text compares so with a text of one of these fields.
     Field(Comparison, bool, Vec<Field>),
 }
@@ -44,8 +48,6 @@ pub struct Test {
     pub field: Field,
     /// What is asked.
     pub question: Question,
-    /// The end of a text matters, which is not known of what was cut.
-    pub at_end: bool,
 }
 
 impl Test {
@@ -75,31 +77,53 @@ impl Test {
     /// Puts the question to one process.
     pub fn of(&self, subject: &Subject<'_>, person: Person<'_>) -> Truth {
         let value = subject.value_of(person, &self.field);
-        let cut = self.field.info.attribute.of_arguments() && subject.cut(person);
-        let answer = match &self.question {
-            Question::Field(comparison, cased, others) => Truth::any(
-                others.iter().map(|other| same(*comparison, *cased, &value, &subject.value(other))),
-            ),
+        let cut = subject.cut(person, &self.field);
+        match &self.question {
+            Question::Field(comparison, cased, others) => Truth::any(others.iter().map(|other| {
+                let answer = same(*comparison, *cased, &value, &subject.value(other));
+                let whole = !cut && !subject.cut(subject.person(other.role), other);
+                if whole || answer == Truth::Unknown { answer } else { Truth::Unknown }
+            })),
+            _ if cut => self.answer_of_cut(&value),
             _ => self.answer(&value),
+        }
+    }
+
+    /// Puts the question to a value whose end was cut off, which might have held anything.
+    fn answer_of_cut(&self, value: &Value<'_>) -> Truth {
+        let holds = |pattern: &Pattern, text: &[u8], whole| {
+            if whole { pattern.matches(text) } else { pattern.matches_beginning(text) }
         };
-        match answer {
-            // What was cut off might have held it, or might follow what looks like the end.
-            Truth::False if cut => Truth::Unknown,
-            Truth::True if cut && self.at_end => Truth::Unknown,
-            answer => answer,
+        match &self.question {
+            Question::Text(patterns) => {
+                let certain = patterns
+                    .iter()
+                    .all(|pattern| value.any_text_of_cut(|text, whole| holds(pattern, text, whole)));
+                if certain { Truth::True } else { Truth::Unknown }
+            }
+            Question::Every(pattern) => {
+                let fails = value.any_text_of_cut(|text, whole| whole && !pattern.matches(text));
+                if fails { Truth::False } else { Truth::Unknown }
+            }
+            _ => match self.answer(value) {
+                Truth::False => Truth::Unknown,
+                answer => answer,
+            },
         }
     }
 
     /// Puts a question that asks nothing of other fields to a value.
     pub fn answer(&self, value: &Value<'_>) -> Truth {
         match (&self.question, value) {
-            (Question::Exists(wanted), value) => {
-                Truth::from(matches!(value, Value::Unknown | Value::Absent) != *wanted)
-            }
+            (Question::Known(wanted), value) => Truth::from(matches!(value, Value::Unknown) != *wanted),
             (_, Value::Unknown) => Truth::Unknown,
+            (Question::Exists(wanted), value) => Truth::from(value.is_none() != *wanted),
             (_, Value::Absent) => Truth::False,
             (Question::Text(patterns), value) => {
                 Truth::from(patterns.iter().all(|pattern| value.any_text(|text| pattern.matches(text))))
+            }
+            (Question::Every(pattern), value) => {
+                Truth::from(!value.is_none() && !value.any_text(|text| !pattern.matches(text)))
             }
             (Question::Address(networks), value) => Truth::from(value.any_text(|text| {
                 addresses(text).any(|address| networks.iter().any(|network| network.contains(address)))

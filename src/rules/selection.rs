@@ -31,6 +31,15 @@ pub struct Written {
 }
 
 impl Written {
+    /// The fields that are read for it.
+    pub fn fields(&self) -> impl Iterator<Item = &Field> {
+        let others = match &self.test.question {
+            Question::Field(_, _, others) => others.as_slice(),
+            _ => &[],
+        };
+        std::iter::once(&self.test.field).chain(others)
+    }
+
     /// No value fails it.
     pub fn always_true(&self) -> bool {
         let numeric = match &self.test.question {
@@ -209,7 +218,9 @@ struct Modifiers {
     all: bool,
     any: bool,
     cased: bool,
+    every: bool,
     exists: bool,
+    known: bool,
     cidr: bool,
     fieldref: bool,
     expand: bool,
@@ -227,7 +238,9 @@ pub const MODIFIERS: &[(&str, &str)] = &[
     ("cased", "upper and lower case differ"),
     ("any", "one value suffices (the default)"),
     ("all", "every value is needed"),
-    ("exists", "the field has a value (true) or none (false)"),
+    ("every", "every element of the list fulfils one of the values"),
+    ("exists", "there is a value (true) or none (false); an empty list is none"),
+    ("known", "the field could be read (true) or not (false)"),
     ("fieldref", "the value is the name of another field"),
     ("expand", "values written %NAME% stand for the values of that macro"),
     ("gt", "greater than the number"),
@@ -268,7 +281,9 @@ fn modifiers<'k>(words: impl Iterator<Item = &'k str>) -> Result<Modifiers, Mist
             "all" => modifiers.all = true,
             "any" => modifiers.any = true,
             "cased" => modifiers.cased = true,
+            "every" => modifiers.every = true,
             "exists" => modifiers.exists = true,
+            "known" => modifiers.known = true,
             "cidr" => modifiers.cidr = true,
             "fieldref" => modifiers.fieldref = true,
             "expand" => modifiers.expand = true,
@@ -282,13 +297,16 @@ fn modifiers<'k>(words: impl Iterator<Item = &'k str>) -> Result<Modifiers, Mist
     if modifiers.all && modifiers.any {
         return Err(key_mistake("`all` and `any` contradict each other"));
     }
+    if modifiers.every && (modifiers.all || modifiers.any) {
+        return Err(key_mistake("`every` is about the elements, `any` and `all` about the values: take one"));
+    }
     Ok(modifiers)
 }
 
 impl Modifiers {
     /// Any modifier of text.
     fn textual(&self) -> bool {
-        self.comparison.is_some() || self.cased || self.cidr || self.expand
+        self.comparison.is_some() || self.cased || self.cidr || self.expand || self.every
     }
 }
 
@@ -298,7 +316,7 @@ fn test(key: &str, value: &Spanned<DeValue<'_>>, macros: &Macros) -> Result<Writ
     let field = field(name)?;
     let modifiers = modifiers(words)?;
     let reader = Reader { key, name, field, modifiers };
-    if reader.modifiers.exists {
+    if reader.modifiers.exists || reader.modifiers.known {
         return reader.exists(value);
     }
     if reader.modifiers.fieldref {
@@ -330,7 +348,7 @@ impl Reader<'_> {
     fn plain(self, question: Question) -> Written {
         Written {
             key: self.key.to_owned(),
-            test: Test { field: self.field, question, at_end: false },
+            test: Test { field: self.field, question },
             comparison: None,
             values: Vec::new(),
             all: false,
@@ -339,19 +357,29 @@ impl Reader<'_> {
 
     fn exists(self, value: &Spanned<DeValue<'_>>) -> Result<Written, Mistake> {
         let other = &self.modifiers;
-        if other.textual() || other.order.is_some() || other.all || other.any || other.fieldref {
-            return Err(key_mistake("`exists` takes no other modifier"));
+        let name = if other.known { "known" } else { "exists" };
+        let more = other.textual() || other.order.is_some() || other.all || other.any || other.fieldref;
+        if more || other.known && other.exists {
+            return Err(key_mistake(format!("`{name}` takes no other modifier")));
         }
-        let wanted =
-            value.get_ref().as_bool().ok_or_else(|| value_mistake(value, "`exists` needs true or false"))?;
-        Ok(self.plain(Question::Exists(wanted)))
+        let wanted = value
+            .get_ref()
+            .as_bool()
+            .ok_or_else(|| value_mistake(value, format!("`{name}` needs true or false")))?;
+        Ok(self.plain(if name == "known" { Question::Known(wanted) } else { Question::Exists(wanted) }))
     }
 
     fn other_field(self, value: &Spanned<DeValue<'_>>) -> Result<Written, Mistake> {
         let modifiers = &self.modifiers;
         let comparison = modifiers.comparison.unwrap_or(Comparison::Equals);
         let pattern = matches!(comparison, Comparison::Glob | Comparison::PathGlob | Comparison::Regex);
-        if pattern || modifiers.order.is_some() || modifiers.all || modifiers.cidr || modifiers.expand {
+        if pattern
+            || modifiers.every
+            || modifiers.order.is_some()
+            || modifiers.all
+            || modifiers.cidr
+            || modifiers.expand
+        {
             return Err(key_mistake(
                 "`fieldref` takes only `contains`, `startswith`, `endswith`, `cased` and `any` beside it",
             ));
@@ -428,6 +456,11 @@ impl Reader<'_> {
                 "`{name}` is text; `gt`, `gte`, `lt`, `lte` and `bits` compare numbers"
             )));
         }
+        if modifiers.every && (self.field.info.kind != Kind::List || modifiers.cidr) {
+            return Err(key_mistake(format!(
+                "`every` is for the texts of a list, and `{name}` is no list of them"
+            )));
+        }
         if modifiers.cidr && (modifiers.comparison.is_some() || modifiers.cased) {
             return Err(key_mistake("`cidr` takes no other comparison beside it"));
         }
@@ -481,15 +514,14 @@ impl Reader<'_> {
         } else {
             let pattern = Pattern::new(comparison, &texts, modifiers.cased)
                 .map_err(|(index, message)| mistake(index, message))?;
-            Question::Text(vec![pattern])
+            if modifiers.every { Question::Every(pattern) } else { Question::Text(vec![pattern]) }
         };
-        let at_end = !matches!(comparison, Comparison::Contains | Comparison::StartsWith);
         Ok(Written {
             key: self.key.to_owned(),
             comparison: Some(comparison).filter(|_| !modifiers.cidr),
             values: values.into_iter().map(|(text, _)| text).collect(),
             all: modifiers.all,
-            test: Test { field: self.field, question, at_end },
+            test: Test { field: self.field, question },
         })
     }
 }

@@ -7,8 +7,10 @@ use super::arguments;
 use super::catalogue::{Catalogue, Hints, Recognised, Utility};
 use super::fields::{Attribute, Field, Role};
 use super::value::Value;
+use crate::alert::Clock;
 use crate::calendar::LocalTime;
 use crate::process::details::{Details, Login, Namespaces, known_id};
+use crate::process::entry::{self, Entry, Link};
 use crate::process::exec::{Certainty, Exec, Image};
 use crate::process::names::{Accounts, Name, OwnNames};
 use crate::process::parse::tty_name;
@@ -41,12 +43,19 @@ pub struct Subject<'a> {
 struct Whole<'a> {
     exec: &'a Exec,
     surroundings: &'a Surroundings,
-    /// When it was executed, if that is known.
-    time: Option<LocalTime>,
+    clock: &'a dyn Clock,
     ancestors: OnceCell<Ancestors>,
     session_leader: OnceCell<Option<Relative>>,
     group_leader: OnceCell<Option<Relative>>,
     place: OnceCell<Place>,
+    /// The kind of entry, and which of program (0) and ancestors (from 1) is its leader.
+    entry: OnceCell<Option<(Entry, usize)>>,
+}
+
+impl std::fmt::Debug for dyn Clock + '_ {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
 }
 
 /// Whose field is read.
@@ -71,21 +80,22 @@ impl<'a> Subject<'a> {
         Subject { image, whole: None, catalogue, utility, cmdline: OnceCell::new() }
     }
 
-    /// With everything that was read. `time` is when the program was executed, if that is known.
+    /// With everything that was read.
     pub fn whole(
         exec: &'a Exec,
         catalogue: &'a Catalogue,
         surroundings: &'a Surroundings,
-        time: Option<LocalTime>,
+        clock: &'a dyn Clock,
     ) -> Self {
         let whole = Whole {
             exec,
             surroundings,
-            time,
+            clock,
             ancestors: OnceCell::new(),
             session_leader: OnceCell::new(),
             group_leader: OnceCell::new(),
             place: OnceCell::new(),
+            entry: OnceCell::new(),
         };
         let hints = Hints { identity: exec.details.identity, comm: exec.details.comm() };
         Subject { whole: Some(whole), ..Subject::on_hot_path(&exec.image, catalogue, hints) }
@@ -128,7 +138,33 @@ impl<'a> Subject<'a> {
             Role::AncestorAt(number) => self.ancestor(usize::from(number).saturating_sub(1)),
             Role::SessionLeader => whole.leader(&whole.session_leader, Leader::Session, details.session),
             Role::GroupLeader => whole.leader(&whole.group_leader, Leader::Group, details.pgid),
+            Role::EntryLeader => match self.entry() {
+                Some((_, 0)) => Person::Own,
+                Some((_, number)) => self.ancestor(number - 1),
+                None => Person::Missing,
+            },
         }
+    }
+
+    /// How the way to the program began, and with which of the program (0) and its ancestors (from 1).
+    pub fn entry(&self) -> Option<(Entry, usize)> {
+        let whole = self.whole.as_ref()?;
+        *whole.entry.get_or_init(|| {
+            let details = &whole.exec.details;
+            let place = details.cgroup().map(|cgroup| whole.place.get_or_init(|| Place::of_cgroup(cgroup)));
+            let own = Link {
+                pid: whole.exec.pid,
+                name: self.image.name(),
+                comm: details.comm(),
+                vpid: details.vpid,
+                container: place.map(|place| place.container_id.clone()),
+                of_service: place.map(Place::of_service),
+            };
+            let ancestors = self.ancestors();
+            let chain: Vec<Link<'_>> =
+                std::iter::once(own).chain(ancestors.processes.iter().map(Relative::link)).collect();
+            entry::find(&chain, ancestors.complete)
+        })
     }
 
     fn ancestor(&self, index: usize) -> Person<'_> {
@@ -141,12 +177,22 @@ impl<'a> Subject<'a> {
     }
 
     /// The argument list of a process was cut.
-    pub fn cut(&self, person: Person<'_>) -> bool {
+    pub fn cut_arguments(&self, person: Person<'_>) -> bool {
         match person {
             Person::Own => self.image.cut(),
             Person::Parent => self.whole.as_ref().is_some_and(|whole| whole.exec.details.parent.cut()),
             Person::Relative(relative) => relative.image.cut(),
             Person::Nobody | Person::Missing => false,
+        }
+    }
+
+    /// Some of what a field of a process holds was cut off.
+    pub fn cut(&self, person: Person<'_>, field: &Field) -> bool {
+        match field.info.attribute {
+            Attribute::Environment => {
+                self.whole.as_ref().is_some_and(|whole| whole.exec.details.environment_cut())
+            }
+            attribute => attribute.of_arguments() && self.cut_arguments(person),
         }
     }
 
@@ -205,6 +251,15 @@ impl<'a> Subject<'a> {
         match attribute {
             Attribute::Pid => Value::number(Some(relative.pid).filter(|&pid| pid != 0)),
             Attribute::Ppid => Value::number(relative.ppid),
+            Attribute::Vpid => Value::number(relative.vpid),
+            Attribute::Start => self.start(relative.start_ticks),
+            Attribute::Age => self.age(relative.start_ticks),
+            Attribute::Cgroup => relative.cgroup.as_deref().map_or(Value::Unknown, Value::Cgroups),
+            Attribute::ContainerId => Value::optional(relative.place().map(|it| it.container_id.map(owned))),
+            Attribute::ContainerRuntime => Value::optional(
+                relative.place().map(|it| it.runtime.map(|text| Cow::Borrowed(text.as_bytes()))),
+            ),
+            Attribute::Unit => Value::optional(relative.place().map(|it| it.unit.map(owned))),
             Attribute::Comm => Value::text(relative.comm.as_deref()),
             Attribute::CmdlineComm => command_line(relative.comm.as_deref(), &relative.image),
             Attribute::Cwd => Value::text(relative.cwd.as_deref()),
@@ -231,14 +286,58 @@ impl<'a> Subject<'a> {
             Attribute::Euid => Value::number(uid(1)),
             Attribute::Gid => Value::number(gid(0)),
             Attribute::Egid => Value::number(gid(1)),
-            Attribute::Group => match &self.whole {
-                Some(whole) => {
-                    name_value(whole.surroundings.accounts.groups.of(own.map(|own| &own.group), gid(0)))
-                }
-                None => Value::Unknown,
-            },
+            Attribute::Group => self.group(own.map(|own| &own.group), gid(0)),
+            // Who brings names along has none for it.
+            Attribute::GroupEffective => self.group(own.map(|_| &Name::Unknown), gid(1)),
             _ => Value::Unknown,
         }
+    }
+
+    fn group(&self, own: Option<&Name>, gid: Option<u32>) -> Value<'static> {
+        match &self.whole {
+            Some(whole) => name_value(whole.surroundings.accounts.groups.of(own, gid)),
+            None => Value::Unknown,
+        }
+    }
+
+    /// A start time in seconds since 1970.
+    fn start(&self, ticks: Option<u64>) -> Value<'static> {
+        let Some((whole, ticks)) = self.whole.as_ref().zip(ticks) else { return Value::Unknown };
+        Value::Number((whole.clock.wall_from_start_ticks(ticks) / 1_000_000_000) as i64)
+    }
+
+    /// Seconds from a start time to the exec.
+    fn age(&self, ticks: Option<u64>) -> Value<'static> {
+        let Some((whole, ticks)) = self.whole.as_ref().zip(ticks) else { return Value::Unknown };
+        if whole.local().is_none() {
+            // An event that does not tell its time.
+            return Value::Unknown;
+        }
+        let age = whole.time_ns().saturating_sub(whole.clock.wall_from_start_ticks(ticks));
+        Value::Number((age / 1_000_000_000) as i64)
+    }
+
+    /// When the container's oldest process was made, in ticks since boot: its init, if that is known, or else the oldest
+    /// that its cgroup lists. The oldest ancestor in the container alone would not do: a process that was put into it has
+    /// none. `None` outside of containers too.
+    pub fn container_start(&self) -> Option<u64> {
+        let whole = self.whole.as_ref()?;
+        let details = &whole.exec.details;
+        let cgroup = details.cgroup()?;
+        let container = Place::of_cgroup(cgroup).container_id?;
+        let same = |relative: &&Relative| {
+            relative.place().and_then(|place| place.container_id).as_deref() == Some(&*container)
+        };
+        let inside = self.ancestors().processes.iter().take_while(same);
+        let started = std::iter::once((details.vpid, details.start_ticks))
+            .chain(inside.map(|relative| (relative.vpid, relative.start_ticks)));
+        let oldest = started.clone().filter_map(|(_, ticks)| ticks).min();
+        let init = started.clone().find(|&(vpid, _)| vpid == Some(1)).and_then(|(_, ticks)| ticks);
+        let listed = || {
+            let start = whole.surroundings.processes.container_start(cgroup)?;
+            Some(oldest.map_or(start, |oldest| oldest.min(start)))
+        };
+        init.or_else(listed)
     }
 
     fn user(&self, own: Option<&Name>, uid: Option<u32>) -> Value<'static> {
@@ -296,6 +395,18 @@ impl<'a> Subject<'a> {
             Attribute::Pid => Value::number(Some(whole.exec.pid).filter(|&pid| pid != 0)),
             Attribute::Ppid => Value::number(details.ppid),
             Attribute::Vpid => Value::number(details.vpid),
+            Attribute::Start => self.start(details.start_ticks),
+            Attribute::Age => self.age(details.start_ticks),
+            Attribute::ExeUpperLayer => Value::flag(details.upper_layer),
+            Attribute::ContainerAge => match whole.place(details, |place| place.container_id.as_deref()) {
+                Value::Text(_) => self.age(self.container_start()),
+                // On the host, or it is not known where.
+                other => other,
+            },
+            Attribute::EntryKind => Value::text(self.entry().map(|(kind, _)| kind.as_str().as_bytes())),
+            Attribute::Environment => details
+                .variables()
+                .map_or(Value::Unknown, |entries| Value::Texts(entries.map(Cow::Borrowed).collect())),
             Attribute::Comm => Value::text(details.comm()),
             Attribute::CmdlineComm => command_line(details.comm(), self.image),
             Attribute::Env => Value::optional(
@@ -342,15 +453,29 @@ impl<'a> Subject<'a> {
             Attribute::NamespaceMnt => differs(own.mnt, host.mnt),
             Attribute::NamespaceNet => differs(own.net, host.net),
             Attribute::NamespaceUser => differs(own.user, host.user),
-            Attribute::TimeHour => Value::number(whole.time.map(|time| time.hour)),
-            Attribute::TimeWeekday => Value::text(whole.time.map(|time| time.weekday_name().as_bytes())),
+            Attribute::TimeHour => Value::number(whole.local().map(|time| time.hour)),
+            Attribute::TimeWeekday => Value::text(whole.local().map(|time| time.weekday_name().as_bytes())),
             Attribute::AlreadyRunning => Value::Flag(whole.exec.certainty == Certainty::AlreadyRunning),
             _ => self.account(attribute, details.uids, details.gids, names),
         }
     }
 }
 
+fn owned(text: String) -> Cow<'static, [u8]> {
+    Cow::Owned(text.into_bytes())
+}
+
 impl Whole<'_> {
+    /// When it was executed, in nanoseconds since 1970.
+    fn time_ns(&self) -> u64 {
+        self.clock.wall_from_monotonic(self.exec.timestamp_ns)
+    }
+
+    /// The same in the host's time zone, if it is known.
+    fn local(&self) -> Option<LocalTime> {
+        self.clock.local(self.time_ns() / 1_000_000_000)
+    }
+
     fn leader<'w>(
         &'w self,
         cell: &'w OnceCell<Option<Relative>>,
@@ -392,7 +517,14 @@ pub fn utility_value(attribute: Attribute, utility: &Utility) -> Option<Value<'_
 
 /// A field of executable and arguments; `None` if the field is none.
 fn of_image(attribute: Attribute, image: &Image) -> Option<Value<'_>> {
-    let arguments = || image.argv().map(|argv| argv.skip(1));
+    let arguments = || {
+        let mut argv = image.argv()?;
+        argv.next();
+        Some(argv)
+    };
+    // The last argument of a list that was cut may be a part of one.
+    let whole_arguments =
+        || arguments().map(|list| list.clone().take(list.count().saturating_sub(usize::from(image.cut()))));
     let decomposed = |parts: Option<Vec<_>>| parts.map_or(Value::Unknown, Value::Texts);
     Some(match attribute {
         Attribute::Exe => Value::text(image.exe()),
@@ -408,13 +540,15 @@ fn of_image(attribute: Attribute, image: &Image) -> Option<Value<'_>> {
             Some(mut argv) => argv.next().map_or(Value::Absent, |argv0| Value::Text(argv0.into())),
             None => Value::Unknown,
         },
+        Attribute::Argv => image.argv().map_or(Value::Unknown, Value::Arguments),
         Attribute::Args => arguments().map_or(Value::Unknown, Value::Arguments),
+        Attribute::ArgsCut => Value::flag(image.argv().map(|_| image.cut())),
         Attribute::ArgsCount => match arguments() {
             Some(arguments) if !image.cut() => Value::Number(arguments.count() as i64),
             _ => Value::Unknown,
         },
-        Attribute::ArgsFlags => decomposed(arguments().map(arguments::flags)),
-        Attribute::ArgsOptions => decomposed(arguments().map(arguments::options)),
+        Attribute::ArgsFlags => decomposed(whole_arguments().map(arguments::flags)),
+        Attribute::ArgsOptions => decomposed(whole_arguments().map(arguments::options)),
         Attribute::Cmdline => {
             image.raw_arguments().map_or(Value::Unknown, |raw| Value::Text(join(raw).into()))
         }

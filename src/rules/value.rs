@@ -17,7 +17,7 @@ pub enum Value<'a> {
     /// Texts.
     Texts(Vec<Cow<'a, [u8]>>),
     /// Arguments.
-    Arguments(std::iter::Skip<Argv<'a>>),
+    Arguments(Argv<'a>),
     /// The content of /proc/PID/cgroup.
     Cgroups(&'a [u8]),
     /// Words.
@@ -38,6 +38,35 @@ impl<'a> Value<'a> {
             Value::Cgroups(lines) => cgroup_paths(lines).any(judge),
             Value::Words(words) => words.iter().any(|word| judge(word.as_bytes())),
             Value::Unknown | Value::Absent | Value::Number(_) | Value::Flag(_) => false,
+        }
+    }
+
+    /// As [`any_text`](Self::any_text), of arguments that were cut: `judge` is told too whether it sees a whole text.
+    pub fn any_text_of_cut(&self, mut judge: impl FnMut(&[u8], bool) -> bool) -> bool {
+        match self {
+            Value::Arguments(arguments) => {
+                let mut arguments = arguments.clone().peekable();
+                while let Some(argument) = arguments.next() {
+                    if judge(argument, arguments.peek().is_some()) {
+                        return true;
+                    }
+                }
+                false
+            }
+            // Flags and options are taken from whole arguments alone.
+            Value::Texts(texts) => texts.iter().any(|text| judge(text, true)),
+            _ => self.any_text(|text| judge(text, false)),
+        }
+    }
+
+    /// It is known that there is none; an empty list is none.
+    pub fn is_none(&self) -> bool {
+        match self {
+            Value::Absent => true,
+            Value::Texts(_) | Value::Arguments(_) | Value::Cgroups(_) | Value::Words(_) => {
+                !self.any_text(|_| true)
+            }
+            Value::Unknown | Value::Text(_) | Value::Number(_) | Value::Flag(_) => false,
         }
     }
 

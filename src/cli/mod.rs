@@ -5,6 +5,7 @@ mod explain;
 mod import;
 mod rules;
 mod run;
+mod show;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -24,6 +24,8 @@ pub mod diagnostics;
 pub mod document;
 pub mod evaluate;
 pub mod event;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod health;
 pub mod output;
 pub mod process;

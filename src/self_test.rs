@@ -66,8 +66,14 @@ impl SelfTest {
     ///
     /// What is wrong with the files themselves is for the reader of rules to tell.
     pub fn read(places: &Places, diagnostics: &Diagnostics) -> SelfTest {
+        let sources = load::sources(places, load::Kind::Tests, &Diagnostics::default());
+        SelfTest::of_sources(sources, places, diagnostics)
+    }
+
+    /// Reads the tests in these files.
+    pub fn of_sources(sources: Vec<Source>, places: &Places, diagnostics: &Diagnostics) -> SelfTest {
         let unheard = Diagnostics::default();
-        let files = load::sources(places, load::Kind::Tests, &unheard).into_iter().map(|source| {
+        let files = sources.into_iter().map(|source| {
             let document = Document::parse(&source, &unheard);
             let tests = document.root(diagnostics).sections("test", "a test").into_iter().filter_map(test);
             let tests = tests.collect();

@@ -11,7 +11,7 @@
 //! - [`output`]: syslog, file, standard output
 //! - [`worker`]: the thread that leads from the queue through rules and alert to the outputs
 //!
-//! Beside them: [`event`] (an exec written down), [`config`], [`health`] (counts), [`cli`], [`calendar`] and [`clock`], [`sys`] (the only unsafe code), and
+//! Beside them: [`event`] (an exec written down), [`replay`] (records of the past as events), [`config`], [`health`] (counts), [`cli`], [`calendar`] and [`clock`], [`sys`] (the only unsafe code), and
 //! [`document`] and [`diagnostics`], with which files are read strictly and mistakes are shown.
 
 pub mod alert;
@@ -27,6 +27,7 @@ pub mod event;
 pub mod health;
 pub mod output;
 pub mod process;
+pub mod replay;
 pub mod rules;
 pub mod sys;
 pub mod worker;

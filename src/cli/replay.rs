@@ -38,7 +38,7 @@ pub(super) struct ReplayArguments {
 /// Some lines could not be read; the others were replayed.
 const UNREADABLE: u8 = 1;
 /// So many lines that cannot be read are said one by one; the rest is counted.
-const MOST_SAID: u64 = 20;
+const MOST_SAID: u64 = 10;
 /// How often the progress is shown.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// Lines between two looks at the clock.

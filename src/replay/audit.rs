@@ -62,7 +62,10 @@ struct Syscall {
 /// An argument, whole or in parts by their number.
 #[derive(Debug, Default)]
 struct Argument {
+    /// Characters that the kernel said it would write of it.
     length: Option<usize>,
+    /// Characters that it wrote, without quotation marks.
+    written: usize,
     parts: BTreeMap<usize, Vec<u8>>,
 }
 
@@ -236,7 +239,9 @@ impl Pending {
             // An empty argument is written as two quotation marks, an unreadable one as (null).
             let Some(bytes) = decode(key, value)? else { continue };
             self.bytes += bytes.len() + size_of::<Argument>();
-            if let Some(twice) = self.arguments.entry(index).or_default().parts.insert(part, bytes) {
+            let argument = self.arguments.entry(index).or_default();
+            argument.written += value.iter().filter(|&&byte| byte != b'"').count();
+            if let Some(twice) = argument.parts.insert(part, bytes) {
                 self.bytes -= twice.len();
             }
         }
@@ -293,9 +298,7 @@ impl Argument {
     /// All parts are there.
     fn whole(&self) -> bool {
         let gapless = self.parts.keys().enumerate().all(|(at, part)| at == *part);
-        let held = || self.parts.values().map(Vec::len).sum::<usize>();
-        // The kernel counts what it writes: of an argument in hexadecimal the digits.
-        gapless && !self.parts.is_empty() && self.length.is_none_or(|length| held() >= length / 2)
+        gapless && !self.parts.is_empty() && self.length.is_none_or(|length| self.written >= length)
     }
 
     fn joined(self) -> Vec<u8> {

@@ -12,6 +12,7 @@ use crate::alert::{HostClock, Notice, Record};
 use crate::clock;
 use crate::connector::events::EventSocket;
 use crate::evaluate::Evaluator;
+use crate::event::recorder::Recorder;
 use crate::health::hits::HitKeeper;
 use crate::health::{Counters, Totals};
 use crate::output::Output;
@@ -67,6 +68,8 @@ pub struct Worker {
     pub surroundings: Surroundings,
     /// Where records go.
     pub outputs: Vec<Output>,
+    /// Where execs are recorded.
+    pub recorder: Option<Recorder>,
     /// Remembers which rules and exceptions took effect.
     pub hits: HitKeeper,
     /// What is counted.
@@ -107,6 +110,14 @@ impl Worker {
             }
             if self.signals.reopen.swap(false, Relaxed) {
                 self.outputs.iter().for_each(Output::reopen);
+                self.recorder.iter_mut().for_each(Recorder::reopen);
+            }
+            if idle && let Some(recorder) = &mut self.recorder {
+                recorder.flush();
+                if stopping {
+                    let (written, lost) = recorder.counts();
+                    log::info!("recorded: written={written} lost={lost}");
+                }
             }
             if idle && stopping {
                 return self.outputs;
@@ -120,7 +131,7 @@ impl Worker {
     /// Takes one exec from the queue; false if there is none.
     fn handle_next(&mut self, twice: &mut SeenTwice) -> bool {
         let (evaluator, surroundings) = (&mut self.evaluator, &self.surroundings);
-        let counters = &self.counters.worker;
+        let (counters, recorder) = (&self.counters.worker, &mut self.recorder);
         let (proc, scratch) = (&self.proc, &mut self.scratch);
         let wants = evaluator.ruleset().wants();
         let alert = self.receiver.receive(|exec| {
@@ -132,7 +143,10 @@ impl Worker {
                 exec.details.upper_layer = overlay::of_executable(proc, exec);
             }
             let verdict = evaluator.evaluate(exec, surroundings, &HostClock);
-            counters.silenced.fetch_add(verdict.silenced, Relaxed);
+            if let (Some(recorder), Some(event)) = (recorder, verdict.event) {
+                recorder.write(event);
+            }
+            counters.silenced.fetch_add(verdict.silenced.len() as u64, Relaxed);
             verdict.alert
         });
         match alert {

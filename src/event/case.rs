@@ -21,14 +21,11 @@ pub struct Case {
     pub clock: EventClock,
 }
 
-/// The clock of one event: its stamps are wall-clock time already.
+/// The clock of one event: its stamps and start times are nanoseconds since 1970 already.
 #[derive(Debug, Clone, Copy)]
 pub struct EventClock {
     offset: Option<i32>,
 }
-
-/// Nanoseconds of a tick of start times (USER_HZ is 100 on every architecture that is left).
-const TICK_NS: u64 = 10_000_000;
 
 impl Clock for EventClock {
     fn wall_from_monotonic(&self, stamp_ns: u64) -> u64 {
@@ -36,7 +33,7 @@ impl Clock for EventClock {
     }
 
     fn wall_from_start_ticks(&self, ticks: u64) -> u64 {
-        ticks.saturating_mul(TICK_NS)
+        ticks
     }
 
     fn local(&self, seconds: u64) -> Option<LocalTime> {
@@ -107,7 +104,7 @@ impl Event {
             _ if self.absent.contains(&Absent::Tty) => Some(0),
             tty => tty.map(super::Terminal::device),
         };
-        details.start_ticks = self.start.map(|start| start.ns / TICK_NS);
+        details.start_ticks = self.start.map(|start| start.ns);
         details.arguments_length = self.args_length;
         details.upper_layer = self.exe_upper_layer;
         let orphan = self.ancestors_complete && self.ancestors.as_ref().is_none_or(Vec::is_empty);
@@ -141,7 +138,7 @@ impl Event {
             ancestors: Ancestors { processes, complete: self.ancestors_complete },
             session_leader: relative(&self.session_leader),
             group_leader: relative(&self.group_leader),
-            container_start: self.container_start.map(|start| start.ns / TICK_NS),
+            container_start: self.container_start.map(|start| start.ns),
         }
     }
 }
@@ -172,7 +169,7 @@ impl Process {
                 tty => tty.map(super::Terminal::device),
             },
             cwd: self.cwd.as_ref().map(|cwd| cwd.as_ref().to_vec()),
-            start_ticks: self.start.map(|start| start.ns / TICK_NS),
+            start_ticks: self.start.map(|start| start.ns),
             vpid: self.vpid,
             cgroup: self.cgroup.as_ref().map(|cgroup| cgroup.content().to_vec()),
         }

@@ -25,6 +25,23 @@ pub trait Prefilter: Send + Sync {
     fn wants(&self) -> Wants;
 }
 
+/// Lets every program through, so that all can be recorded.
+pub struct Everything(pub Arc<dyn Prefilter>);
+
+impl Prefilter for Everything {
+    fn could_match(&self, _: &Image, _: Hints<'_>) -> bool {
+        true
+    }
+
+    fn wants_comm(&self, _: &Image) -> bool {
+        false
+    }
+
+    fn wants(&self) -> Wants {
+        self.0.wants()
+    }
+}
+
 /// What is read only if a rule asks for it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wants {

@@ -91,6 +91,7 @@ fn tried(rules: &RuleSet, exec: &Exec) {
         accounts: Accounts::none(),
         namespaces: Namespaces::default(),
         processes: Box::new(NoProcesses),
+        files: Default::default(),
     };
     let subject = rules.subject(exec, &surroundings, &HostClock);
     let today = Date { year: 2026, month: 1, day: 1 };

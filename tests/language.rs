@@ -210,6 +210,7 @@ impl World {
             },
             namespaces: HOST,
             processes: Box::new(Table { processes, container_start: self.container_start }),
+            files: Default::default(),
         };
         (self.exec, surroundings, Started1970 { hour: self.hour })
     }
@@ -225,7 +226,7 @@ fn matching(rules: &RuleSet, world: &World) -> Vec<String> {
     let found = rules.matching(&subject, today);
     if !found.is_empty() {
         // As the daemon does: by executable and arguments, and by comm where these leave the name open.
-        let hints = |comm| Hints { identity: None, comm };
+        let hints = |comm| Hints { comm, ..Hints::default() };
         let passes = rules.could_match(&exec.image, hints(None))
             || rules.wants_comm(&exec.image) && rules.could_match(&exec.image, hints(exec.details.comm()));
         assert!(passes, "the prefilter lets go of what a rule matches");

@@ -5,13 +5,15 @@
 //!
 //! - [`connector`]: events from the kernel, one real-time listener per CPU
 //! - [`process`]: what /proc says about the program, read while it is held
+//! - [`identity`]: which utility the file is, whatever it is called
 //! - [`rules`]: whether a rule matches, and which utility it is
 //! - [`evaluate`]: from an exec through rules, exceptions and thresholds to its alert
 //! - [`alert`]: the record and its forms
 //! - [`output`]: syslog, file, standard output
 //! - [`worker`]: the thread that leads from the queue through rules and alert to the outputs
 //!
-//! Beside them: [`event`] (an exec written down), [`self_test`] (tests of rules as data), [`config`], [`health`] (counts), [`cli`], [`calendar`] and [`clock`], [`sys`] (the only unsafe code), and
+//! Beside them: [`event`] (an exec written down), [`replay`] (records of the past as events), [`self_test`] (tests of
+//! rules as data), [`config`], [`health`] (counts), [`cli`], [`calendar`] and [`clock`], [`sys`] (the only unsafe code), and
 //! [`document`] and [`diagnostics`], with which files are read strictly and mistakes are shown.
 
 pub mod alert;
@@ -24,9 +26,13 @@ pub mod diagnostics;
 pub mod document;
 pub mod evaluate;
 pub mod event;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod health;
+pub mod identity;
 pub mod output;
 pub mod process;
+pub mod replay;
 pub mod rules;
 pub mod self_test;
 pub mod sys;

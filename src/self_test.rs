@@ -26,7 +26,6 @@ use crate::diagnostics::{Diagnostic, Diagnostics, Level, Source};
 use crate::document::{Document, Section};
 use crate::event::Event;
 use crate::process::capture::Prefilter;
-use crate::rules::catalogue::Hints;
 use crate::rules::condition::Truth;
 use crate::rules::explain::why_not;
 use crate::rules::load::{self, Places};
@@ -71,8 +70,14 @@ impl SelfTest {
     ///
     /// What is wrong with the files themselves is for the reader of rules to tell.
     pub fn read(places: &Places, diagnostics: &Diagnostics) -> SelfTest {
+        let sources = load::sources(places, load::Kind::Tests, &Diagnostics::default());
+        SelfTest::of_sources(sources, places, diagnostics)
+    }
+
+    /// Reads the tests in these files.
+    pub fn of_sources(sources: Vec<Source>, places: &Places, diagnostics: &Diagnostics) -> SelfTest {
         let unheard = Diagnostics::default();
-        let files = load::sources(places, load::Kind::Tests, &unheard).into_iter().map(|source| {
+        let files = sources.into_iter().map(|source| {
             let document = Document::parse(&source, &unheard);
             let tests = document.root(diagnostics).sections("test", "a test").into_iter().filter_map(test);
             let tests = tests.collect();
@@ -240,7 +245,7 @@ fn judge(ruleset: &RuleSet, rule: &Rule, event: &Event, wanted: bool) -> Result<
     if !ruleset.matching(&subject, Date::of_unix_time(seconds)).iter().any(|found| found.rule.id == rule.id) {
         return Err("matches this exec, but the prefilter's index does not lead to it".to_owned());
     }
-    let hints = Hints { identity: case.exec.details.identity, comm: case.exec.details.comm() };
+    let hints = case.exec.details.hints(&case.exec.image, case.exec.details.comm());
     if !ruleset.could_match(&case.exec.image, hints) {
         return Err("matches this exec, but the prefilter lets it go".to_owned());
     }

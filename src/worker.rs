@@ -12,8 +12,10 @@ use crate::alert::{HostClock, Notice, Record};
 use crate::clock;
 use crate::connector::events::EventSocket;
 use crate::evaluate::Evaluator;
+use crate::event::recorder::Recorder;
 use crate::health::hits::HitKeeper;
 use crate::health::{Counters, Totals};
+use crate::identity::settle::Executables;
 use crate::output::Output;
 use crate::process::capture::Prefilter;
 use crate::process::details::Scratch;
@@ -61,12 +63,16 @@ pub struct Worker {
     pub proc: Arc<ProcRoot>,
     /// The buffer for these.
     pub scratch: Scratch,
+    /// What is known of files.
+    pub files: Arc<Executables>,
     /// The rules.
     pub evaluator: Evaluator,
     /// Names, namespaces and other processes of this host.
     pub surroundings: Surroundings,
     /// Where records go.
     pub outputs: Vec<Output>,
+    /// Where execs are recorded.
+    pub recorder: Option<Recorder>,
     /// Remembers which rules and exceptions took effect.
     pub hits: HitKeeper,
     /// What is counted.
@@ -107,6 +113,14 @@ impl Worker {
             }
             if self.signals.reopen.swap(false, Relaxed) {
                 self.outputs.iter().for_each(Output::reopen);
+                self.recorder.iter_mut().for_each(Recorder::reopen);
+            }
+            if idle && let Some(recorder) = &mut self.recorder {
+                recorder.flush();
+                if stopping {
+                    let (written, lost) = recorder.counts();
+                    log::info!("recorded: written={written} lost={lost}");
+                }
             }
             if idle && stopping {
                 return self.outputs;
@@ -120,19 +134,26 @@ impl Worker {
     /// Takes one exec from the queue; false if there is none.
     fn handle_next(&mut self, twice: &mut SeenTwice) -> bool {
         let (evaluator, surroundings) = (&mut self.evaluator, &self.surroundings);
-        let counters = &self.counters.worker;
+        let (counters, recorder) = (&self.counters.worker, &mut self.recorder);
         let (proc, scratch) = (&self.proc, &mut self.scratch);
         let wants = evaluator.ruleset().wants();
+        let files = &self.files;
         let alert = self.receiver.receive(|exec| {
             if !twice.first_time(exec) {
                 return None;
             }
             exec.details.read_parent_arguments(proc, scratch);
+            if files.settle(exec) {
+                counters.unidentified.fetch_add(1, Relaxed);
+            }
             if wants.upper_layer {
                 exec.details.upper_layer = overlay::of_executable(proc, exec);
             }
             let verdict = evaluator.evaluate(exec, surroundings, &HostClock);
-            counters.silenced.fetch_add(verdict.silenced, Relaxed);
+            if let (Some(recorder), Some(event)) = (recorder, verdict.event) {
+                recorder.write(event);
+            }
+            counters.silenced.fetch_add(verdict.silenced.len() as u64, Relaxed);
             verdict.alert
         });
         match alert {

@@ -1,5 +1,7 @@
 //! From an event to what rules are evaluated on.
 
+use std::sync::Arc;
+
 use super::{Absent, Bytes, Event, Moment, Namespaces, Process};
 use crate::alert::Clock;
 use crate::calendar::LocalTime;
@@ -21,14 +23,11 @@ pub struct Case {
     pub clock: EventClock,
 }
 
-/// The clock of one event: its stamps are wall-clock time already.
+/// The clock of one event: its stamps and start times are nanoseconds since 1970 already.
 #[derive(Debug, Clone, Copy)]
 pub struct EventClock {
     offset: Option<i32>,
 }
-
-/// Nanoseconds of a tick of start times (USER_HZ is 100 on every architecture that is left).
-const TICK_NS: u64 = 10_000_000;
 
 impl Clock for EventClock {
     fn wall_from_monotonic(&self, stamp_ns: u64) -> u64 {
@@ -36,7 +35,7 @@ impl Clock for EventClock {
     }
 
     fn wall_from_start_ticks(&self, ticks: u64) -> u64 {
-        ticks.saturating_mul(TICK_NS)
+        ticks
     }
 
     fn local(&self, seconds: u64) -> Option<LocalTime> {
@@ -56,7 +55,7 @@ impl Event {
             hold_ns: self.hold_ns.unwrap_or_default(),
             certainty: self.certainty.unwrap_or(Certainty::Reported),
             image: image(self.exe.as_ref(), self.args.as_deref(), self.args_cut),
-            details: Details::default(),
+            ..Exec::default()
         };
         let host_namespaces = self.fill(&mut exec.details);
         Case {
@@ -66,6 +65,7 @@ impl Event {
                 accounts: Accounts::none(),
                 namespaces: host_namespaces,
                 processes: Box::new(self.processes()),
+                files: Arc::default(),
             },
             clock: EventClock { offset: self.time.map(|time| time.offset) },
         }
@@ -107,7 +107,7 @@ impl Event {
             _ if self.absent.contains(&Absent::Tty) => Some(0),
             tty => tty.map(super::Terminal::device),
         };
-        details.start_ticks = self.start.map(|start| start.ns / TICK_NS);
+        details.start_ticks = self.start.map(|start| start.ns);
         details.arguments_length = self.args_length;
         details.upper_layer = self.exe_upper_layer;
         let orphan = self.ancestors_complete && self.ancestors.as_ref().is_none_or(Vec::is_empty);
@@ -141,7 +141,7 @@ impl Event {
             ancestors: Ancestors { processes, complete: self.ancestors_complete },
             session_leader: relative(&self.session_leader),
             group_leader: relative(&self.group_leader),
-            container_start: self.container_start.map(|start| start.ns / TICK_NS),
+            container_start: self.container_start.map(|start| start.ns),
         }
     }
 }
@@ -172,7 +172,7 @@ impl Process {
                 tty => tty.map(super::Terminal::device),
             },
             cwd: self.cwd.as_ref().map(|cwd| cwd.as_ref().to_vec()),
-            start_ticks: self.start.map(|start| start.ns / TICK_NS),
+            start_ticks: self.start.map(|start| start.ns),
             vpid: self.vpid,
             cgroup: self.cgroup.as_ref().map(|cgroup| cgroup.content().to_vec()),
         }

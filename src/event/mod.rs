@@ -16,6 +16,7 @@
 
 mod case;
 mod record;
+pub mod recorder;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -488,7 +489,7 @@ mod tests {
         );
         // `umask` is no property of an ancestor.
         assert_eq!(event, None);
-        assert!(mistakes[0].starts_with("test.toml:13:1: in `event`: unknown field `umask`"), "{mistakes:?}");
+        assert!(mistakes[0].starts_with("test.toml:13:1: in `event`: unknown key `umask`"), "{mistakes:?}");
 
         let (event, mistakes) = from_toml(
             "[event]\nexe = '/tmp/\\xff (deleted)'\nargs = ['nc', '-e', 'C:\\y']\nuser = 'www-data'\nnamespace.net = true\n\
@@ -516,7 +517,7 @@ mod tests {
         for (text, expected) in [
             (
                 "event = { exec = '/bin/nc' }",
-                "test.toml:1:11: in `event`: unknown field `exec`, expected one of `time`",
+                "test.toml:1:11: in `event`: unknown key `exec`; did you mean `exe`?",
             ),
             ("event = { pid = 'x' }", "test.toml:1:17: in `event`: invalid type: string \"x\", expected u32"),
             ("event = { tty = 'none' }", "test.toml:1:17: in `event`: `none` is no terminal such as pts/0"),

@@ -80,6 +80,8 @@ impl RuleSet {
                 match field.info.attribute {
                     Attribute::Env | Attribute::Environment => wants.environment = true,
                     Attribute::ExeUpperLayer => wants.upper_layer = true,
+                    Attribute::ExeSha256 => wants.content = true,
+                    Attribute::ExePackageManaged => wants.packages = true,
                     _ => {}
                 }
             }
@@ -157,6 +159,10 @@ impl Prefilter for RuleSet {
         self.index.visit(image, subject.utility().map(|found| found.utility), |number| {
             self.rules.get(number).is_some_and(|rule| evaluate(&rule.entry, &subject) != Truth::False)
         })
+    }
+
+    fn wants_utilities(&self) -> bool {
+        self.index.of_utilities()
     }
 
     fn wants_comm(&self, image: &Image) -> bool {
@@ -251,7 +257,6 @@ mod tests {
             "|endswith",
             "|glob",
             "|pathglob",
-            "|re",
             "|contains|all",
             "|cased",
             "|endswith|all",
@@ -289,13 +294,24 @@ mod tests {
             "p=80",
             "root",
         ];
-        let texts = (select(fields), select(modifiers), proptest::collection::vec(select(values), 1..3))
-            .prop_map(|(field, modifier, values)| {
-                let value =
-                    |value: &str| if modifier == "|re" { regex::escape(value) } else { value.to_owned() };
-                let values: Vec<String> = values.into_iter().map(value).collect();
-                (format!("{field}{modifier}"), format!("{values:?}"))
-            });
+        let expressions = vec![
+            "nc",
+            r"^nc$",
+            r"n[cC]\s-[el]",
+            r"-e|-l",
+            r"(?i)CURL",
+            r"\bsh\b",
+            r"nc.openbsd(\s|$)",
+            r"/(?:usr/)?bin/.*sh",
+            r"x[ -]y",
+            r"e\s+x",
+            r"[a-z]+\.sh",
+            r"(?:nc|sh)?80",
+        ];
+        let expressions = select(expressions).prop_map(|expression| ("|re", vec![expression]));
+        let plain = (select(modifiers), proptest::collection::vec(select(values), 1..3));
+        let texts = (select(fields), prop_oneof![5 => plain, 1 => expressions])
+            .prop_map(|(field, (modifier, values))| (format!("{field}{modifier}"), format!("{values:?}")));
         let others = vec![
             ("utility.everyday", "false"),
             ("utility.disguised", "true"),
@@ -422,6 +438,7 @@ mod tests {
                 accounts: Accounts::none(),
                 namespaces: Namespaces::default(),
                 processes: Box::new(NoProcesses),
+            files: Default::default(),
             };
             for exec in &execs {
                 let subject = rules.subject(exec, &surroundings, &HostClock);

@@ -10,7 +10,8 @@ mod reference;
 
 use std::path::{Path, PathBuf};
 
-use execwatch::calendar::{Date, LocalTime};
+use execwatch::alert::HostClock;
+use execwatch::calendar::Date;
 use execwatch::diagnostics::{Diagnostics, Source};
 use execwatch::process::capture::Prefilter;
 use execwatch::process::details::{Login, Namespaces};
@@ -124,6 +125,7 @@ impl Imported {
             accounts: Accounts { users, groups: Names::new("/dev/null") },
             namespaces: Namespaces::default(),
             processes: Box::new(OneParent(parent)),
+            files: Default::default(),
         };
         (exec, surroundings)
     }
@@ -131,7 +133,7 @@ impl Imported {
     /// Whether execwatch's rule matches, by way of the prefilter.
     fn matches(&self, id: &str, event: &Event) -> bool {
         let (exec, surroundings) = self.exec(event);
-        let subject = self.set.subject(&exec, &surroundings, LocalTime::default());
+        let subject = self.set.subject(&exec, &surroundings, &HostClock);
         let rule = self.set.rules().iter().find(|rule| rule.id == id).unwrap();
         let truth = evaluate(rule, &subject);
         assert_ne!(truth, Truth::Unknown, "{id}: all is known of {event:?}");

@@ -266,7 +266,8 @@ impl<'d> Section<'d> {
         match T::deserialize(value.clone().into_deserializer()) {
             Ok(value) => Some(Located { value, span }),
             Err(error) => {
-                self.error(error.span().unwrap_or(span), format!("in `{key}`: {}", error.message()));
+                let message = in_short(error.message());
+                self.error(error.span().unwrap_or(span), format!("in `{key}`: {message}"));
                 None
             }
         }
@@ -345,6 +346,17 @@ impl<'d> Section<'d> {
             }
         }
     }
+}
+
+/// serde's message about an unknown key without its list of all known ones, but with the one that is most like it.
+pub fn in_short(message: &str) -> String {
+    let Some((unknown, known)) = message.split_once(", expected one of ") else { return message.to_owned() };
+    let Some(key) = unknown.strip_prefix("unknown field `").and_then(|key| key.strip_suffix('`')) else {
+        return message.to_owned();
+    };
+    // JSON errors end with the place in the line, behind the last of the keys.
+    let (names, place) = known.rfind('`').map_or((known, ""), |end| known.split_at(end + 1));
+    format!("unknown key `{key}`{}{place}", suggestion(key, names.split('`').skip(1).step_by(2)))
 }
 
 /// A whole number, if the value is one that fits 64 bits.

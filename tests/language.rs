@@ -16,6 +16,7 @@ use execwatch::diagnostics::Diagnostics;
 use execwatch::process::capture::Prefilter;
 use execwatch::process::details::{Login, Namespaces};
 use execwatch::process::exec::{Exec, Image};
+use execwatch::process::file::FileFacts;
 use execwatch::process::names::{Accounts, Names};
 use execwatch::process::relatives::{Processes, Relative};
 use execwatch::rules::catalogue::Hints;
@@ -125,6 +126,18 @@ impl World {
             image: image("/usr/bin/dig", &["dig", "+short", "example.org"]),
             ..Exec::default()
         };
+        exec.file = Some(FileFacts {
+            device: (8, 1),
+            inode: 7,
+            mode: 0o100_755,
+            links: 1,
+            uid: 0,
+            gid: 0,
+            size: 1000,
+            modified_ns: 1_000_000_000,
+            changed_ns: 1_000_000_000,
+            mount: None,
+        });
         let details = &mut exec.details;
         details.uids = Some([1000; 4]);
         details.gids = Some([1000; 4]);
@@ -182,6 +195,10 @@ impl World {
         self.ancestors.push(init);
         self.exec.details.ppid = Some(self.ancestors[0].pid);
         self.parent_is(|_| {});
+    }
+
+    fn file_is(&mut self, change: impl Fn(&mut FileFacts)) {
+        change(self.exec.file.as_mut().unwrap());
     }
 
     fn in_container(&mut self) {

@@ -189,7 +189,7 @@ impl Alert {
             utility: utility.map(|(matched, _)| matched),
             sha256: exec.sha256.get().map(|digest| hexadecimal(digest)),
             file_names: [
-                name(None, exec.file.map(|file| file.uid)),
+                exec.file.and_then(|file| surroundings.accounts.users.name(file.uid)),
                 exec.file.and_then(|file| surroundings.accounts.groups.name(file.gid)),
             ],
             exec: exec.clone(),

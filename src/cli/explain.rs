@@ -16,7 +16,7 @@ use crate::calendar::Date;
 use crate::clock;
 use crate::config;
 use crate::diagnostics::Diagnostics;
-use crate::event::{Absent, Bytes, Case, Cgroup, Event, Moment, Process, Terminal};
+use crate::event::{Absent, Bytes, Cgroup, Event, Moment, Process, Terminal};
 use crate::identity::identify::Identifier;
 use crate::identity::settle::Executables;
 use crate::identity::{Mode, keeper};
@@ -90,7 +90,13 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
             .map(|(exec, surroundings)| (exec, surroundings, Box::new(HostClock) as Box<dyn Clock>)),
         None => described(arguments, now).map(|event| {
             let mut case = event.case(0);
-            identify(&mut case, &config.capture, &ruleset);
+            let files = files(&config.capture, &ruleset);
+            if config.capture.identity != Mode::Off
+                && let Some(exe) = described_exe(arguments)
+            {
+                files.describe(&exe, &mut case.exec);
+            }
+            case.surroundings.files = Arc::new(files);
             (case.exec, case.surroundings, Box::new(case.clock) as Box<dyn Clock>)
         }),
     };
@@ -142,24 +148,9 @@ fn running(pid: u32, capture: &config::Capture, ruleset: &RuleSet) -> Result<(Ex
     Ok((exec, Surroundings { accounts: Accounts::default(), namespaces, processes, files }))
 }
 
-/// Looks whether the file is an installed utility, where there is one.
-fn identify(case: &mut Case, capture: &config::Capture, ruleset: &RuleSet) {
-    let files = Arc::new(files(capture, ruleset));
-    if let Some(exe) = case.exec.image.exe().map(|exe| PathBuf::from(OsString::from_vec(exe.to_vec())))
-        && capture.identity != Mode::Off
-    {
-        files.describe(&exe, &mut case.exec);
-    }
-    case.surroundings.files = files;
-}
-
 /// A program that does not run: what was not said is unknown.
 fn described(arguments: &ExplainArguments, now: u64) -> Result<Event, String> {
-    let exe = match (&arguments.exe, arguments.argv.first()) {
-        (Some(exe), _) => Some(exe.clone()),
-        (None, Some(argv0)) => Some(executable(argv0)),
-        (None, None) => None,
-    };
+    let exe = described_exe(arguments);
     let path = |path: &Path| Bytes::new(path.as_os_str().as_bytes());
     let process = |exe: &PathBuf| Process { exe: Some(path(exe)), ..Process::default() };
     let ancestors: Vec<Process> = arguments.parent.iter().chain(&arguments.ancestor).map(process).collect();
@@ -199,6 +190,10 @@ fn described(arguments: &ExplainArguments, now: u64) -> Result<Event, String> {
         None => {}
     }
     Ok(event)
+}
+
+fn described_exe(arguments: &ExplainArguments) -> Option<PathBuf> {
+    arguments.exe.clone().or_else(|| arguments.argv.first().map(executable))
 }
 
 /// The file that a shell would execute for a word, links resolved; the word itself if there is none.

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Absent, Bytes, Event, Moment, Namespaces, Process};
+use super::{Absent, Bytes, Event, File, Moment, Namespaces, Process};
 use crate::alert::Clock;
 use crate::calendar::LocalTime;
 use crate::process::details::{self, Details, Login, UNSET};
 use crate::process::exec::{Certainty, Exec, Image};
+use crate::process::file::FileFacts;
 use crate::process::names::{Accounts, Name, OwnNames};
 use crate::process::parse;
 use crate::process::relatives::{Ancestors, Leader, Processes, Relative};
@@ -23,14 +24,11 @@ pub struct Case {
     pub clock: EventClock,
 }
 
-/// The clock of one event: its stamps are wall-clock time already.
+/// The clock of one event: its stamps and start times are nanoseconds since 1970 already.
 #[derive(Debug, Clone, Copy)]
 pub struct EventClock {
     offset: Option<i32>,
 }
-
-/// Nanoseconds of a tick of start times (USER_HZ is 100 on every architecture that is left).
-const TICK_NS: u64 = 10_000_000;
 
 impl Clock for EventClock {
     fn wall_from_monotonic(&self, stamp_ns: u64) -> u64 {
@@ -38,12 +36,30 @@ impl Clock for EventClock {
     }
 
     fn wall_from_start_ticks(&self, ticks: u64) -> u64 {
-        ticks.saturating_mul(TICK_NS)
+        ticks
     }
 
     fn local(&self, seconds: u64) -> Option<LocalTime> {
         let ns = seconds.saturating_mul(1_000_000_000);
         self.offset.map(|offset| Moment { ns, offset }.local())
+    }
+}
+
+/// The facts of a file, whose place no rule asks for.
+fn file_facts(file: File) -> FileFacts {
+    const REGULAR: u32 = 0o100_000;
+    let stamp = |moment: Moment| i64::try_from(moment.ns).unwrap_or(i64::MAX);
+    FileFacts {
+        device: (0, 0),
+        inode: 0,
+        mode: REGULAR | file.mode & 0o7777,
+        links: file.links,
+        uid: file.uid,
+        gid: file.gid,
+        size: file.size,
+        modified_ns: stamp(file.modified),
+        changed_ns: stamp(file.changed),
+        mount: None,
     }
 }
 
@@ -59,6 +75,7 @@ impl Event {
             certainty: self.certainty.unwrap_or(Certainty::Reported),
             image: image(self.exe.as_ref(), self.args.as_deref(), self.args_cut),
             ancestors: self.ancestors(),
+            file: self.exe_file.map(file_facts),
             ..Exec::default()
         };
         let host_namespaces = self.fill(&mut exec.details);
@@ -111,7 +128,7 @@ impl Event {
             _ if self.absent.contains(&Absent::Tty) => Some(0),
             tty => tty.map(super::Terminal::device),
         };
-        details.start_ticks = self.start.map(|start| start.ns / TICK_NS);
+        details.start_ticks = self.start.map(|start| start.ns);
         details.arguments_length = self.args_length;
         details.upper_layer = self.exe_upper_layer;
         let orphan = self.ancestors_complete && self.ancestors.as_ref().is_none_or(Vec::is_empty);
@@ -148,7 +165,7 @@ impl Event {
         Described {
             session_leader: relative(&self.session_leader),
             group_leader: relative(&self.group_leader),
-            container_start: self.container_start.map(|start| start.ns / TICK_NS),
+            container_start: self.container_start.map(|start| start.ns),
         }
     }
 }
@@ -179,7 +196,7 @@ impl Process {
                 tty => tty.map(super::Terminal::device),
             },
             cwd: self.cwd.as_ref().map(|cwd| cwd.as_ref().to_vec()),
-            start_ticks: self.start.map(|start| start.ns / TICK_NS),
+            start_ticks: self.start.map(|start| start.ns),
             vpid: self.vpid,
             cgroup: self.cgroup.as_ref().map(|cgroup| cgroup.content().to_vec()),
             ..Relative::default()

@@ -41,7 +41,7 @@ impl Prefilter for Everything {
     }
 
     fn wants_utilities(&self) -> bool {
-        true
+        self.0.wants_utilities()
     }
 
     fn wants_comm(&self, _: &Image) -> bool {

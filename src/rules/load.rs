@@ -29,8 +29,13 @@ const LARGEST_FILE: u64 = 16 << 20;
 
 /// Loads everything. `None` if anything was refused; the messages tell what.
 pub fn load(places: &Places, diagnostics: &Diagnostics) -> Option<RuleSet> {
+    compile(sources(places, Kind::Rules, diagnostics), diagnostics)
+}
+
+/// Compiles the texts of files, the compiled-in ones known by their names. `None` if anything was refused.
+pub fn compile(sources: Vec<Source>, diagnostics: &Diagnostics) -> Option<RuleSet> {
     let (builtin, own): (Vec<Source>, Vec<Source>) =
-        sources(places, Kind::Rules, diagnostics).into_iter().partition(|source| is_builtin(&source.name));
+        sources.into_iter().partition(|source| is_builtin(&source.name));
     let documents = |sources| -> Vec<(&Source, Document<'_>)> { parse(sources, diagnostics) };
     let (base, top) = (documents(&builtin), documents(&own));
     // All macros come first, so that a rule may use those of a later file.

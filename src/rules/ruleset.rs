@@ -257,7 +257,6 @@ mod tests {
             "|endswith",
             "|glob",
             "|pathglob",
-            "|re",
             "|contains|all",
             "|cased",
             "|endswith|all",
@@ -295,13 +294,24 @@ mod tests {
             "p=80",
             "root",
         ];
-        let texts = (select(fields), select(modifiers), proptest::collection::vec(select(values), 1..3))
-            .prop_map(|(field, modifier, values)| {
-                let value =
-                    |value: &str| if modifier == "|re" { regex::escape(value) } else { value.to_owned() };
-                let values: Vec<String> = values.into_iter().map(value).collect();
-                (format!("{field}{modifier}"), format!("{values:?}"))
-            });
+        let expressions = vec![
+            "nc",
+            r"^nc$",
+            r"n[cC]\s-[el]",
+            r"-e|-l",
+            r"(?i)CURL",
+            r"\bsh\b",
+            r"nc.openbsd(\s|$)",
+            r"/(?:usr/)?bin/.*sh",
+            r"x[ -]y",
+            r"e\s+x",
+            r"[a-z]+\.sh",
+            r"(?:nc|sh)?80",
+        ];
+        let expressions = select(expressions).prop_map(|expression| ("|re", vec![expression]));
+        let plain = (select(modifiers), proptest::collection::vec(select(values), 1..3));
+        let texts = (select(fields), prop_oneof![5 => plain, 1 => expressions])
+            .prop_map(|(field, (modifier, values))| (format!("{field}{modifier}"), format!("{values:?}")));
         let others = vec![
             ("utility.everyday", "false"),
             ("utility.disguised", "true"),

@@ -5,13 +5,14 @@
 #![allow(missing_docs, reason = "a benchmark has no users of its items")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot be set up shall end")]
 
+use std::path::Path;
 use std::sync::Arc;
 
 use divan::{Bencher, black_box};
 use execwatch::alert::{Clock, Host, Record, ecs, text};
 use execwatch::calendar::LocalTime;
 use execwatch::connector::wire;
-use execwatch::diagnostics::Diagnostics;
+use execwatch::diagnostics::{Diagnostics, Source};
 use execwatch::evaluate::Evaluator;
 use execwatch::process::capture::Prefilter;
 use execwatch::process::details::Namespaces;
@@ -21,6 +22,7 @@ use execwatch::process::relatives::NoProcesses;
 use execwatch::rules::catalogue::Hints;
 use execwatch::rules::load::{Places, load};
 use execwatch::rules::ruleset::RuleSet;
+use execwatch::rules::sigma;
 use execwatch::rules::subject::Surroundings;
 
 fn main() {
@@ -47,6 +49,24 @@ fn exec_event() -> Vec<u8> {
 fn shipped_rules() -> RuleSet {
     let places = Places { builtin: true, folders: Vec::new(), folders_required: false };
     load(&places, &Diagnostics::default()).expect("the shipped rules load")
+}
+
+/// The shipped rules and 62 that were translated from Sigma.
+fn with_imported_rules() -> RuleSet {
+    let folder = tempfile::tempdir().expect("a folder for the rules");
+    let sigma = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/sigma");
+    for entry in std::fs::read_dir(sigma).expect("the folder of Sigma rules") {
+        let path = entry.expect("a file").path();
+        if path.extension().is_some_and(|extension| extension == "yml") {
+            let text = std::fs::read_to_string(&path).expect("a Sigma rule");
+            let import = sigma::import(&Source { name: path.display().to_string(), text });
+            for rule in import.rules {
+                std::fs::write(folder.path().join(format!("{}.toml", rule.id)), rule.toml).expect("a rule");
+            }
+        }
+    }
+    let places = Places { builtin: true, folders: vec![folder.path().to_owned()], folders_required: true };
+    load(&places, &Diagnostics::default()).expect("the imported rules load")
 }
 
 fn image(exe: &str, argv: &[&str]) -> Image {
@@ -133,6 +153,20 @@ fn prefilter_of_a_utility(bencher: Bencher) {
     bencher.bench(|| rules.could_match(black_box(&exec.image), Hints::default()));
 }
 
+#[divan::bench(args = ["sed -n s/a/b/p /etc/hosts", "grep -rw x .", "sh -c run-parts /etc/cron.hourly", "make"])]
+fn prefilter_with_imported_rules(bencher: Bencher, line: &str) {
+    let argv: Vec<&str> = line.split(' ').collect();
+    let (rules, image) = (with_imported_rules(), image(&format!("/usr/bin/{}", argv[0]), &argv));
+    bencher.bench(|| rules.could_match(black_box(&image), Hints::default()));
+}
+
+#[divan::bench(args = ["sed -n s/a/b/p /etc/hosts", "grep -rw x .", "sh -c run-parts /etc/cron.hourly", "make"])]
+fn prefilter_with_shipped_rules(bencher: Bencher, line: &str) {
+    let argv: Vec<&str> = line.split(' ').collect();
+    let (rules, image) = (shipped_rules(), image(&format!("/usr/bin/{}", argv[0]), &argv));
+    bencher.bench(|| rules.could_match(black_box(&image), Hints::default()));
+}
+
 #[divan::bench]
 fn match_of_a_utility(bencher: Bencher) {
     let (mut evaluator, exec, surroundings) = (evaluator(), netcat(), surroundings());
@@ -149,6 +183,14 @@ fn format_as_text(bencher: Bencher) {
 fn format_as_json(bencher: Bencher) {
     let (record, host) = (record(), Host { name: "host".into(), ..Host::default() });
     bencher.bench(|| ecs::line(black_box(&record), &host));
+}
+
+#[divan::bench]
+fn import_a_sigma_rule(bencher: Bencher) {
+    let path = "tests/data/sigma/proc_creation_lnx_susp_sensitive_file_access.yml";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let source = Source { name: "x".into(), text: std::fs::read_to_string(path).expect("a Sigma rule") };
+    bencher.bench(|| sigma::import(black_box(&source)));
 }
 
 #[divan::bench]

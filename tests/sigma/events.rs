@@ -160,7 +160,12 @@ fn fulfil(map: &Value, texts: &mut Vec<(&'static str, Vec<String>)>, random: &mu
 fn encoded(key: &str, value: &str, random: &mut Random) -> String {
     let choices: &[&str] = match value {
         "/bin/sh -i" => &["L2Jpbi9zaCAtaQ=="],
-        "import socket" => &["aW1wb3J0IHNvY2tldA==", "IGltcG9ydCBzb2NrZXQ=", "eHhpbXBvcnQgc29ja2V0Ow=="],
+        "import socket" => &[
+            "aW1wb3J0IHNvY2tldHMh",
+            "aW1wb3J0IHNvY2tldA==",
+            "IGltcG9ydCBzb2NrZXQ=",
+            "eHhpbXBvcnQgc29ja2V0Ow==",
+        ],
         "curl http" => &["Y3VybCBodHRwczovL3g=", "eGN1cmwgaHR0cA==", "eHhjdXJsIGh0dHA="],
         "whoami" => &["dwBoAG8AYQBtAGkA", "IHcAaABvAGEAbQBpAA=="],
         "id" if key.contains("utf16be") => &["AGkAZA=="],

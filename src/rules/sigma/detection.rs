@@ -39,6 +39,9 @@ pub(super) type Alternatives = Vec<Alternative>;
 /// The most alternatives of one selection.
 pub(super) const MOST_ALTERNATIVES: usize = 64;
 
+/// The most values of one test, modifiers resolved. The longest list of SigmaHQ's rules for Linux has 1,090.
+pub(super) const MOST_VALUES: usize = 5000;
+
 /// A map of a selection: it holds if `tests` holds and `excluded` does not.
 #[derive(Debug, Default)]
 pub(super) struct Map {
@@ -310,19 +313,29 @@ impl<'k> Item<'k> {
                 "`lt`, `lte`, `gt` and `gte` compare numbers, and this field is text",
             ));
         }
-        // For each value the tests of which one must hold.
-        let mut each: Vec<Vec<Test>> = Vec::new();
-        for value in values {
-            each.push(self.value(value)?);
-        }
         let place = values.first().map_or(Place::default(), |value| value.place);
+        let mut one_of: Vec<Test> = Vec::new();
+        let mut all_of: Alternatives = vec![Vec::new()];
+        let mut count = 0;
+        for value in values {
+            let tests = self.value(value)?;
+            count += tests.len();
+            if count > MOST_VALUES {
+                return Err(mistake(value.place, format!("the list makes more than {MOST_VALUES} values")));
+            }
+            match (modifiers.all, tests.as_slice()) {
+                (false, _) => one_of.extend(tests),
+                (true, [test]) => all_of.iter_mut().for_each(|alternative| alternative.push(test.clone())),
+                (true, _) => {
+                    let tests = gather(tests).into_iter().map(|test| vec![test]).collect();
+                    all_of = product(&all_of, &tests).ok_or_else(|| too_many(place))?;
+                }
+            }
+        }
         if modifiers.all {
-            each.into_iter().try_fold(vec![Vec::new()], |alternatives, tests| {
-                let tests = gather(tests).into_iter().map(|test| vec![test]).collect();
-                product(&alternatives, &tests).ok_or_else(|| too_many(place))
-            })
+            Ok(all_of)
         } else {
-            Ok(gather(each.into_iter().flatten().collect()).into_iter().map(|test| vec![test]).collect())
+            Ok(gather(one_of).into_iter().map(|test| vec![test]).collect())
         }
     }
 

@@ -26,6 +26,9 @@ use yaml::Mistake;
 
 pub use fields::{Counterpart, FIELDS};
 
+/// The most messages about one file.
+pub const MOST_MESSAGES: usize = 50;
+
 /// What came of a file.
 #[derive(Debug, Default)]
 pub struct Import {
@@ -56,42 +59,56 @@ impl Import {
 /// Translates the documents of a file, each for itself.
 pub fn import(source: &Source) -> Import {
     let mut import = Import::default();
-    let message = |level, mistake: Mistake| {
-        Diagnostic::at(level, source, mistake.place.in_bytes(&source.text), mistake.message)
-    };
+    let mut found: Vec<(Level, Mistake)> = Vec::new();
     let (documents, broken) = yaml::documents(&source.text);
-    if let Some(mistake) = broken {
-        import.messages.push(message(Level::Error, mistake));
-        return import;
-    }
     // An empty document, as behind a last `---`, is none.
-    let documents: Vec<_> =
-        documents.iter().filter(|document| !matches!(document.value, yaml::Value::Null)).collect();
-    if documents.is_empty() {
-        import.messages.push(Diagnostic::whole(Level::Error, &source.name, "the file holds no Sigma rule"));
-    }
-    for document in documents {
-        let mut warnings = Vec::new();
-        let mistakes = match rule::translate(document, &mut warnings) {
-            Ok((translated, sigma_id)) => {
-                let toml = write::toml(&translated);
-                match readable(&toml) {
-                    Ok(()) => {
-                        import.rules.push(Imported { id: translated.id, sigma_id, toml });
-                        Vec::new()
-                    }
-                    Err(reason) => {
-                        let message = format!("no rule of execwatch can say this: {reason}");
-                        vec![yaml::mistake(document.place, message)]
+    let rules = documents.iter().filter(|document| !matches!(document.value, yaml::Value::Null));
+    match broken {
+        Some(mistake) => found.push((Level::Error, mistake)),
+        None if rules.clone().next().is_none() => {
+            import.messages.push(Diagnostic::whole(
+                Level::Error,
+                &source.name,
+                "the file holds no Sigma rule",
+            ));
+        }
+        None => {
+            for document in rules {
+                let mut warnings = Vec::new();
+                match imported(document, &mut warnings) {
+                    Ok(rule) => import.rules.push(rule),
+                    Err(mistakes) => {
+                        found.extend(mistakes.into_iter().map(|mistake| (Level::Error, mistake)))
                     }
                 }
+                found.extend(warnings.into_iter().map(|warning| (Level::Warning, warning)));
             }
-            Err(mistakes) => mistakes,
-        };
-        import.messages.extend(mistakes.into_iter().map(|mistake| message(Level::Error, mistake)));
-        import.messages.extend(warnings.into_iter().map(|warning| message(Level::Warning, warning)));
+        }
+    }
+    // Errors come first, so that none is lost for warnings.
+    found.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
+    let more = found.len().saturating_sub(MOST_MESSAGES);
+    for (level, mistake) in found.into_iter().take(MOST_MESSAGES) {
+        let place = mistake.place.in_bytes(&source.text);
+        import.messages.push(Diagnostic::at(level, source, place, mistake.message));
+    }
+    if more > 0 {
+        let message = format!("{more} more messages about this file are left out");
+        import.messages.push(Diagnostic::whole(Level::Warning, &source.name, message));
     }
     import
+}
+
+fn imported(document: &yaml::Node, warnings: &mut Vec<Mistake>) -> Result<Imported, Vec<Mistake>> {
+    let (translated, sigma_id) = rule::translate(document, warnings)?;
+    let toml = write::toml(&translated);
+    match readable(&toml) {
+        Ok(()) => Ok(Imported { id: translated.id, sigma_id, toml }),
+        Err(reason) => {
+            let message = format!("no rule of execwatch can say this: {reason}");
+            Err(vec![yaml::mistake(document.place, message)])
+        }
+    }
 }
 
 /// What is written is read again: a limit of the rules may forbid what could be translated.
@@ -272,6 +289,37 @@ mod tests {
             format!("{RULE}  s: {{Image: a}}\n  condition: s\n---\ntitle: T\ncorrelation: {{}}\n---\n");
         let both = import(&Source { name: "x.yml".into(), text });
         assert_eq!((both.rules.len(), both.messages.len()), (1, 1));
+    }
+
+    #[test]
+    fn limits() {
+        let many =
+            |count: usize| (0..count).map(|number| format!("v{number}")).collect::<Vec<_>>().join(", ");
+        let list = |count| format!("  s: {{CommandLine|contains|all: [{}]}}\n  condition: s", many(count));
+        assert!(imported(&list(detection::MOST_VALUES)).is_ok());
+        refused(&list(detection::MOST_VALUES + 1), "more than 5000 values");
+        let dashes = "' -a -b -c -d', ".repeat(10);
+        refused(
+            &format!("  s: {{CommandLine|windash: [{dashes}]}}\n  condition: s"),
+            "more than 5000 values",
+        );
+        let unlike = "    CommandLine|contains|K: [a, 'b*c']\n";
+        let unlike: String = [
+            "cased",
+            "windash",
+            "windash|cased",
+            "cased|windash",
+            "cased|cased",
+            "windash|windash",
+            "contains",
+        ]
+        .map(|word| unlike.replace('K', word))
+        .concat();
+        refused(&format!("  s:\n{unlike}  condition: s"), "more than 64 alternatives");
+        let text = format!("{RULE}  s:\n{}  condition: s", "    - [x]\n".repeat(1000));
+        let import = import(&Source { name: "x.yml".into(), text });
+        assert_eq!(import.messages.len(), MOST_MESSAGES + 1);
+        assert!(import.messages[MOST_MESSAGES].message.starts_with("950 more messages"));
     }
 
     proptest! {

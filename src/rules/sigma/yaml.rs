@@ -11,7 +11,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
 /// A longer text is refused, in bytes. The longest rule of SigmaHQ has 60 kB.
 pub(super) const LONGEST_TEXT: usize = 1 << 20;
 /// A text with more nodes is refused, where an alias counts as what it stands for.
-pub(super) const MOST_NODES: usize = 50_000;
+pub(super) const MOST_NODES: usize = 20_000;
 /// Lists and maps nest at most this deep.
 pub(super) const DEEPEST: usize = 32;
 

@@ -158,9 +158,7 @@ fn described(
         ..Exec::default()
     };
     let files = Arc::new(files(capture, ruleset));
-    if let Some(exe) = &exe
-        && capture.identity != Mode::Off
-    {
+    if let Some(exe) = &exe {
         files.describe(exe, &mut exec);
     }
     let details = &mut exec.details;

@@ -189,6 +189,7 @@ fn cases() -> Vec<(&'static str, Exec)> {
             by: By::Content,
             sha256: Some([0xa5; 32]),
             loaded: false,
+            at_its_place: false,
         });
         exec
     };

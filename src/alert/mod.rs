@@ -107,8 +107,7 @@ pub struct Recognition {
 impl Recognition {
     /// Of an exec, if its file is an installed utility's, or a copy, in another place.
     fn of(exec: &Exec) -> Option<Self> {
-        let identity =
-            exec.details.identity.as_ref().filter(|identity| !identity.at_its_place(&exec.image))?;
+        let identity = exec.details.identity.as_ref().filter(|identity| !identity.at_its_place)?;
         let installed = &identity.installed;
         let value = match identity.by {
             By::Inode => {

@@ -91,9 +91,7 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
         None => described(arguments, now).map(|event| {
             let mut case = event.case(0);
             let files = files(&config.capture, &ruleset);
-            if config.capture.identity != Mode::Off
-                && let Some(exe) = described_exe(arguments)
-            {
+            if let Some(exe) = described_exe(arguments) {
                 files.describe(&exe, &mut case.exec);
             }
             case.surroundings.files = Arc::new(files);

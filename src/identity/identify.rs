@@ -15,7 +15,7 @@ use super::elf::{self, BuildId};
 use super::index::Installed;
 use super::mounts::Reach;
 use super::shared::{Reader, Shared};
-use super::{By, Identity, Mode, Unsettled};
+use super::{By, Identity, Mode, Unsettled, is_at_its_place};
 use crate::clock;
 use crate::process::exec::{Exec, Image};
 use crate::process::file::{Descriptor, FileFacts, FileKey, OpenCount};
@@ -128,17 +128,19 @@ impl Identifier {
             }
         };
         let index = self.reader.index();
-        let identity = |installed: &Arc<Installed>, by| Identity {
+        let trusted = !is_loaded && index.mounts.trusted(&exec.image, &file);
+        let identity = |exec: &Exec, installed: &Arc<Installed>, by| Identity {
             installed: Arc::clone(installed),
             by,
             sha256: None,
             loaded: is_loaded,
+            at_its_place: !is_loaded && is_at_its_place(installed, &exec.image, &file, trusted),
         };
         if let Some(installed) = index.by_id(&file) {
-            exec.details.identity = Some(identity(installed, By::Inode));
+            exec.details.identity = Some(identity(exec, installed, By::Inode));
             return None;
         }
-        let trusted = !is_loaded && index.mounts.trusted(&exec.image, &file);
+
         if index.is_empty() || !file.regular() || trusted && self.mode == Mode::UntrustedPaths {
             return None;
         }
@@ -164,7 +166,7 @@ impl Identifier {
         let Head::Elf(build_id) = head else { return None };
         let index = self.reader.index();
         if let Some(installed) = build_id.and_then(|build_id| index.by_build_id(&build_id)) {
-            exec.details.identity = Some(identity(installed, By::BuildId));
+            exec.details.identity = Some(identity(exec, installed, By::BuildId));
         } else if index.by_size(file.size, build_id).next().is_some() {
             exec.details.unsettled = Some(Unsettled::Content);
         }

@@ -28,6 +28,7 @@ pub mod shared;
 use std::sync::Arc;
 
 use crate::process::exec::Image;
+use crate::process::file::FileFacts;
 use crate::rules::catalogue::KnownFile;
 use contents::Digest;
 use index::Installed;
@@ -65,22 +66,24 @@ pub struct Identity {
     pub sha256: Option<Digest>,
     /// It is the file that the dynamic loader was told to run, not the executable.
     pub loaded: bool,
+    /// It was executed where it is installed; see [`is_at_its_place`].
+    pub at_its_place: bool,
+}
+
+/// Whether a file was executed where it is installed: by one of the paths that the index knows, or, on a trusted path, as
+/// a hard link that was there already when the index was made. Packages have such links in folders of their own.
+fn is_at_its_place(installed: &Installed, image: &Image, file: &FileFacts, trusted: bool) -> bool {
+    let known = image.exe().is_some_and(|exe| installed.paths.iter().any(|path| **path == *exe));
+    file.id() == installed.file.id() && (known || trusted && file.links == installed.file.links)
 }
 
 impl Identity {
-    /// The executable is at a place where the utility is installed.
-    pub fn at_its_place(&self, image: &Image) -> bool {
-        self.by == By::Inode
-            && !self.loaded
-            && image.exe().is_some_and(|exe| self.installed.paths.iter().any(|path| **path == *exe))
-    }
-
     /// What the catalogue is told of it.
-    pub fn known_file(&self, image: &Image) -> KnownFile<'_> {
+    pub fn known_file(&self) -> KnownFile<'_> {
         KnownFile {
             utility: self.installed.utility,
             path: self.installed.path(),
-            at_its_place: self.at_its_place(image),
+            at_its_place: self.at_its_place,
             loaded: self.loaded,
         }
     }

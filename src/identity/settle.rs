@@ -14,7 +14,7 @@ use super::index::{Index, Installed, open_path, status};
 use super::mounts::{Reach, find_reach};
 use super::packages::Packages;
 use super::shared::Shared;
-use super::{By, Identity, Unsettled};
+use super::{By, Identity, Unsettled, is_at_its_place};
 use crate::process::exec::Exec;
 use crate::process::file::FileFacts;
 
@@ -126,7 +126,7 @@ impl Executables {
         exec.file = Some(file);
         exec.descriptor = crate::process::file::Descriptor::hold(&Default::default(), || Some(fd));
         let index = self.shared.current();
-        let Some(fd) = exec.descriptor.fd().filter(|_| file.regular()) else { return };
+        let Some(fd) = exec.descriptor.fd().filter(|_| file.regular() && !index.is_empty()) else { return };
         if index.mounts.reach(file.device) != Reach::Local
             && find_reach(fd, &file, std::process::id()) != Reach::Local
         {
@@ -159,7 +159,9 @@ impl Found {
         if let Some(digest) = sha256.filter(|_| !loaded) {
             exec.sha256.get_or_init(|| digest);
         }
-        exec.details.identity = Some(Identity { installed, by, sha256, loaded });
+        let at_its_place =
+            !loaded && exec.file.is_some_and(|file| is_at_its_place(&installed, &exec.image, &file, false));
+        exec.details.identity = Some(Identity { installed, by, sha256, loaded, at_its_place });
     }
 }
 

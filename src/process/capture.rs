@@ -326,7 +326,7 @@ impl Reading<'_> {
         read_image(dir, buffers, self.limit, &mut exec.image);
         let possible = self.identifier.identify(dir, exec);
         let (image, details) = (&exec.image, &exec.details);
-        if self.prefilter.could_match(image, details.hints(image, None))
+        if self.prefilter.could_match(image, details.hints(None))
             || could_be_utility(self.prefilter, image, &possible)
         {
             return true;
@@ -336,7 +336,7 @@ impl Reading<'_> {
         }
         let Some(comm) = dir.file(c"comm", &mut buffers.exe) else { return false };
         let comm = comm.strip_suffix(b"\n").unwrap_or(comm);
-        self.prefilter.could_match(image, details.hints(image, Some(comm)))
+        self.prefilter.could_match(image, details.hints(Some(comm)))
     }
 
     /// Reads the rest, which the worker needs.

@@ -231,9 +231,9 @@ impl Details {
     }
 
     /// What the catalogue is told besides executable and arguments.
-    pub fn hints<'h>(&'h self, image: &Image, comm: Option<&'h [u8]>) -> Hints<'h> {
+    pub fn hints<'h>(&'h self, comm: Option<&'h [u8]>) -> Hints<'h> {
         Hints {
-            file: self.identity.as_ref().map(|identity| identity.known_file(image)),
+            file: self.identity.as_ref().map(Identity::known_file),
             unsettled: self.unsettled.is_some(),
             comm,
         }

@@ -8,6 +8,7 @@ use super::exception::Exception;
 use super::fields::Attribute;
 use super::model::Rule;
 use super::prefilter::Index;
+use super::selection::Written;
 use super::subject::{Subject, Surroundings};
 use crate::alert::Clock;
 use crate::calendar::Date;
@@ -74,16 +75,18 @@ impl RuleSet {
         let index = Index::new(&rules[..enabled], &catalogue);
         let tests = rules[..enabled].iter().flat_map(Rule::tests);
         let in_exceptions = exceptions.iter().flat_map(|exception| exception.selection.tests());
+        let of_thresholds = rules[..enabled]
+            .iter()
+            .filter_map(|rule| rule.threshold.as_ref())
+            .flat_map(|threshold| threshold.by.iter().chain(&threshold.distinct));
         let mut wants = Wants::default();
-        for written in tests.chain(in_exceptions) {
-            for field in written.fields() {
-                match field.info.attribute {
-                    Attribute::Env | Attribute::Environment => wants.environment = true,
-                    Attribute::ExeUpperLayer => wants.upper_layer = true,
-                    Attribute::ExeSha256 => wants.content = true,
-                    Attribute::ExePackageManaged => wants.packages = true,
-                    _ => {}
-                }
+        for field in tests.chain(in_exceptions).flat_map(Written::fields).chain(of_thresholds) {
+            match field.info.attribute {
+                Attribute::Env | Attribute::Environment => wants.environment = true,
+                Attribute::ExeUpperLayer => wants.upper_layer = true,
+                Attribute::ExeSha256 => wants.content = true,
+                Attribute::ExePackageManaged => wants.packages = true,
+                _ => {}
             }
         }
         RuleSet {

@@ -103,7 +103,7 @@ impl<'a> Subject<'a> {
             place: OnceCell::new(),
             entry: OnceCell::new(),
         };
-        let hints = exec.details.hints(&exec.image, exec.details.comm());
+        let hints = exec.details.hints(exec.details.comm());
         Subject { whole: Some(whole), ..Subject::on_hot_path(&exec.image, catalogue, hints) }
     }
 

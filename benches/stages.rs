@@ -97,6 +97,7 @@ fn surroundings() -> Surroundings {
         accounts: Accounts::default(),
         namespaces: Namespaces::default(),
         processes: Box::new(NoProcesses),
+        files: Arc::default(),
     }
 }
 

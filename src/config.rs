@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::connector::listeners::Arrangement;
 use crate::diagnostics::{Diagnostic, Diagnostics, Level, Source};
 use crate::document::{Document, Section};
+use crate::identity::{self, Mode};
 use crate::rules::load::{Places, read_text};
 use crate::rules::model::{SEVERITIES, Severity};
 use crate::sys::sched::FIFO_PRIORITIES;
@@ -47,6 +48,10 @@ pub struct Capture {
     pub queue_length: usize,
     /// Report programs that already run at the start.
     pub already_running: bool,
+    /// Which files are looked at to see which utility they are.
+    pub identity: Mode,
+    /// Where installed utilities are looked for.
+    pub identity_folders: Vec<PathBuf>,
 }
 
 /// How a record is written.
@@ -140,6 +145,9 @@ const FORMATS: [(&str, Format); 2] = [("text", Format::Text), ("json", Format::J
 const ARRANGEMENTS: [(&str, Arrangement); 3] =
     [("auto", Arrangement::Auto), ("per-cpu", Arrangement::PerCpu), ("single", Arrangement::Single)];
 
+const IDENTITIES: [(&str, Mode); 3] =
+    [("untrusted-paths", Mode::UntrustedPaths), ("all", Mode::All), ("off", Mode::Off)];
+
 impl Default for Config {
     fn default() -> Self {
         Config {
@@ -150,6 +158,8 @@ impl Default for Config {
                 args_limit: 32 << 10,
                 queue_length: 4096,
                 already_running: true,
+                identity: Mode::default(),
+                identity_folders: identity::FOLDERS.map(PathBuf::from).to_vec(),
             },
             rules: Places {
                 builtin: true,
@@ -243,6 +253,14 @@ impl Capture {
                 .and_then(|number| u8::try_from(number.value).ok()),
         );
         set(&mut self.already_running, section.flag("already-running").map(|flag| flag.value));
+        set(&mut self.identity, section.choice("identity", &IDENTITIES).map(|choice| choice.value));
+        let folders = section.strings("identity-folders");
+        if !folders.is_empty() {
+            for folder in folders.iter().filter(|folder| !folder.value.starts_with('/')) {
+                section.error(folder.span.clone(), "`identity-folders` must be absolute paths");
+            }
+            self.identity_folders = folders.iter().map(|folder| PathBuf::from(folder.value)).collect();
+        }
         section.finish();
     }
 }
@@ -353,7 +371,7 @@ mod tests {
     fn every_key_is_read() {
         let (config, mistakes) = parse(
             "[capture]\nlisteners = 'single'\nrealtime-priority = 0\nreceive-buffer = 70000\nargs-limit = 300\n\
-             queue-length = 17\nalready-running = false\n[rules]\nbuiltin = false\nfolders = ['/x']\n\
+             queue-length = 17\nalready-running = false\nidentity = 'all'\nidentity-folders = ['/a', '/b/*/bin']\n[rules]\nbuiltin = false\nfolders = ['/x']\n\
              [output.syslog]\nsocket = '/s'\nfacility = 'local3'\ntag = 't'\nformat = 'json'\n\
              [output.syslog.severity]\nlow = 'debug'\n[output.file]\npath = '/f'\nformat = 'text'\n\
              [output.stdout]\nenabled = true\nformat = 'text'\n[state]\nfolder = '/v'\n",
@@ -367,6 +385,8 @@ mod tests {
                 args_limit: 300,
                 queue_length: 17,
                 already_running: false,
+                identity: Mode::All,
+                identity_folders: vec!["/a".into(), "/b/*/bin".into()],
             },
             rules: Places { builtin: false, folders: vec!["/x".into()], folders_required: true },
             output: Output {

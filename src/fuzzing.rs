@@ -17,6 +17,7 @@ use crate::process::names::Accounts;
 use crate::process::place::Place;
 use crate::process::relatives::NoProcesses;
 use crate::process::{overlay, parse};
+use crate::replay::Reader;
 use crate::rules::catalogue::Hints;
 use crate::rules::condition::{Condition, Truth};
 use crate::rules::load::Places;
@@ -37,6 +38,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("pattern", pattern),
     ("sigma", sigma),
     ("event", event),
+    ("replay", replay),
     ("netlink", netlink),
     ("proc_files", proc_files),
     ("arguments", command_line),
@@ -91,6 +93,7 @@ fn tried(rules: &RuleSet, exec: &Exec) {
         accounts: Accounts::none(),
         namespaces: Namespaces::default(),
         processes: Box::new(NoProcesses),
+        files: Default::default(),
     };
     let subject = rules.subject(exec, &surroundings, &HostClock);
     let today = Date { year: 2026, month: 1, day: 1 };
@@ -191,6 +194,22 @@ pub fn event(data: &[u8]) {
     assert_eq!(serde_json::from_str::<Event>(&line).ok().as_ref(), Some(&event), "{line}");
     let case = event.case(0);
     assert_eq!(case.exec.details.session, event.session);
+}
+
+/// Lines of events, alerts and audit records.
+pub fn replay(data: &[u8]) {
+    if data.len() > LONGEST {
+        return;
+    }
+    let mut reader = Reader::default();
+    let mut found = 0;
+    for line in data.split(|&byte| byte == b'\n') {
+        if let Err(reason) = reader.take(line, |_| found += 1) {
+            assert!(!reason.is_empty());
+        }
+    }
+    reader.end(|_| found += 1);
+    assert!(found <= data.len());
 }
 
 /// A datagram of the process connector.

@@ -5,6 +5,7 @@
 //!
 //! - [`connector`]: events from the kernel, one real-time listener per CPU
 //! - [`process`]: what /proc says about the program, read while it is held
+//! - [`identity`]: which utility the file is, whatever it is called
 //! - [`rules`]: whether a rule matches, and which utility it is
 //! - [`evaluate`]: from an exec through rules, exceptions and thresholds to its alert
 //! - [`alert`]: the record and its forms
@@ -28,6 +29,7 @@ pub mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod health;
+pub mod identity;
 pub mod output;
 pub mod process;
 pub mod replay;

@@ -24,7 +24,6 @@ use crate::diagnostics::{Diagnostic, Diagnostics, Level, Source};
 use crate::document::{Document, Section};
 use crate::event::Event;
 use crate::process::capture::Prefilter;
-use crate::rules::catalogue::Hints;
 use crate::rules::condition::Truth;
 use crate::rules::explain::why_not;
 use crate::rules::load::{self, Places};
@@ -202,7 +201,7 @@ fn judge(ruleset: &RuleSet, rule: &Rule, event: &Event, wanted: bool) -> Result<
     if !ruleset.matching(&subject, Date::of_unix_time(seconds)).iter().any(|found| found.rule.id == rule.id) {
         return Err("matches this exec, but the prefilter's index does not lead to it".to_owned());
     }
-    let hints = Hints { identity: case.exec.details.identity, comm: case.exec.details.comm() };
+    let hints = case.exec.details.hints(&case.exec.image, case.exec.details.comm());
     if !ruleset.could_match(&case.exec.image, hints) {
         return Err("matches this exec, but the prefilter lets it go".to_owned());
     }

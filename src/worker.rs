@@ -15,6 +15,7 @@ use crate::evaluate::Evaluator;
 use crate::event::recorder::Recorder;
 use crate::health::hits::HitKeeper;
 use crate::health::{Counters, Totals};
+use crate::identity::settle::Executables;
 use crate::output::Output;
 use crate::process::capture::Prefilter;
 use crate::process::details::Scratch;
@@ -62,6 +63,8 @@ pub struct Worker {
     pub proc: Arc<ProcRoot>,
     /// The buffer for these.
     pub scratch: Scratch,
+    /// What is known of files.
+    pub files: Arc<Executables>,
     /// The rules.
     pub evaluator: Evaluator,
     /// Names, namespaces and other processes of this host.
@@ -134,11 +137,15 @@ impl Worker {
         let (counters, recorder) = (&self.counters.worker, &mut self.recorder);
         let (proc, scratch) = (&self.proc, &mut self.scratch);
         let wants = evaluator.ruleset().wants();
+        let files = &self.files;
         let alert = self.receiver.receive(|exec| {
             if !twice.first_time(exec) {
                 return None;
             }
             exec.details.read_parent_arguments(proc, scratch);
+            if files.settle(exec) {
+                counters.unidentified.fetch_add(1, Relaxed);
+            }
             if wants.upper_layer {
                 exec.details.upper_layer = overlay::of_executable(proc, exec);
             }

@@ -13,8 +13,11 @@ use execwatch::alert::{Clock, Host, Notice, Record, ecs, people, text};
 use execwatch::calendar::LocalTime;
 use execwatch::diagnostics::Diagnostics;
 use execwatch::evaluate::Evaluator;
+use execwatch::identity::index::Installed;
+use execwatch::identity::{By, Identity};
 use execwatch::process::details::{Login, Namespaces};
 use execwatch::process::exec::{Certainty, Exec, Image};
+use execwatch::process::file::FileFacts;
 use execwatch::process::names::{Accounts, Names};
 use execwatch::process::relatives::NoProcesses;
 use execwatch::rules::load::{Places, load};
@@ -158,6 +161,37 @@ fn cases() -> Vec<(&'static str, Exec)> {
         );
         exec
     };
+    let copy = {
+        let mut exec = netcat();
+        exec.image = image("/tmp/.kworker", &["./.kworker", "203.0.113.5", "4444"]);
+        let file = FileFacts {
+            device: (254, 1),
+            inode: 4711,
+            mode: 0o104_755,
+            links: 1,
+            uid: 33,
+            gid: 33,
+            size: 35_144,
+            modified_ns: 1_767_311_990_000_000_000,
+            changed_ns: 1_767_311_999_500_000_000,
+            mount: Some(29),
+        };
+        exec.file = Some(file);
+        let installed = Installed {
+            utility: 0,
+            paths: vec![(*b"/usr/bin/nc.traditional").into()],
+            file: FileFacts { inode: 815, uid: 0, gid: 0, ..file },
+            build_id: None,
+        };
+        exec.sha256.get_or_init(|| [0xa5; 32]);
+        exec.details.identity = Some(Identity {
+            installed: Arc::new(installed),
+            by: By::Content,
+            sha256: Some([0xa5; 32]),
+            loaded: false,
+        });
+        exec
+    };
     let memfd = {
         let mut exec = netcat();
         exec.image = image("/memfd:nc (deleted)", &["[kworker/0:1]"]);
@@ -178,6 +212,7 @@ fn cases() -> Vec<(&'static str, Exec)> {
         ("hostile", hostile),
         ("long", long),
         ("container", container),
+        ("copy", copy),
         ("memfd", memfd),
         ("gone", gone),
         ("running", running),
@@ -212,6 +247,7 @@ fn forms_of_an_alert() {
         accounts: Accounts { users: Names::new(folder().join("passwd")), groups: Names::new("/dev/null") },
         namespaces: HOST_NAMESPACES,
         processes: Box::new(NoProcesses),
+        files: Arc::default(),
     };
     let mut evaluator = Evaluator::new(Arc::new(rules()));
     all_equal(cases().into_iter().flat_map(|(name, exec)| {

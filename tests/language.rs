@@ -16,6 +16,7 @@ use execwatch::diagnostics::Diagnostics;
 use execwatch::process::capture::Prefilter;
 use execwatch::process::details::{Login, Namespaces};
 use execwatch::process::exec::{Exec, Image};
+use execwatch::process::file::FileFacts;
 use execwatch::process::names::{Accounts, Names};
 use execwatch::process::relatives::{Processes, Relative};
 use execwatch::rules::catalogue::Hints;
@@ -125,6 +126,18 @@ impl World {
             image: image("/usr/bin/dig", &["dig", "+short", "example.org"]),
             ..Exec::default()
         };
+        exec.file = Some(FileFacts {
+            device: (8, 1),
+            inode: 7,
+            mode: 0o100_755,
+            links: 1,
+            uid: 0,
+            gid: 0,
+            size: 1000,
+            modified_ns: 1_000_000_000,
+            changed_ns: 1_000_000_000,
+            mount: None,
+        });
         let details = &mut exec.details;
         details.uids = Some([1000; 4]);
         details.gids = Some([1000; 4]);
@@ -184,6 +197,10 @@ impl World {
         self.parent_is(|_| {});
     }
 
+    fn file_is(&mut self, change: impl Fn(&mut FileFacts)) {
+        change(self.exec.file.as_mut().unwrap());
+    }
+
     fn in_container(&mut self) {
         let cgroup = format!("0::/system.slice/docker-{CONTAINER}.scope\n");
         self.exec.details.set_cgroup(cgroup.as_bytes());
@@ -210,6 +227,7 @@ impl World {
             },
             namespaces: HOST,
             processes: Box::new(Table { processes, container_start: self.container_start }),
+            files: Default::default(),
         };
         (self.exec, surroundings, Started1970 { hour: self.hour })
     }
@@ -225,7 +243,7 @@ fn matching(rules: &RuleSet, world: &World) -> Vec<String> {
     let found = rules.matching(&subject, today);
     if !found.is_empty() {
         // As the daemon does: by executable and arguments, and by comm where these leave the name open.
-        let hints = |comm| Hints { identity: None, comm };
+        let hints = |comm| Hints { comm, ..Hints::default() };
         let passes = rules.could_match(&exec.image, hints(None))
             || rules.wants_comm(&exec.image) && rules.could_match(&exec.image, hints(exec.details.comm()));
         assert!(passes, "the prefilter lets go of what a rule matches");

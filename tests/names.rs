@@ -135,8 +135,8 @@ fn a_false_argv0_does_not_hide_the_file() {
 }
 
 #[test]
-fn a_file_of_another_name_is_known_by_argv0_only() {
-    with(&["nc"], |daemon, paths| {
+fn another_program_is_known_by_argv0_only() {
+    with(&["true"], |daemon, paths| {
         let copy = daemon.folder().join("backup");
         program::copy(&paths[0], &copy);
         let alert = alert_of(daemon, Command::new("./backup").arg0("nc").arg("-h"));

@@ -37,7 +37,9 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     threat: Option<Threat<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    process: Option<Process>,
+    process: Option<Process<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<File<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<User<'a>>,
     host: HostPart<'a>,
@@ -82,13 +84,15 @@ struct Technique<'a> {
 }
 
 #[derive(Serialize)]
-struct Process {
+struct Process<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     start: Option<String>,
     #[serde(flatten)]
     image: ImagePart,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash: Option<Hash<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     working_directory: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,6 +103,31 @@ struct Process {
     session_leader: Option<Pid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<Parent>,
+}
+
+#[derive(Serialize)]
+struct Hash<'a> {
+    sha256: &'a str,
+}
+
+/// The executable's file.
+#[derive(Serialize)]
+struct File<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    inode: String,
+    mode: String,
+    size: u64,
+    uid: String,
+    gid: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mtime: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ctime: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -214,6 +243,10 @@ struct Own<'a> {
     exe_deleted: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exe_memfd: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exe_device: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exe_links: Option<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     cgroups: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -231,6 +264,17 @@ struct Utility<'a> {
     name: &'a str,
     category: &'a str,
     via: &'static str,
+    disguised: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    same_as: Option<SameAs<'a>>,
+}
+
+/// The installed file that was executed under another path, or of which a copy was.
+#[derive(Serialize)]
+struct SameAs<'a> {
+    path: String,
+    by: &'static str,
+    value: &'a str,
 }
 
 /// ECS names only real and effective ids.
@@ -318,6 +362,7 @@ impl<'a> Document<'a> {
             threat: (!alert.attack.is_empty())
                 .then_some(Threat { framework: "MITRE ATT&CK", technique: Technique { id: &alert.attack } }),
             process: Some(process(alert)),
+            file: file(alert),
             user: user(alert),
             host: host_part(host),
             agent: AGENT,
@@ -343,6 +388,7 @@ impl<'a> Document<'a> {
             rule: None,
             threat: None,
             process: None,
+            file: None,
             user: None,
             host: host_part(host),
             agent: AGENT,
@@ -360,6 +406,8 @@ impl<'a> Document<'a> {
                 saved_and_fs_ids: None,
                 exe_deleted: None,
                 exe_memfd: None,
+                exe_device: None,
+                exe_links: None,
                 cgroups: Vec::new(),
                 namespaces: None,
                 args_cut: None,
@@ -384,12 +432,31 @@ fn user(alert: &Alert) -> Option<User<'_>> {
     known.then_some(User { id, name, group, effective: effective.filter(|_| differ) })
 }
 
-fn process(alert: &Alert) -> Process {
+/// The executable's file, as far as it was looked at.
+fn file(alert: &Alert) -> Option<File<'_>> {
+    let file = alert.exec.file?;
+    let time = |ns: i64| u64::try_from(ns).ok().map(calendar::rfc3339);
+    Some(File {
+        path: alert.exec.image.exe().map(for_json),
+        inode: file.inode.to_string(),
+        mode: format!("{:04o}", file.permissions()),
+        size: file.size,
+        uid: file.uid.to_string(),
+        gid: file.gid.to_string(),
+        owner: alert.file_names[0].as_deref(),
+        group: alert.file_names[1].as_deref(),
+        mtime: time(file.modified_ns),
+        ctime: time(file.changed_ns),
+    })
+}
+
+fn process(alert: &Alert) -> Process<'_> {
     let (exec, details) = (&alert.exec, &alert.exec.details);
     Process {
         pid: Some(exec.pid).filter(|&pid| pid != 0),
         start: alert.start_ns.map(calendar::rfc3339),
         image: image(&exec.image),
+        hash: alert.sha256.as_deref().map(|sha256| Hash { sha256 }),
         working_directory: details.cwd().map(for_json),
         interactive: details.tty.map(|device| device != 0),
         tty: details.tty.filter(|&device| device != 0).map(|device| Tty {
@@ -426,6 +493,12 @@ fn own(alert: &Alert) -> Own<'_> {
             name: &utility.name,
             category: &utility.category,
             via: utility.via.as_str(),
+            disguised: utility.disguised,
+            same_as: utility.identity.as_ref().map(|identity| SameAs {
+                path: for_json(&identity.path),
+                by: identity.by.as_str(),
+                value: &identity.value,
+            }),
         }),
         login: details
             .login
@@ -447,6 +520,8 @@ fn own(alert: &Alert) -> Own<'_> {
         .filter(|ids| *ids != SavedIds::default()),
         exe_deleted: exec.image.deleted().filter(|&deleted| deleted),
         exe_memfd: exec.image.memfd().filter(|&memfd| memfd),
+        exe_device: exec.file.map(|file| format!("{}:{}", file.device.0, file.device.1)),
+        exe_links: exec.file.map(|file| file.links),
         cgroups: details
             .cgroup()
             .map(|cgroup| cgroup_paths(cgroup).map(for_json).collect())

@@ -9,6 +9,8 @@ pub mod people;
 pub mod text;
 
 use crate::calendar::LocalTime;
+use crate::identity::By;
+use crate::identity::contents::hexadecimal;
 use crate::process::details::{Login, Namespaces};
 use crate::process::exec::{Certainty, Exec};
 use crate::rules::catalogue::Via;
@@ -51,6 +53,10 @@ pub struct Alert {
     pub attack: Vec<String>,
     /// The utility, if it is one.
     pub utility: Option<MatchedUtility>,
+    /// SHA-256 of the executable in hexadecimal, if a rule or the comparison with a utility needed it.
+    pub sha256: Option<String>,
+    /// Names of the executable's owner and group.
+    pub file_names: [Option<String>; 2],
     /// What was read.
     pub exec: Exec,
     /// When the process was made: nanoseconds since 1970.
@@ -83,6 +89,37 @@ pub struct MatchedUtility {
     pub via: Via,
     /// The name it shows is none of the utility's.
     pub disguised: bool,
+    /// The installed file that was recognised elsewhere, by what.
+    pub identity: Option<Recognition>,
+}
+
+/// How a file that is not at its place was recognised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recognition {
+    /// By what.
+    pub by: By,
+    /// Device and inode, build-id or SHA-256, as text.
+    pub value: String,
+    /// Where the same file is installed.
+    pub path: Vec<u8>,
+}
+
+impl Recognition {
+    /// Of an exec, if its file is an installed utility's, or a copy, in another place.
+    fn of(exec: &Exec) -> Option<Self> {
+        let identity =
+            exec.details.identity.as_ref().filter(|identity| !identity.at_its_place(&exec.image))?;
+        let installed = &identity.installed;
+        let value = match identity.by {
+            By::Inode => {
+                let (major, minor) = installed.file.device;
+                format!("{major}:{minor}:{}", installed.file.inode)
+            }
+            By::BuildId => installed.build_id.map(|id| hexadecimal(id.as_bytes())).unwrap_or_default(),
+            By::Content => identity.sha256.map(|digest| hexadecimal(&digest)).unwrap_or_default(),
+        };
+        Some(Recognition { by: identity.by, value, path: installed.path().to_vec() })
+    }
 }
 
 /// The daemon has something to say about itself.
@@ -129,6 +166,7 @@ impl Alert {
                     category: utility.category.clone(),
                     via: found.via,
                     disguised: found.disguised,
+                    identity: Recognition::of(exec),
                 },
                 utility,
             ))
@@ -149,6 +187,11 @@ impl Alert {
             rules: rules.iter().map(|rule| rule.id.clone()).collect(),
             attack,
             utility: utility.map(|(matched, _)| matched),
+            sha256: exec.sha256.get().map(|digest| hexadecimal(digest)),
+            file_names: [
+                exec.file.and_then(|file| surroundings.accounts.users.name(file.uid)),
+                exec.file.and_then(|file| surroundings.accounts.groups.name(file.gid)),
+            ],
             exec: exec.clone(),
             start_ns: details.start_ticks.map(|ticks| clock.wall_from_start_ticks(ticks)),
             users: [

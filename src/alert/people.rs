@@ -82,7 +82,14 @@ fn alert_lines(alert: &Alert, colour: bool) -> String {
         what.push("executable deleted".into());
     }
     if let Some(utility) = &alert.utility {
-        what.push(format!("{} ({}), known by its {}", utility.name, utility.category, utility.via.as_str()));
+        let (name, category) = (&utility.name, &utility.category);
+        what.push(match &utility.identity {
+            Some(identity) => {
+                let path = shown(&identity.path, VALUE);
+                format!("{name} ({category}), the same as {path} by its {}", identity.by.as_str())
+            }
+            None => format!("{name} ({category}), known by its {}", utility.via.as_str()),
+        });
     }
     add(what.join(", "));
     let account = |uid: Option<u32>, name: &Option<String>| match (uid, name) {

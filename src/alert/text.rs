@@ -65,6 +65,13 @@ impl Pairs {
             self.add("utility", &utility.name);
             self.add("category", &utility.category);
             self.add("via", utility.via.as_str());
+            if utility.disguised {
+                self.add("disguised", "yes");
+            }
+            if let Some(identity) = &utility.identity {
+                self.add("same-as", &identity.path);
+                self.add("same-by", identity.by.as_str());
+            }
         }
         self.add_known("user", alert.users[0].as_ref());
         self.add_known("uid", number(details.uid(0)));
@@ -86,6 +93,7 @@ impl Pairs {
         if exec.image.deleted() == Some(true) {
             self.add("exe-deleted", "yes");
         }
+        self.add_known("sha256", alert.sha256.as_ref());
         self.add_known(COMMAND_LINE, exec.image.raw_arguments().map(join));
         if exec.image.cut() {
             self.add(

@@ -14,11 +14,16 @@ use crate::alert::escape::{Escaped, for_json};
 use crate::alert::{Clock, HostClock};
 use crate::calendar::Date;
 use crate::clock;
+use crate::config;
 use crate::diagnostics::Diagnostics;
 use crate::event::{Absent, Bytes, Cgroup, Event, Moment, Process, Terminal};
+use crate::identity::identify::Identifier;
+use crate::identity::settle::Executables;
+use crate::identity::{Mode, keeper};
 use crate::process::capture::{CaptureSettings, Prefilter, read_running};
 use crate::process::details::Namespaces;
 use crate::process::exec::Exec;
+use crate::process::file::OpenCount;
 use crate::process::names::Accounts;
 use crate::process::proc_dir::ProcRoot;
 use crate::process::relatives::HostProcesses;
@@ -81,10 +86,17 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
     let Some(ruleset) = ruleset else { return FAILED };
     let now = clock::realtime_ns() / 1_000_000_000;
     let case = match arguments.pid {
-        Some(pid) => running(pid, config.capture.args_limit, &ruleset)
+        Some(pid) => running(pid, &config.capture, &ruleset)
             .map(|(exec, surroundings)| (exec, surroundings, Box::new(HostClock) as Box<dyn Clock>)),
         None => described(arguments, now).map(|event| {
-            let case = event.case(0);
+            let mut case = event.case(0);
+            let files = files(&config.capture, &ruleset);
+            if config.capture.identity != Mode::Off
+                && let Some(exe) = described_exe(arguments)
+            {
+                files.describe(&exe, &mut case.exec);
+            }
+            case.surroundings.files = Arc::new(files);
             (case.exec, case.surroundings, Box::new(case.clock) as Box<dyn Clock>)
         }),
     };
@@ -109,24 +121,36 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
     }
 }
 
-fn running(pid: u32, args_limit: usize, ruleset: &RuleSet) -> Result<(Exec, Surroundings), String> {
+/// What is installed here, and which packages own it if a rule asks.
+fn files(capture: &config::Capture, ruleset: &RuleSet) -> Executables {
+    let files = Executables::default();
+    if capture.identity != Mode::Off {
+        files.shared.replace(Arc::new(keeper::build(ruleset, &capture.identity_folders)));
+    }
+    if ruleset.wants().packages {
+        files.packages.want();
+        files.packages.refresh();
+    }
+    files
+}
+
+fn running(pid: u32, capture: &config::Capture, ruleset: &RuleSet) -> Result<(Exec, Surroundings), String> {
     let proc = ProcRoot::open(Path::new("/proc")).map_err(|error| format!("cannot open /proc: {error}"))?;
     let proc = Arc::new(proc);
-    let settings = CaptureSettings { arguments_limit: args_limit, hold_limit_ns: 0 };
-    let exec = read_running(&proc, pid, &settings, ruleset.wants())
+    let settings = CaptureSettings { arguments_limit: capture.args_limit, hold_limit_ns: 0 };
+    let files = Arc::new(files(capture, ruleset));
+    let mut identifier = Identifier::new(capture.identity, Arc::clone(&files.shared), OpenCount::default());
+    let mut exec = read_running(&proc, pid, &mut identifier, &settings, ruleset.wants())
         .ok_or_else(|| format!("there is no process {pid}, or it cannot be read"))?;
+    files.settle(&mut exec);
     let namespaces = Namespaces::own(&proc);
     let processes = Box::new(HostProcesses::new(proc));
-    Ok((exec, Surroundings { accounts: Accounts::default(), namespaces, processes }))
+    Ok((exec, Surroundings { accounts: Accounts::default(), namespaces, processes, files }))
 }
 
 /// A program that does not run: what was not said is unknown.
 fn described(arguments: &ExplainArguments, now: u64) -> Result<Event, String> {
-    let exe = match (&arguments.exe, arguments.argv.first()) {
-        (Some(exe), _) => Some(exe.clone()),
-        (None, Some(argv0)) => Some(executable(argv0)),
-        (None, None) => None,
-    };
+    let exe = described_exe(arguments);
     let path = |path: &Path| Bytes::new(path.as_os_str().as_bytes());
     let process = |exe: &PathBuf| Process { exe: Some(path(exe)), ..Process::default() };
     let ancestors: Vec<Process> = arguments.parent.iter().chain(&arguments.ancestor).map(process).collect();
@@ -166,6 +190,10 @@ fn described(arguments: &ExplainArguments, now: u64) -> Result<Event, String> {
         None => {}
     }
     Ok(event)
+}
+
+fn described_exe(arguments: &ExplainArguments) -> Option<PathBuf> {
+    arguments.exe.clone().or_else(|| arguments.argv.first().map(executable))
 }
 
 /// The file that a shell would execute for a word, links resolved; the word itself if there is none.

@@ -24,9 +24,14 @@ use crate::evaluate::Evaluator;
 use crate::event::recorder::Recorder;
 use crate::health::Counters;
 use crate::health::hits::HitKeeper;
+use crate::identity::Mode;
+use crate::identity::identify::Identifier;
+use crate::identity::keeper::Keeper;
+use crate::identity::settle::Executables;
 use crate::output::{Output, file::FileOutput, stdout::StdoutOutput, syslog::SyslogOutput};
 use crate::process::capture::{Capture, CaptureSettings, Everything, Prefilter, hold_limit_ns};
 use crate::process::details::{Namespaces, Scratch};
+use crate::process::file::OpenCount;
 use crate::process::names::Accounts;
 use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::{ExecSender, queue};
@@ -126,6 +131,7 @@ struct Daemon {
     worker: JoinHandle<Vec<Output>>,
     counters: Arc<Counters>,
     started: Instant,
+    _keeper: Option<Keeper>,
 }
 
 impl Daemon {
@@ -142,10 +148,16 @@ impl Daemon {
         let host = this_host();
         let outputs = start_outputs(&config.output, arguments.json, &host)?;
         let recorder = start_recorder(arguments, &host)?;
+        let files = Arc::new(Executables::default());
+        if ruleset.wants().packages {
+            files.packages.want();
+        }
+        let keeper = keep_index(config, &ruleset, &files)?;
         let surroundings = Surroundings {
             accounts: Accounts::default(),
             namespaces: Namespaces::own(&proc),
             processes: Box::new(HostProcesses::new(Arc::clone(&proc))),
+            files: Arc::clone(&files),
         };
         let settings =
             CaptureSettings { arguments_limit: config.capture.args_limit, hold_limit_ns: hold_limit_ns() };
@@ -155,14 +167,12 @@ impl Daemon {
                 false => Arc::clone(&ruleset) as _,
             };
             let (proc, sender) = (Arc::clone(&proc), sender.clone());
+            let (mode, shared, open) =
+                (config.capture.identity, Arc::clone(&files.shared), OpenCount::default());
             move |counters| {
-                Capture::new(
-                    Arc::clone(&proc),
-                    Arc::clone(&prefilter),
-                    sender.clone(),
-                    settings.clone(),
-                    counters,
-                )
+                let identifier = Identifier::new(mode, Arc::clone(&shared), open.clone());
+                let (proc, prefilter) = (Arc::clone(&proc), Arc::clone(&prefilter));
+                Capture::new(proc, prefilter, identifier, sender.clone(), settings.clone(), counters)
             }
         };
 
@@ -176,6 +186,7 @@ impl Daemon {
             receiver,
             proc: Arc::clone(&proc),
             scratch: Scratch::default(),
+            files,
             events,
             evaluator,
             surroundings,
@@ -210,7 +221,16 @@ impl Daemon {
         } else {
             signals.snapshot_done.store(true, Relaxed);
         }
-        Ok(Daemon { signal_fd, listeners, sender, signals, worker, counters, started: Instant::now() })
+        Ok(Daemon {
+            signal_fd,
+            listeners,
+            sender,
+            signals,
+            worker,
+            counters,
+            started: Instant::now(),
+            _keeper: keeper,
+        })
     }
 
     /// Waits for signals; the exit code.
@@ -330,6 +350,21 @@ fn start_snapshot(mut capture: Capture, signals: Arc<Signals>) -> std::io::Resul
         signals.snapshot_done.store(true, Relaxed);
     })?;
     Ok(())
+}
+
+/// Keeps an index of the installed utilities, and of packages if a rule asks for them.
+fn keep_index(
+    config: &Config,
+    ruleset: &Arc<RuleSet>,
+    files: &Arc<Executables>,
+) -> Result<Option<Keeper>, Failure> {
+    if config.capture.identity == Mode::Off && !ruleset.wants().packages {
+        return Ok(None);
+    }
+    let folders = config.capture.identity_folders.clone();
+    Keeper::start(Arc::clone(ruleset), Arc::clone(files), folders)
+        .map(Some)
+        .map_err(|error| os_failure("cannot start the thread that looks for installed utilities", error))
 }
 
 fn start_outputs(settings: &config::Output, json: bool, host: &Host) -> Result<Vec<Output>, Failure> {

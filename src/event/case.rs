@@ -1,5 +1,7 @@
 //! From an event to what rules are evaluated on.
 
+use std::sync::Arc;
+
 use super::{Absent, Bytes, Event, Moment, Namespaces, Process};
 use crate::alert::Clock;
 use crate::calendar::LocalTime;
@@ -53,7 +55,7 @@ impl Event {
             hold_ns: self.hold_ns.unwrap_or_default(),
             certainty: self.certainty.unwrap_or(Certainty::Reported),
             image: image(self.exe.as_ref(), self.args.as_deref(), self.args_cut),
-            details: Details::default(),
+            ..Exec::default()
         };
         let host_namespaces = self.fill(&mut exec.details);
         Case {
@@ -63,6 +65,7 @@ impl Event {
                 accounts: Accounts::none(),
                 namespaces: host_namespaces,
                 processes: Box::new(self.processes()),
+                files: Arc::default(),
             },
             clock: EventClock { offset: self.time.map(|time| time.offset) },
         }

@@ -35,6 +35,8 @@ pub struct ListenerCounters {
     pub malformed: AtomicU64,
     /// Events of another kind than exec.
     pub unexpected: AtomicU64,
+    /// Files of which it could not be told whether they are a utility's.
+    pub unidentified: AtomicU64,
     /// Longest time a program was held, in nanoseconds.
     pub longest_hold_ns: AtomicU64,
 }
@@ -58,6 +60,8 @@ pub struct WorkerCounters {
     pub already_running: AtomicU64,
     /// Matches of rules that an exception silenced.
     pub silenced: AtomicU64,
+    /// Files of which the worker could not tell either whether they are a utility's.
+    pub unidentified: AtomicU64,
     /// Processes made since the start.
     pub forks: AtomicU64,
     /// Processes ended since the start.
@@ -103,6 +107,8 @@ pub struct Totals {
     pub dropped: u64,
     /// Forged, malformed and unexpected datagrams.
     pub strange: u64,
+    /// Files of which it is not known whether they are a utility's.
+    pub unidentified: u64,
     /// See [`ListenerCounters`].
     pub longest_hold_ns: u64,
     /// See [`WorkerCounters`].
@@ -135,6 +141,7 @@ impl Counters {
             alerts: self.worker.alerts.load(Relaxed),
             already_running: self.worker.already_running.load(Relaxed),
             silenced: self.worker.silenced.load(Relaxed),
+            unidentified: self.worker.unidentified.load(Relaxed),
             forks: self.worker.forks.load(Relaxed),
             exits: self.worker.exits.load(Relaxed),
             event_overruns: self.worker.event_overruns.load(Relaxed),
@@ -156,6 +163,7 @@ impl Counters {
             totals.strange += listener.forged.load(Relaxed)
                 + listener.malformed.load(Relaxed)
                 + listener.unexpected.load(Relaxed);
+            totals.unidentified += listener.unidentified.load(Relaxed);
             totals.longest_hold_ns = totals.longest_hold_ns.max(listener.longest_hold_ns.load(Relaxed));
         }
         totals
@@ -171,7 +179,7 @@ impl std::fmt::Display for Totals {
         write!(
             f,
             "totals: execs={} exact={} likely={} best-effort={} gone={} lost={} alerts={} already-running={} silenced={} \
-             candidates={} args-cut={} overruns={} dropped={} strange={} longest-hold-us={} forks={} exits={} event-overruns={} events-dropped={}",
+             candidates={} args-cut={} unidentified={} overruns={} dropped={} strange={} longest-hold-us={} forks={} exits={} event-overruns={} events-dropped={}",
             self.execs,
             self.exact,
             self.likely,
@@ -183,6 +191,7 @@ impl std::fmt::Display for Totals {
             self.silenced,
             self.candidates,
             self.cut,
+            self.unidentified,
             self.overruns,
             self.dropped,
             self.strange,

@@ -11,12 +11,17 @@ use super::queue::{Claimed, ExecSender};
 use crate::clock;
 use crate::connector::listener::{ExecNotice, ExecSink};
 use crate::health::ListenerCounters;
-use crate::rules::catalogue::Hints;
+use crate::identity::Unsettled;
+use crate::identity::identify::{Identifier, Possible};
+use crate::rules::catalogue::{Hints, KnownFile};
 
 /// Decides on the hot path whether any rule could match.
 pub trait Prefilter: Send + Sync {
     /// False only if no rule can match, whatever else there is to know.
     fn could_match(&self, image: &Image, hints: Hints<'_>) -> bool;
+
+    /// Some rule asks for a utility.
+    fn wants_utilities(&self) -> bool;
 
     /// The names in an image leave open what it is called, so that the kernel's name should be read too.
     fn wants_comm(&self, image: &Image) -> bool;
@@ -31,6 +36,10 @@ pub struct Everything(pub Arc<dyn Prefilter>);
 impl Prefilter for Everything {
     fn could_match(&self, _: &Image, _: Hints<'_>) -> bool {
         true
+    }
+
+    fn wants_utilities(&self) -> bool {
+        self.0.wants_utilities()
     }
 
     fn wants_comm(&self, _: &Image) -> bool {
@@ -49,6 +58,10 @@ pub struct Wants {
     pub environment: bool,
     /// Whether the executable lies in an upper layer.
     pub upper_layer: bool,
+    /// The content of the executable.
+    pub content: bool,
+    /// Which files belong to packages.
+    pub packages: bool,
 }
 
 /// Longest path that the kernel gives for a link, with the mark of a deleted file.
@@ -86,6 +99,7 @@ pub struct Capture {
     proc: Arc<ProcRoot>,
     prefilter: Arc<dyn Prefilter>,
     wants: Wants,
+    identifier: Identifier,
     sender: ExecSender,
     settings: CaptureSettings,
     buffers: Buffers,
@@ -118,6 +132,7 @@ impl Capture {
     pub fn new(
         proc: Arc<ProcRoot>,
         prefilter: Arc<dyn Prefilter>,
+        identifier: Identifier,
         sender: ExecSender,
         settings: CaptureSettings,
         counters: Arc<ListenerCounters>,
@@ -127,6 +142,7 @@ impl Capture {
             proc,
             wants: prefilter.wants(),
             prefilter,
+            identifier,
             sender,
             settings,
             buffers,
@@ -147,8 +163,13 @@ impl Capture {
         let mut exec = self.sender.exec(&claimed);
         start(&mut exec, pid, 0, clock::monotonic_ns());
         let limit = self.settings.arguments_limit;
-        let candidate =
-            read_unheld(&self.proc, &*self.prefilter, &mut self.buffers, limit, Some(self.wants), &mut exec);
+        let mut reading = Reading {
+            proc: &self.proc,
+            prefilter: &*self.prefilter,
+            identifier: &mut self.identifier,
+            limit,
+        };
+        let candidate = reading.unheld(&mut self.buffers, Some(self.wants), &mut exec);
         exec.certainty = Certainty::AlreadyRunning;
         drop(exec);
         if candidate {
@@ -172,20 +193,25 @@ impl ExecSink for Capture {
         };
         // Without a slot the details would reach nobody.
         let wants = claimed.is_some().then_some(self.wants);
+        let mut reading = Reading {
+            proc: &self.proc,
+            prefilter: &*self.prefilter,
+            identifier: &mut self.identifier,
+            limit,
+        };
         let candidate = if notice.held {
             let held = self.proc.held(notice.pid);
-            read_image(&held, &mut self.buffers, limit, &mut exec.image);
-            let candidate = is_candidate(&*self.prefilter, &held, &mut self.buffers, exec);
+            let candidate = reading.is_candidate(&held, &mut self.buffers, exec);
             // Many files are read then, for which opening the folder pays.
             if candidate
                 && let Some(wants) = wants
                 && let Ok(dir) = self.proc.process(notice.pid)
             {
-                exec.details.read(&self.proc, &dir, &mut self.buffers.details, wants.environment);
+                reading.details(&dir, &mut self.buffers, wants, exec);
             }
             candidate
         } else {
-            read_unheld(&self.proc, &*self.prefilter, &mut self.buffers, limit, wants, exec)
+            reading.unheld(&mut self.buffers, wants, exec)
         };
         exec.hold_ns = clock::monotonic_ns().saturating_sub(notice.timestamp_ns);
         exec.certainty = match notice.held {
@@ -230,6 +256,9 @@ fn count(counters: &ListenerCounters, exec: &Exec) {
     if exec.image.cut() {
         counters.cut.fetch_add(1, Relaxed);
     }
+    if exec.details.unsettled == Some(Unsettled::Unreadable) {
+        counters.unidentified.fetch_add(1, Relaxed);
+    }
     if exec.certainty != Certainty::BestEffort {
         counters.note_hold(exec.hold_ns);
     }
@@ -238,37 +267,96 @@ fn count(counters: &ListenerCounters, exec: &Exec) {
 fn start(exec: &mut Exec, pid: u32, cpu: u32, timestamp_ns: u64) {
     exec.image.clear();
     exec.details.clear();
+    exec.file = None;
+    exec.sha256.take();
+    exec.descriptor.close();
     exec.pid = pid;
     exec.cpu = cpu;
     exec.timestamp_ns = timestamp_ns;
     exec.hold_ns = 0;
 }
 
-/// Reads a process that may end meanwhile, through its opened folder. Returns whether a rule could match.
-fn read_unheld(
-    proc: &ProcRoot,
-    prefilter: &dyn Prefilter,
-    buffers: &mut Buffers,
+/// What the reading of one program needs.
+struct Reading<'c> {
+    proc: &'c ProcRoot,
+    prefilter: &'c dyn Prefilter,
+    identifier: &'c mut Identifier,
+    /// Bytes kept of the argument list.
     limit: usize,
-    wants: Option<Wants>,
-    exec: &mut Exec,
-) -> bool {
-    let Ok(dir) = proc.process(exec.pid) else { return false };
-    read_image(&dir, buffers, limit, &mut exec.image);
-    let candidate = is_candidate(prefilter, &dir, buffers, exec);
-    if candidate && let Some(wants) = wants {
-        exec.details.read(proc, &dir, &mut buffers.details, wants.environment);
+}
+
+impl Reading<'_> {
+    /// Reads a process that may end meanwhile, through its opened folder. Returns whether a rule could match.
+    fn unheld(&mut self, buffers: &mut Buffers, wants: Option<Wants>, exec: &mut Exec) -> bool {
+        let Ok(dir) = self.proc.process(exec.pid) else { return false };
+        let candidate = self.is_candidate(&dir, buffers, exec);
+        if candidate && let Some(wants) = wants {
+            self.details(&dir, buffers, wants, exec);
+        }
+        candidate
     }
-    candidate
+
+    /// Reads what everything about a program depends on. Returns whether a rule could match: by executable, arguments and
+    /// file, and by the kernel's name of the process where these leave open what it was called.
+    fn is_candidate(&mut self, dir: &ProcDir<'_>, buffers: &mut Buffers, exec: &mut Exec) -> bool {
+        read_image(dir, buffers, self.limit, &mut exec.image);
+        let possible = self.identifier.identify(dir, exec);
+        let (image, details) = (&exec.image, &exec.details);
+        if self.prefilter.could_match(image, details.hints(image, None))
+            || could_be_utility(self.prefilter, image, &possible)
+        {
+            return true;
+        }
+        if !self.prefilter.wants_comm(image) {
+            return false;
+        }
+        let Some(comm) = dir.file(c"comm", &mut buffers.exe) else { return false };
+        let comm = comm.strip_suffix(b"\n").unwrap_or(comm);
+        self.prefilter.could_match(image, details.hints(image, Some(comm)))
+    }
+
+    /// Reads the rest, which the worker needs.
+    fn details(&self, dir: &ProcDir<'_>, buffers: &mut Buffers, wants: Wants, exec: &mut Exec) {
+        exec.details.read(self.proc, dir, &mut buffers.details, wants.environment);
+        if exec.file.is_none() {
+            exec.file = dir.status(c"exe");
+        }
+        self.identifier.hold(dir, wants.content, exec);
+    }
+}
+
+/// Whether a rule could match if the worker finds out that the file is a utility's.
+fn could_be_utility(prefilter: &dyn Prefilter, image: &Image, possible: &Possible<'_>) -> bool {
+    if possible.any() {
+        return prefilter.wants_utilities();
+    }
+    possible.utilities().any(|installed| {
+        let file = KnownFile {
+            utility: installed.utility,
+            path: installed.path(),
+            at_its_place: false,
+            loaded: possible.loaded(),
+        };
+        prefilter.could_match(image, Hints { file: Some(file), ..Hints::default() })
+    })
 }
 
 /// Reads a process that runs, for whoever asks about it later. `None` if there is none.
-pub fn read_running(proc: &ProcRoot, pid: u32, settings: &CaptureSettings, wants: Wants) -> Option<Exec> {
+pub fn read_running(
+    proc: &ProcRoot,
+    pid: u32,
+    identifier: &mut Identifier,
+    settings: &CaptureSettings,
+    wants: Wants,
+) -> Option<Exec> {
     let mut buffers = Buffers::new(settings.arguments_limit);
     let mut exec = Exec::default();
     start(&mut exec, pid, 0, clock::monotonic_ns());
     let dir = proc.process(pid).ok()?;
     read_image(&dir, &mut buffers, settings.arguments_limit, &mut exec.image);
+    identifier.identify(&dir, &mut exec);
+    exec.file = exec.file.or_else(|| dir.status(c"exe"));
+    identifier.hold(&dir, wants.content, &mut exec);
     exec.details.read(proc, &dir, &mut buffers.details, wants.environment);
     exec.details.read_parent_arguments(proc, &mut buffers.details);
     if wants.upper_layer {
@@ -276,26 +364,6 @@ pub fn read_running(proc: &ProcRoot, pid: u32, settings: &CaptureSettings, wants
     }
     exec.certainty = Certainty::AlreadyRunning;
     (!exec.details.is_empty()).then_some(exec)
-}
-
-/// Whether a rule could match: by executable and arguments, and by the kernel's name of the process where these two
-/// leave open what it was called.
-fn is_candidate(
-    prefilter: &dyn Prefilter,
-    dir: &ProcDir<'_>,
-    buffers: &mut Buffers,
-    exec: &mut Exec,
-) -> bool {
-    let identity = exec.details.identity;
-    if prefilter.could_match(&exec.image, Hints { identity, comm: None }) {
-        return true;
-    }
-    if !prefilter.wants_comm(&exec.image) {
-        return false;
-    }
-    let Some(comm) = dir.file(c"comm", &mut buffers.exe) else { return false };
-    let comm = comm.strip_suffix(b"\n").unwrap_or(comm);
-    prefilter.could_match(&exec.image, Hints { identity, comm: Some(comm) })
 }
 
 /// Reads executable and arguments. The executable comes first: on PREEMPT_RT kernels the arguments' lock may be held by

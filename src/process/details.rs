@@ -1,9 +1,12 @@
 //! The details of a process: read only when a rule could match.
 
 use super::exec::Image;
+use super::file::FileFacts;
 use super::names::{Name, OwnNames};
 use super::parse::{self, Capabilities};
 use super::proc_dir::{ProcDir, ProcRoot};
+use crate::identity::{Identity, Unsettled};
+use crate::rules::catalogue::Hints;
 
 /// Bytes kept of the parent's argument list.
 const PARENT_ARGUMENTS: usize = 4096;
@@ -93,8 +96,12 @@ pub struct Details {
     pub arguments_length: Option<u64>,
     /// Namespaces.
     pub namespaces: Namespaces,
-    /// The utility in the catalogue whose file, or a copy of it, was executed.
-    pub identity: Option<usize>,
+    /// The installed utility whose file, or a copy of it, was executed.
+    pub identity: Option<Identity>,
+    /// Why it is not known whether the file is a utility's.
+    pub unsettled: Option<Unsettled>,
+    /// The file that the dynamic loader was told to run, if it is a dynamic loader that was executed.
+    pub loaded_file: Option<FileFacts>,
     /// The parent's process id; 0 for a process whose parent is outside its pid namespace, or the kernel.
     pub ppid: Option<u32>,
     /// The parent's executable and arguments.
@@ -221,6 +228,15 @@ impl Details {
         proc.process(self.ppid.filter(|&pid| pid != 0)?).ok()
     }
 
+    /// What the catalogue is told besides executable and arguments.
+    pub fn hints<'h>(&'h self, image: &Image, comm: Option<&'h [u8]>) -> Hints<'h> {
+        Hints {
+            file: self.identity.as_ref().map(|identity| identity.known_file(image)),
+            unsettled: self.unsettled.is_some(),
+            comm,
+        }
+    }
+
     /// The kernel's name of the process.
     pub fn comm(&self) -> Option<&[u8]> {
         // No process has an empty name unless it gave itself one, which is as good as unknown.
@@ -319,6 +335,7 @@ impl Details {
             ("cgroup", self.cgroup().is_none()),
             ("namespaces", self.namespaces.pid.is_none()),
             ("start", self.start_ticks.is_none()),
+            ("identity", self.unsettled.is_some()),
             ("parent", parent_expected && self.parent.exe().is_none()),
             (
                 "parent-arguments",

@@ -1,6 +1,9 @@
 //! What is known of one executed program.
 
+use std::sync::OnceLock;
+
 use super::details::Details;
+use super::file::{Descriptor, FileFacts};
 
 /// How sure it is that the program was read as it was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -204,6 +207,12 @@ pub struct Exec {
     pub certainty: Certainty,
     /// Executable and arguments.
     pub image: Image,
+    /// The executable's file; `None` if it was not looked at or could not be.
+    pub file: Option<FileFacts>,
+    /// SHA-256 of the executable, once the worker has computed it.
+    pub sha256: OnceLock<[u8; 32]>,
+    /// Keeps the file's content within reach, if the worker needs it.
+    pub descriptor: Descriptor,
     /// The rest.
     pub details: Details,
 }

@@ -10,6 +10,7 @@ pub mod capture;
 pub mod details;
 pub mod entry;
 pub mod exec;
+pub mod file;
 pub mod names;
 pub mod overlay;
 pub mod parse;

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
+use super::file::FileFacts;
 use crate::sys;
 
 /// A mounted /proc.
@@ -83,6 +84,17 @@ impl ProcDir<'_> {
         let mut content = Vec::new();
         std::fs::File::from(file).take(limit as u64 + 1).read_to_end(&mut content).ok()?;
         (content.len() <= limit).then_some(content)
+    }
+
+    /// The facts of the file that a link leads to. A network file system answers from what it remembers, if the kernel
+    /// has statx(2); some (NFS, 9p) may still ask their server once whether that holds.
+    pub fn status(&self, name: &CStr) -> Option<FileFacts> {
+        self.at(name, |dir, name| sys::fs::status_at(dir, name).ok()).map(FileFacts::from)
+    }
+
+    /// Opens the file that a link leads to. Without O_PATH it may wait for the file system.
+    pub fn open(&self, name: &CStr, flags: OFlag) -> Option<OwnedFd> {
+        self.at(name, |dir, name| openat(dir, name, flags, Mode::empty()).ok())
     }
 
     /// A file's content, as far as it fits. `None` if the process has gone or the file cannot be read.

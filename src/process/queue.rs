@@ -127,6 +127,7 @@ impl ExecReceiver {
             self.shared.bytes.fetch_sub(exec.len(), Ordering::Relaxed);
             let result = work(&mut exec);
             exec.image.shrink(KEPT_BUFFER);
+            exec.descriptor.close();
             exec.details.parent.shrink(KEPT_BUFFER);
             result
         };

@@ -147,8 +147,18 @@ impl Catalogue {
         let found = |name: Option<&[u8]>, via| Some((self.look_up(name?)?, via));
         let exe = image.name();
         let argv0 = image.argument(0).map(called_name);
-        let identity = hints.identity.and_then(|number| self.utilities.get(number));
-        let kind = identity.map(|utility| utility.name.as_bytes()).or(exe).map_or(Kind::Plain, kind);
+        let executed = hints.file.filter(|file| !file.loaded);
+        let kind = match executed {
+            // What the file is says more than what it is called: its name where it is installed, or the utility's.
+            Some(file) => match kind(base_name(file.path)) {
+                Kind::Plain => self
+                    .utilities
+                    .get(file.utility)
+                    .map_or(Kind::Plain, |utility| kind(utility.name.as_bytes())),
+                kind => kind,
+            },
+            None => exe.map_or(Kind::Plain, kind),
+        };
         let inner = match kind {
             Kind::Plain => None,
             // `busybox nc` or a link called nc; a link of another name gets busybox to fail.
@@ -157,12 +167,15 @@ impl Catalogue {
                 let applet = if own_name { image.argument(1).map(base_name) } else { argv0 };
                 found(applet, Via::Applet)
             }
-            Kind::Loader => found(loaded_program(image).map(base_name), Via::Loader),
+            Kind::Loader => match hints.file.filter(|file| file.loaded) {
+                Some(file) => Some((file.utility, Via::Loader)),
+                None => found(loader_target(image).map(base_name), Via::Loader),
+            },
             Kind::Interpreter => found(script_argument(image).map(base_name), Via::Script),
         };
-        let by_identity = hints.identity.map(|utility| match exe.and_then(|name| self.look_up(name)) {
-            Some(named) if named == utility => (utility, Via::Exe),
-            _ => (utility, Via::Identity),
+        let by_identity = executed.map(|file| match exe.and_then(|name| self.look_up(name)) {
+            Some(named) if named == file.utility => (file.utility, Via::Exe),
+            _ => (file.utility, Via::Identity),
         });
         let (utility, via) = inner
             .or(by_identity)
@@ -173,9 +186,11 @@ impl Catalogue {
         let disguised = match via {
             // Called by the file's own name nobody is misled by argv[0], whatever the file is called.
             Via::Exe => argv0.is_some_and(|name| !is_named(name) && Some(name) != exe),
-            Via::Identity => true,
+            // Under another of its names where it is installed nobody hides it.
+            Via::Identity => executed.is_none_or(|file| !file.at_its_place),
+            Via::Loader => loader_target(image).is_some_and(|target| !is_named(base_name(target))),
             Via::Applet => exe.is_some_and(|name| !is_multi_call(name) && !is_named(name)),
-            Via::Argv0 | Via::Comm | Via::Loader | Via::Script => false,
+            Via::Argv0 | Via::Comm | Via::Script => false,
         };
         Some(Recognised { utility, via, disguised })
     }
@@ -184,10 +199,25 @@ impl Catalogue {
 /// What else is known of a program besides executable and arguments.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Hints<'h> {
-    /// The utility whose file, or a copy of it, was executed.
-    pub identity: Option<usize>,
+    /// The utility whose file, or a copy of it, was executed or loaded.
+    pub file: Option<KnownFile<'h>>,
+    /// It is not known whether the file is a utility's.
+    pub unsettled: bool,
     /// The kernel's name of the process.
     pub comm: Option<&'h [u8]>,
+}
+
+/// A file that is known to be an installed utility's, or a copy of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownFile<'h> {
+    /// The utility's number.
+    pub utility: usize,
+    /// Where the utility is installed.
+    pub path: &'h [u8],
+    /// It was executed there, by one of its paths.
+    pub at_its_place: bool,
+    /// The dynamic loader was told to run it; the executable is the loader.
+    pub loaded: bool,
 }
 
 /// True if the name is a pattern.
@@ -206,9 +236,7 @@ enum Kind {
 fn kind(name: &[u8]) -> Kind {
     if is_multi_call(name) {
         Kind::MultiCall
-    } else if (name.starts_with(b"ld-") || name.starts_with(b"ld.so") || name.starts_with(b"ld64."))
-        && name.windows(3).any(|piece| piece == b".so")
-    {
+    } else if is_loader(name) {
         Kind::Loader
     } else if is_interpreter(name) {
         Kind::Interpreter
@@ -217,9 +245,20 @@ fn kind(name: &[u8]) -> Kind {
     }
 }
 
-fn is_multi_call(name: &[u8]) -> bool {
+fn is_loader(name: &[u8]) -> bool {
+    (name.starts_with(b"ld-") || name.starts_with(b"ld.so") || name.starts_with(b"ld64."))
+        && name.windows(3).any(|piece| piece == b".so")
+}
+
+/// A program that does what its name, or first argument, says.
+pub fn is_multi_call(name: &[u8]) -> bool {
     // busybox itself takes any name that begins with its own for its own.
     name.starts_with(b"busybox") || name == b"toybox"
+}
+
+/// Neither a multi-call program nor a dynamic loader nor an interpreter: it is nothing but itself.
+pub fn is_plain(name: &[u8]) -> bool {
+    matches!(kind(name), Kind::Plain)
 }
 
 fn is_interpreter(name: &[u8]) -> bool {
@@ -233,8 +272,14 @@ fn called_name(argv0: &[u8]) -> &[u8] {
     name.strip_prefix(b"-").unwrap_or(name)
 }
 
-/// The program that the dynamic loader was told to run.
-fn loaded_program(image: &Image) -> Option<&[u8]> {
+/// The program that the dynamic loader was told to run; `None` if the program is no loader, or was told none.
+pub fn loaded_program(image: &Image) -> Option<&[u8]> {
+    image.name().filter(|name| is_loader(name))?;
+    loader_target(image)
+}
+
+/// A dynamic loader's first argument that is no option.
+fn loader_target(image: &Image) -> Option<&[u8]> {
     let mut arguments = image.argv()?.skip(1);
     loop {
         let argument = arguments.next()?;
@@ -306,7 +351,13 @@ mod tests {
         let number = |name: &str| catalogue.look_up(name.as_bytes());
         let seen = |exe: &str, argv: &[&str], identity: Option<usize>, comm: &str| {
             let image = Image::new(Some(exe.as_bytes()), Some(argv));
-            let hints = Hints { identity, comm: Some(comm.as_bytes()) };
+            let file = identity.map(|utility| KnownFile {
+                utility,
+                path: b"/usr/bin/x",
+                at_its_place: exe == "/usr/bin/x",
+                loaded: exe.contains("ld-linux"),
+            });
+            let hints = Hints { file, comm: Some(comm.as_bytes()), ..Hints::default() };
             let found = catalogue.recognise(&image, hints)?;
             Some((catalogue.utilities()[found.utility].name.clone(), found.via, found.disguised))
         };
@@ -323,6 +374,20 @@ mod tests {
         assert_eq!(seen("/tmp/x", &["nc", "-l"], number("busybox"), "x"), is("nc", Via::Applet, true));
         assert_eq!(seen("/tmp/x", &["x"], number("busybox"), "x"), is("busybox", Via::Identity, true));
         assert_eq!(seen("/tmp/x", &["x", "/tmp/nc"], number("bash"), "x"), is("nc", Via::Script, false));
+        assert_eq!(seen("/usr/bin/x", &["x"], number("nc"), "x"), is("nc", Via::Identity, false));
+        assert_eq!(
+            seen("/lib/ld-linux.so.2", &["ld.so", "/tmp/x"], number("nc"), "ld.so"),
+            is("nc", Via::Loader, true)
+        );
+        assert_eq!(
+            seen("/lib/ld-linux.so.2", &["ld.so", "/tmp/nc"], number("nc"), "ld.so"),
+            is("nc", Via::Loader, false)
+        );
+        // A netcat that is called busybox has no applets.
+        assert_eq!(
+            seen("/tmp/busybox", &["busybox", "curl", "80"], number("nc"), "x"),
+            is("nc", Via::Identity, true)
+        );
         assert_eq!(seen("/opt/tool", &["x"], None, "nc"), is("nc", Via::Comm, false));
         assert_eq!(seen("/opt/tool", &["x"], None, "x"), None);
     }

@@ -17,6 +17,7 @@ pub mod condition;
 pub mod exception;
 pub mod explain;
 pub mod fields;
+mod file_fields;
 pub mod load;
 pub mod macros;
 pub mod model;

@@ -280,6 +280,11 @@ impl Index {
         all(&self.always)
     }
 
+    /// Some rule is about a utility.
+    pub fn of_utilities(&self) -> bool {
+        !self.utilities.is_empty()
+    }
+
     fn named(&self, name: &[u8]) -> Option<&[usize]> {
         let mut buffer = [0; LONGEST_NAME];
         let folded = buffer.get_mut(..name.len())?;

@@ -80,6 +80,8 @@ impl RuleSet {
                 match field.info.attribute {
                     Attribute::Env | Attribute::Environment => wants.environment = true,
                     Attribute::ExeUpperLayer => wants.upper_layer = true,
+                    Attribute::ExeSha256 => wants.content = true,
+                    Attribute::ExePackageManaged => wants.packages = true,
                     _ => {}
                 }
             }
@@ -157,6 +159,10 @@ impl Prefilter for RuleSet {
         self.index.visit(image, subject.utility().map(|found| found.utility), |number| {
             self.rules.get(number).is_some_and(|rule| evaluate(&rule.entry, &subject) != Truth::False)
         })
+    }
+
+    fn wants_utilities(&self) -> bool {
+        self.index.of_utilities()
     }
 
     fn wants_comm(&self, image: &Image) -> bool {
@@ -432,6 +438,7 @@ mod tests {
                 accounts: Accounts::none(),
                 namespaces: Namespaces::default(),
                 processes: Box::new(NoProcesses),
+            files: Default::default(),
             };
             for exec in &execs {
                 let subject = rules.subject(exec, &surroundings, &HostClock);

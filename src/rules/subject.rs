@@ -2,13 +2,16 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::sync::Arc;
 
 use super::arguments;
 use super::catalogue::{Catalogue, Hints, Recognised, Utility};
 use super::fields::{Attribute, Field, Role};
+use super::file_fields::of_file;
 use super::value::Value;
 use crate::alert::Clock;
 use crate::calendar::LocalTime;
+use crate::identity::settle::Executables;
 use crate::process::details::{Details, Login, Namespaces, known_id};
 use crate::process::entry::{self, Entry, Link};
 use crate::process::exec::{Certainty, Exec, Image};
@@ -26,6 +29,8 @@ pub struct Surroundings {
     pub namespaces: Namespaces,
     /// Other processes.
     pub processes: Box<dyn Processes>,
+    /// Contents and owners of files.
+    pub files: Arc<Executables>,
 }
 
 /// An exec whose fields are read.
@@ -36,6 +41,8 @@ pub struct Subject<'a> {
     whole: Option<Whole<'a>>,
     catalogue: &'a Catalogue,
     utility: Option<Recognised>,
+    /// It is not known whether the file is a utility's.
+    unsettled: bool,
     cmdline: OnceCell<Vec<u8>>,
 }
 
@@ -77,7 +84,8 @@ impl<'a> Subject<'a> {
     /// On the hot path: only executable and arguments are known.
     pub fn on_hot_path(image: &'a Image, catalogue: &'a Catalogue, hints: Hints<'_>) -> Self {
         let utility = catalogue.recognise(image, hints);
-        Subject { image, whole: None, catalogue, utility, cmdline: OnceCell::new() }
+        let unsettled = hints.unsettled;
+        Subject { image, whole: None, catalogue, utility, unsettled, cmdline: OnceCell::new() }
     }
 
     /// With everything that was read.
@@ -97,7 +105,7 @@ impl<'a> Subject<'a> {
             place: OnceCell::new(),
             entry: OnceCell::new(),
         };
-        let hints = Hints { identity: exec.details.identity, comm: exec.details.comm() };
+        let hints = exec.details.hints(&exec.image, exec.details.comm());
         Subject { whole: Some(whole), ..Subject::on_hot_path(&exec.image, catalogue, hints) }
     }
 
@@ -373,8 +381,8 @@ impl<'a> Subject<'a> {
                     .and_then(|utility| utility_value(attribute, utility))
                     .unwrap_or(Value::Unknown),
             },
-            // A program with unreadable names might be any utility.
-            None if self.image.exe().is_none() => Value::Unknown,
+            // A program whose names or file could not be read might be any utility.
+            None if self.image.exe().is_none() || self.unsettled => Value::Unknown,
             None => Value::Absent,
         }
     }
@@ -385,6 +393,9 @@ impl<'a> Subject<'a> {
         attribute: Attribute,
         argument: Option<&str>,
     ) -> Value<'v> {
+        if let Some(value) = of_file(attribute, whole.exec, whole.surroundings, whole.time_ns()) {
+            return value;
+        }
         let details = &whole.exec.details;
         let host = &whole.surroundings.namespaces;
         let own = &details.namespaces;

@@ -125,6 +125,7 @@ impl Imported {
             accounts: Accounts { users, groups: Names::new("/dev/null") },
             namespaces: Namespaces::default(),
             processes: Box::new(OneParent(parent)),
+            files: Default::default(),
         };
         (exec, surroundings)
     }

@@ -1,0 +1,131 @@
+//! The thread that builds the index and follows what is installed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, SystemTime};
+
+use super::index::Index;
+use super::mounts::Mounts;
+use super::settle::Executables;
+use crate::rules::ruleset::RuleSet;
+
+/// How often it looks whether something was installed or mounted. A utility is known by its file from then on; by its
+/// name it is known at once.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
+/// How long the start waits for the first index. It takes some ten milliseconds unless a folder lies on a file system
+/// whose server does not answer.
+const FIRST_WITHIN: Duration = Duration::from_secs(2);
+
+/// Databases whose change says that packages changed.
+const DATABASES: [&str; 5] = [
+    "/var/lib/dpkg/status",
+    "/lib/apk/db/installed",
+    "/var/lib/pacman/local",
+    "/var/lib/rpm",
+    "/usr/lib/sysimage/rpm",
+];
+
+/// The running thread. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Keeper {
+    stop: Arc<AtomicBool>,
+    wake: Sender<()>,
+}
+
+impl Keeper {
+    /// Starts the thread and waits, not for long, until the first index is there.
+    pub fn start(
+        ruleset: Arc<RuleSet>,
+        files: Arc<Executables>,
+        folders: Vec<PathBuf>,
+    ) -> std::io::Result<Keeper> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (wake, woken) = channel();
+        let (first, built) = channel();
+        let keeping = {
+            let stop = Arc::clone(&stop);
+            move || {
+                Keeping { ruleset, files, folders, last: Stamp::default(), retired: Vec::new() }
+                    .run(&stop, &woken, &first)
+            }
+        };
+        std::thread::Builder::new().name("identity".to_owned()).spawn(keeping)?;
+        if built.recv_timeout(FIRST_WITHIN).is_err() {
+            log::warn!(
+                "the utilities installed here are not all found yet, so copies of them are known by name only for now: \
+                 a folder in identity-folders answers late"
+            );
+        }
+        Ok(Keeper { stop, wake })
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        // It has ended already.
+        let _ = self.wake.send(());
+    }
+}
+
+/// An index of what is installed now, without a thread.
+pub fn build(ruleset: &RuleSet, folders: &[PathBuf]) -> Index {
+    let mut index = Index::build(ruleset.catalogue(), folders);
+    index.mounts = Mounts::of_this_host();
+    index
+}
+
+/// When what the index was made of was last changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Stamp {
+    folders: Vec<Option<SystemTime>>,
+    mounts: Mounts,
+}
+
+struct Keeping {
+    ruleset: Arc<RuleSet>,
+    files: Arc<Executables>,
+    folders: Vec<PathBuf>,
+    last: Stamp,
+    /// Indexes that a listener may still use.
+    retired: Vec<Arc<Index>>,
+}
+
+impl Keeping {
+    fn run(mut self, stop: &AtomicBool, woken: &Receiver<()>, first: &Sender<()>) {
+        loop {
+            self.check();
+            // Nobody waits for it any more.
+            let _ = first.send(());
+            match woken.recv_timeout(CHECK_EVERY) {
+                Err(RecvTimeoutError::Timeout) if !stop.load(Relaxed) => {}
+                _ => return,
+            }
+        }
+    }
+
+    fn check(&mut self) {
+        self.retired.retain(|index| Arc::strong_count(index) > 1);
+        self.files.packages.refresh();
+        let stamp = Stamp { folders: changes(&self.folders), mounts: Mounts::of_this_host() };
+        if stamp == self.last {
+            return;
+        }
+        if stamp.mounts != self.last.mounts {
+            self.files.shared.learned.forget();
+        }
+        let index = build(&self.ruleset, &self.folders);
+        log::debug!("{} files of utilities are installed", index.len());
+        self.retired.push(self.files.shared.replace(Arc::new(index)));
+        self.last = stamp;
+    }
+}
+
+/// When folders and databases were last changed.
+fn changes(folders: &[PathBuf]) -> Vec<Option<SystemTime>> {
+    let changed = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
+    let folders = super::index::expand(folders);
+    DATABASES.iter().map(Path::new).chain(folders.iter().map(PathBuf::as_path)).map(changed).collect()
+}

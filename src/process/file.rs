@@ -1,0 +1,195 @@
+//! Facts about the executable's file, read from the link /proc/PID/exe, which leads to the file itself whatever has
+//! become of its name.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use crate::sys::fs::Status;
+
+/// File type bits of a mode, and that of a regular file (inode(7)).
+const TYPE: u32 = 0o170_000;
+const REGULAR: u32 = 0o100_000;
+/// Permission bits with set-user-id, set-group-id and sticky.
+const PERMISSIONS: u32 = 0o7777;
+
+/// What is known of a file.
+///
+/// Device and inode are those of stat(2). On btrfs and overlayfs the device differs from that of the mount and from what
+/// /proc/PID/maps and audit show, so it is only ever compared with what stat said of another file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileFacts {
+    /// Major and minor number of the device; the major number is 0 for a file system without a block device.
+    pub device: (u32, u32),
+    /// Inode number.
+    pub inode: u64,
+    /// Type and permissions.
+    pub mode: u32,
+    /// Hard links; 0 if it was unlinked.
+    pub links: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// Bytes.
+    pub size: u64,
+    /// When the content was modified, in nanoseconds since 1970. Its owner can set it.
+    pub modified_ns: i64,
+    /// When content, name, owner or mode was changed, in nanoseconds since 1970.
+    pub changed_ns: i64,
+    /// The mount it was executed on; `None` before Linux 5.8.
+    pub mount: Option<u64>,
+}
+
+/// What tells a file with this content from every other, as long as the clock is not set back and nobody writes to the
+/// device below the file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileKey {
+    device: (u32, u32),
+    inode: u64,
+    size: u64,
+    modified_ns: i64,
+    changed_ns: i64,
+}
+
+impl From<Status> for FileFacts {
+    fn from(status: Status) -> Self {
+        let Status { device, inode, mode, links, uid, gid, size, modified_ns, changed_ns, mount } = status;
+        FileFacts { device, inode, mode, links, uid, gid, size, modified_ns, changed_ns, mount }
+    }
+}
+
+impl FileFacts {
+    /// Device and inode: the same for all hard links and bind mounts of a file.
+    pub fn id(&self) -> FileId {
+        (self.device, self.inode)
+    }
+
+    /// The key under which what was read of the content may be remembered.
+    pub fn key(&self) -> FileKey {
+        FileKey {
+            device: self.device,
+            inode: self.inode,
+            size: self.size,
+            modified_ns: self.modified_ns,
+            changed_ns: self.changed_ns,
+        }
+    }
+
+    /// It was changed so short a time before `now_ns` that another change need not show in its times: kernels before
+    /// 6.13 stamp files with the time of the last tick, up to 10 ms ago, and some file systems with whole seconds.
+    pub fn fresh(&self, now_ns: i64) -> bool {
+        const SETTLED_NS: i64 = 2_000_000_000;
+        self.changed_ns > now_ns.saturating_sub(SETTLED_NS)
+    }
+
+    /// A file with content, not a device or pipe.
+    pub fn regular(&self) -> bool {
+        self.mode & TYPE == REGULAR
+    }
+
+    /// Permission bits.
+    pub fn permissions(&self) -> u32 {
+        self.mode & PERMISSIONS
+    }
+}
+
+/// Device and inode.
+pub type FileId = ((u32, u32), u64);
+
+/// Descriptors of executables that may wait for the worker at once. Each also keeps its file system mounted until then.
+pub const MOST_OPEN: usize = 256;
+
+/// Counts what is open.
+#[derive(Debug, Clone, Default)]
+pub struct OpenCount(Arc<AtomicUsize>);
+
+/// A descriptor that keeps the executable within reach after its process has gone. It belongs to the event in the queue:
+/// a copy of the event has none.
+#[derive(Debug, Default)]
+pub struct Descriptor(Option<Counted>);
+
+#[derive(Debug)]
+struct Counted {
+    fd: OwnedFd,
+    open: OpenCount,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.open.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Descriptor {
+    /// Holds what `open` opens; nothing if [`MOST_OPEN`] are held already, or it opens nothing.
+    pub fn hold(count: &OpenCount, open: impl FnOnce() -> Option<OwnedFd>) -> Descriptor {
+        if count.0.fetch_add(1, Relaxed) >= MOST_OPEN {
+            count.0.fetch_sub(1, Relaxed);
+            return Descriptor(None);
+        }
+        match open() {
+            Some(fd) => Descriptor(Some(Counted { fd, open: count.clone() })),
+            None => {
+                count.0.fetch_sub(1, Relaxed);
+                Descriptor(None)
+            }
+        }
+    }
+
+    /// The descriptor, if there is one.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.0.as_ref().map(|counted| counted.fd.as_fd())
+    }
+
+    /// Closes it.
+    pub fn close(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Clone for Descriptor {
+    fn clone(&self) -> Self {
+        Descriptor(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_bounded_and_given_back() {
+        let count = OpenCount::default();
+        let open = || Some(OwnedFd::from(std::fs::File::open("/dev/null").ok()?));
+        let held: Vec<Descriptor> = (0..MOST_OPEN + 3)
+            .map(|_| Descriptor::hold(&count, open))
+            .filter(|one| one.fd().is_some())
+            .collect();
+        assert_eq!(held.len(), MOST_OPEN);
+        assert!(held[0].clone().fd().is_none());
+        drop(held);
+        assert!(Descriptor::hold(&count, || None).fd().is_none());
+        assert!(Descriptor::hold(&count, open).fd().is_some());
+        assert_eq!(count.0.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn a_file_changed_just_now_is_fresh() {
+        let facts = FileFacts {
+            device: (8, 1),
+            inode: 7,
+            mode: 0o104_755,
+            links: 1,
+            uid: 0,
+            gid: 0,
+            size: 10,
+            modified_ns: 0,
+            changed_ns: 10_000_000_000,
+            mount: None,
+        };
+        assert!(facts.fresh(10_500_000_000) && facts.fresh(9_000_000_000) && !facts.fresh(12_000_000_001));
+        assert!(facts.regular() && !FileFacts { mode: 0o010_644, ..facts }.regular());
+        assert_eq!(facts.permissions(), 0o4755);
+    }
+}

@@ -245,7 +245,7 @@ fn judge(ruleset: &RuleSet, rule: &Rule, event: &Event, wanted: bool) -> Result<
     if !ruleset.matching(&subject, Date::of_unix_time(seconds)).iter().any(|found| found.rule.id == rule.id) {
         return Err("matches this exec, but the prefilter's index does not lead to it".to_owned());
     }
-    let hints = case.exec.details.hints(&case.exec.image, case.exec.details.comm());
+    let hints = case.exec.details.hints(case.exec.details.comm());
     if !ruleset.could_match(&case.exec.image, hints) {
         return Err("matches this exec, but the prefilter lets it go".to_owned());
     }

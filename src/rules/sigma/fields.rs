@@ -80,6 +80,18 @@ mod tests {
             };
             assert_eq!(Field::find(field).map(|field| field.info.kind), Some(kind), "{name}");
         }
+        let manual = include_str!("../../../docs/sigma.md");
+        for (name, counterpart) in FIELDS {
+            // Hashes and the rest that has no counterpart are described by kind.
+            let told = match counterpart {
+                Counterpart::Text(field) | Counterpart::Number(field) => {
+                    manual.contains(&format!("`{name}`")) && manual.contains(&format!("`{field}`"))
+                }
+                Counterpart::Missing => manual.contains(&format!("`{name}`")) || *name == "imphash",
+                Counterpart::None(_) => true,
+            };
+            assert!(told, "docs/sigma.md does not tell of {name}");
+        }
         assert!(counterpart("image").unwrap_err().ends_with("did you mean `Image`?"));
         assert!(counterpart("Hashes").unwrap_err().contains("exe.sha256"));
     }

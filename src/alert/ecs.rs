@@ -6,11 +6,13 @@
 use serde::Serialize;
 
 use super::escape::{self, for_json};
+use super::origin::Ancestor;
 use super::{Alert, Host, Notice, Record};
 use crate::calendar;
 use crate::process::details::Login;
 use crate::process::exec::Image;
 use crate::process::parse::{cgroup_paths, tty_name};
+use crate::process::place::Place;
 use crate::rules::model::Severity;
 use crate::rules::subject::join;
 
@@ -42,6 +44,12 @@ struct Document<'a> {
     file: Option<File<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<User<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<Source>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<Container<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orchestrator: Option<Orchestrator<'a>>,
     host: HostPart<'a>,
     agent: Agent,
     execwatch: Own<'a>,
@@ -102,7 +110,11 @@ struct Process<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     session_leader: Option<Pid>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    parent: Option<Parent>,
+    entry_leader: Option<Relative<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    previous: Vec<ImagePart>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<Relative<'a>>,
 }
 
 #[derive(Serialize)]
@@ -130,7 +142,7 @@ struct File<'a> {
     ctime: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Default)]
 struct ImagePart {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
@@ -144,11 +156,72 @@ struct ImagePart {
     command_line: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Parent {
-    pid: u32,
+/// An ancestor. What ECS has no name for is `learnt` and `ended`.
+#[derive(Serialize, Default)]
+struct Relative<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
     #[serde(flatten)]
     image: ImagePart,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<Account<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    learnt: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entry_meta: Option<EntryMeta>,
+}
+
+#[derive(Serialize)]
+struct EntryMeta {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<EntrySource>,
+}
+
+#[derive(Serialize)]
+struct EntrySource {
+    ip: String,
+}
+
+#[derive(Serialize)]
+struct Source {
+    ip: String,
+    port: u16,
+}
+
+#[derive(Serialize)]
+struct Container<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runtime: Option<&'a str>,
+}
+
+/// The pod.
+#[derive(Serialize)]
+struct Orchestrator<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    resource: Resource<'a>,
+}
+
+#[derive(Serialize)]
+struct Resource<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: &'a str,
+}
+
+#[derive(Serialize)]
+struct Elevation<'a> {
+    program: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<Account<'a>>,
 }
 
 #[derive(Serialize)]
@@ -247,6 +320,21 @@ struct Own<'a> {
     exe_device: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exe_links: Option<u32>,
+    /// All that are known, the parent first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ancestors: Vec<Relative<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ancestors_complete: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adopted_by: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entry: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    elevation: Option<Elevation<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slice: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     cgroups: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -364,6 +452,17 @@ impl<'a> Document<'a> {
             process: Some(process(alert)),
             file: file(alert),
             user: user(alert),
+            source: alert
+                .origin
+                .ssh_client
+                .map(|client| Source { ip: client.ip().to_string(), port: client.port() }),
+            container: container(&alert.origin.place),
+            orchestrator: alert
+                .origin
+                .place
+                .pod_uid
+                .as_deref()
+                .map(|id| Orchestrator { kind: "kubernetes", resource: Resource { kind: "pod", id } }),
             host: host_part(host),
             agent: AGENT,
             execwatch: own(alert),
@@ -390,6 +489,9 @@ impl<'a> Document<'a> {
             process: None,
             file: None,
             user: None,
+            source: None,
+            container: None,
+            orchestrator: None,
             host: host_part(host),
             agent: AGENT,
             execwatch: Own {
@@ -408,6 +510,13 @@ impl<'a> Document<'a> {
                 exe_memfd: None,
                 exe_device: None,
                 exe_links: None,
+                ancestors: Vec::new(),
+                ancestors_complete: None,
+                adopted_by: None,
+                entry: None,
+                elevation: None,
+                unit: None,
+                slice: None,
                 cgroups: Vec::new(),
                 namespaces: None,
                 args_cut: None,
@@ -466,8 +575,62 @@ fn process(alert: &Alert) -> Process<'_> {
             },
         }),
         session_leader: details.session.filter(|&session| session != 0).map(|pid| Pid { pid }),
-        parent: details.ppid.map(|pid| Parent { pid, image: image(&details.parent) }),
+        entry_leader: entry_leader(alert),
+        previous: alert.origin.earlier.iter().map(image).collect(),
+        parent: parent(alert),
     }
+}
+
+/// What was read of the parent when the program was executed, with what lineage knows besides.
+fn parent(alert: &Alert) -> Option<Relative<'_>> {
+    let details = &alert.exec.details;
+    let first = alert.origin.ancestors.first();
+    let of_lineage = first.filter(|first| details.ppid.is_none_or(|pid| pid == first.pid)).map(relative);
+    let Some(parent) = of_lineage else {
+        return details.ppid.map(|pid| Relative {
+            pid: Some(pid),
+            image: image(&details.parent),
+            ..Relative::default()
+        });
+    };
+    let image = if details.parent.is_empty() { parent.image } else { image(&details.parent) };
+    Some(Relative { image, ..parent })
+}
+
+fn relative(ancestor: &Ancestor) -> Relative<'_> {
+    let known = ancestor.uid.is_some() || ancestor.user.is_some();
+    Relative {
+        pid: Some(ancestor.pid).filter(|&pid| pid != 0),
+        image: image(&ancestor.image),
+        start: ancestor.start_ns.map(calendar::rfc3339),
+        user: known
+            .then(|| Account { id: ancestor.uid.map(|uid| uid.to_string()), name: ancestor.user.as_deref() }),
+        learnt: Some(ancestor.learnt.as_str()),
+        ended: ancestor.ended.then_some(true),
+        entry_meta: None,
+    }
+}
+
+fn entry_leader(alert: &Alert) -> Option<Relative<'_>> {
+    let origin = &alert.origin;
+    let leader = match origin.leader() {
+        Some(leader) => relative(leader),
+        // The program itself.
+        None if origin.entry_leader == Some(0) => Relative {
+            pid: Some(alert.exec.pid).filter(|&pid| pid != 0),
+            image: image(&alert.exec.image),
+            start: alert.start_ns.map(calendar::rfc3339),
+            ..Relative::default()
+        },
+        None => return None,
+    };
+    let source = origin.ssh_client.map(|client| EntrySource { ip: client.ip().to_string() });
+    Some(Relative { entry_meta: origin.entry.map(|kind| EntryMeta { kind, source }), ..leader })
+}
+
+fn container(place: &Place) -> Option<Container<'_>> {
+    let container = Container { id: place.container_id.as_deref(), runtime: place.runtime };
+    (container.id.is_some() || container.runtime.is_some()).then_some(container)
 }
 
 fn image(image: &Image) -> ImagePart {
@@ -522,6 +685,19 @@ fn own(alert: &Alert) -> Own<'_> {
         exe_memfd: exec.image.memfd().filter(|&memfd| memfd),
         exe_device: exec.file.map(|file| format!("{}:{}", file.device.0, file.device.1)),
         exe_links: exec.file.map(|file| file.links),
+        ancestors: alert.origin.ancestors.iter().map(relative).collect(),
+        ancestors_complete: (!alert.origin.ancestors.is_empty()).then_some(alert.origin.complete),
+        adopted_by: details.adopter,
+        entry: alert.origin.entry,
+        elevation: alert.origin.elevation.as_ref().map(|elevation| Elevation {
+            program: elevation.program,
+            user: (elevation.uid.is_some() || elevation.user.is_some()).then(|| Account {
+                id: elevation.uid.map(|uid| uid.to_string()),
+                name: elevation.user.as_deref(),
+            }),
+        }),
+        unit: alert.origin.place.unit.as_deref(),
+        slice: alert.origin.place.slice.as_deref(),
         cgroups: details
             .cgroup()
             .map(|cgroup| cgroup_paths(cgroup).map(for_json).collect())

@@ -5,14 +5,18 @@
 
 pub mod ecs;
 pub mod escape;
+pub mod origin;
 pub mod people;
 pub mod text;
+
+use origin::Origin;
 
 use crate::calendar::LocalTime;
 use crate::identity::By;
 use crate::identity::contents::hexadecimal;
 use crate::process::details::{Login, Namespaces};
 use crate::process::exec::{Certainty, Exec};
+use crate::process::relatives::Ancestors;
 use crate::rules::catalogue::Via;
 use crate::rules::model::{Rule, Severity};
 use crate::rules::ruleset::RuleSet;
@@ -57,8 +61,10 @@ pub struct Alert {
     pub sha256: Option<String>,
     /// Names of the executable's owner and group.
     pub file_names: [Option<String>; 2],
-    /// What was read.
+    /// What was read, without the ancestors, which `origin` has.
     pub exec: Exec,
+    /// Where it comes from.
+    pub origin: Origin,
     /// When the process was made: nanoseconds since 1970.
     pub start_ns: Option<u64>,
     /// Names of the real, effective and login user, as far as /etc/passwd has them.
@@ -191,7 +197,8 @@ impl Alert {
                 exec.file.and_then(|file| surroundings.accounts.users.name(file.uid)),
                 exec.file.and_then(|file| surroundings.accounts.groups.name(file.gid)),
             ],
-            exec: exec.clone(),
+            exec: Exec { ancestors: Ancestors::default(), ..exec.clone() },
+            origin: Origin::new(subject, surroundings, clock),
             start_ns: details.start_ticks.map(|ticks| clock.wall_from_start_ticks(ticks)),
             users: [
                 name(own.map(|own| &own.user), details.uid(0)),

@@ -9,6 +9,8 @@ use crate::rules::subject::join;
 
 /// Longest command line shown, in bytes.
 const COMMAND: usize = 400;
+/// Ancestors shown.
+const ANCESTORS: usize = 10;
 /// Longest other value shown, in bytes.
 const VALUE: usize = 160;
 
@@ -121,7 +123,50 @@ fn alert_lines(alert: &Alert, colour: bool) -> String {
         who.push(format!("own {} namespace", alert.namespaces.join(", ")));
     }
     add(who.join(", "));
-    if let Some(ppid) = details.ppid {
+    let origin = &alert.origin;
+    let mut way = Vec::new();
+    way.extend(origin.entry.map(|entry| format!("by way of {entry}")));
+    way.extend(origin.ssh_client.map(|client| format!("from {client}")));
+    if let Some(elevation) = &origin.elevation {
+        way.push(format!(
+            "through {} called by {}",
+            elevation.program,
+            account(elevation.uid, &elevation.user)
+        ));
+    }
+    let place = &origin.place;
+    if let Some(container) = &place.container_id {
+        way.push(format!(
+            "{} container {}",
+            place.runtime.unwrap_or("in"),
+            shown(container.as_bytes(), VALUE)
+        ));
+    }
+    way.extend(place.pod_uid.as_ref().map(|pod| format!("pod {}", shown(pod.as_bytes(), VALUE))));
+    way.extend(place.unit.as_ref().map(|unit| format!("unit {}", shown(unit.as_bytes(), VALUE))));
+    if !way.is_empty() {
+        add(way.join(", "));
+    }
+    for image in &origin.earlier {
+        let command = image.raw_arguments().map_or("(unknown)".into(), |raw| shown(&join(raw), VALUE));
+        add(format!("before  {command}"));
+    }
+    let chain = origin.up_to_entry();
+    for ancestor in chain.iter().take(ANCESTORS) {
+        let command = match ancestor.image.raw_arguments().filter(|raw| !raw.is_empty()) {
+            Some(raw) => shown(&join(raw), VALUE),
+            None => ancestor.image.exe().map_or("(unknown)".into(), |exe| shown(exe, VALUE)),
+        };
+        let mut about = vec![account(ancestor.uid, &ancestor.user)];
+        if ancestor.ended {
+            about.push("ended".to_owned());
+        }
+        add(format!("under   {} {command} ({})", ancestor.pid, about.join(", ")));
+    }
+    if chain.len() > ANCESTORS {
+        add(format!("under   {} more", chain.len() - ANCESTORS));
+    }
+    if let Some(ppid) = details.ppid.filter(|_| chain.is_empty()) {
         let exe = details.parent.exe().map_or("executable unknown".into(), |exe| shown(exe, VALUE));
         let command = details.parent.raw_arguments().map_or(String::new(), |raw| shown(&join(raw), VALUE));
         add(format!("parent {ppid} {exe}: {command}"));

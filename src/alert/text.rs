@@ -4,10 +4,13 @@
 //! exceeded, the longest values are cut in the middle, and `shortened` names them.
 
 use super::escape::Escaped;
+use super::origin::Origin;
 use super::{Alert, Notice, Record};
 use crate::calendar;
 use crate::process::details::Login;
+use crate::process::exec::{Image, base_name};
 use crate::process::parse::cgroup_paths;
+use crate::rules::catalogue::script;
 use crate::rules::subject::join;
 
 /// Longest line in bytes: syslog servers of old cut at 1024, and the header needs some of it.
@@ -111,9 +114,7 @@ impl Pairs {
         self.add_known("ppid", number(details.ppid));
         self.add_known("parent", details.parent.exe());
         self.add_known("parent-cmdline", details.parent.raw_arguments().map(join));
-        if let Some(cgroup) = details.cgroup().and_then(longest_cgroup) {
-            self.add("cgroup", cgroup);
-        }
+        self.origin(alert);
         if !alert.namespaces.is_empty() {
             self.add("namespaces", alert.namespaces.join(","));
         }
@@ -130,6 +131,33 @@ impl Pairs {
         }
         self.add("time", calendar::rfc3339(alert.time_ns));
         self.add("id", &alert.id);
+    }
+
+    fn origin(&mut self, alert: &Alert) {
+        let (origin, details) = (&alert.origin, &alert.exec.details);
+        self.add_known("adopted-by", details.adopter.map(|pid| pid.to_string()));
+        if origin.ancestors.len() > 1 || !origin.complete && !origin.ancestors.is_empty() {
+            self.add("lineage", lineage(origin));
+        }
+        self.add_known("entry", origin.entry);
+        self.add_known("ssh-client", origin.ssh_client.map(|client| client.to_string()));
+        if let Some(elevation) = &origin.elevation {
+            self.add("elevation", elevation.program);
+            self.add_known("elevated-from", elevation.user.as_ref());
+            self.add_known("elevated-from-uid", elevation.uid.map(|uid| uid.to_string()));
+        }
+        if let Some(before) = origin.earlier.first().and_then(Image::raw_arguments) {
+            self.add("before", join(before));
+        }
+        let place = &origin.place;
+        self.add_known("container", place.container_id.as_ref());
+        self.add_known("runtime", place.runtime);
+        self.add_known("pod", place.pod_uid.as_ref());
+        match &place.unit {
+            Some(unit) => self.add("unit", unit),
+            // A path says more than none.
+            None => self.add_known("cgroup", details.cgroup().and_then(longest_cgroup)),
+        }
     }
 
     /// Cuts the longest values until the line fits: all to the same length, but the command line, which tells most, to
@@ -196,6 +224,26 @@ impl Pair {
         let value = self.value.as_str();
         !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || mark(byte))
     }
+}
+
+/// The ancestors up to the entry, the nearest first, by name: of an interpreter, with its script.
+fn lineage(origin: &Origin) -> Vec<u8> {
+    let mut chain = Vec::new();
+    for ancestor in origin.up_to_entry() {
+        if !chain.is_empty() {
+            chain.extend(b" < ");
+        }
+        chain.extend(ancestor.image.name().unwrap_or(b"?"));
+        if let Some(script) = script(&ancestor.image) {
+            chain.push(b':');
+            chain.extend(base_name(script));
+        }
+        chain.extend(format!("[{}]", ancestor.pid).bytes());
+    }
+    if origin.entry.is_none() && !origin.complete {
+        chain.extend(b" < ...");
+    }
+    chain
 }
 
 /// The path that tells most: on hosts with several hierarchies most are `/` or alike.

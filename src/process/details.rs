@@ -1,5 +1,7 @@
 //! The details of a process: read only when a rule could match.
 
+use std::net::SocketAddr;
+
 use super::exec::Image;
 use super::file::FileFacts;
 use super::names::{Name, OwnNames};
@@ -104,6 +106,8 @@ pub struct Details {
     pub loaded_file: Option<FileFacts>,
     /// The parent's process id; 0 for a process whose parent is outside its pid namespace, or the kernel.
     pub ppid: Option<u32>,
+    /// The client of the ssh session, as the process's own environment tells, which it may have changed.
+    pub ssh_client: Option<SocketAddr>,
     /// Who adopted it after its parent had ended: init or a subreaper.
     pub adopter: Option<u32>,
     /// The parent's executable and arguments.
@@ -193,8 +197,11 @@ impl Details {
         if let Some(cgroup) = dir.file(c"cgroup", buffer) {
             self.set_cgroup(cgroup);
         }
-        if environment && let Some(environment) = dir.file(c"environ", buffer) {
-            self.set_environment(environment);
+        if let Some(content) = dir.file(c"environ", buffer) {
+            self.ssh_client = parse::ssh_client(content);
+            if environment {
+                self.set_environment(content);
+            }
             // What fills the buffer may have been longer.
             self.environment_cut = self.environment.len() == SCRATCH;
         }

@@ -3,6 +3,8 @@
 //! procfs' own types refuse a whole file for one byte that is no UTF-8, which a process can put into its name; these
 //! parsers take each field for itself.
 
+use std::net::{IpAddr, SocketAddr};
+
 /// The fields used of /proc/PID/status (proc_pid_status(5)).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Status {
@@ -108,6 +110,17 @@ pub fn stat(bytes: &[u8]) -> Option<Stat<'_>> {
     })
 }
 
+/// The client's address and port in the environment of an ssh session: the first two words of SSH_CONNECTION (ssh(1)).
+pub fn ssh_client(environment: &[u8]) -> Option<SocketAddr> {
+    let mut entries = environment.split(|&byte| byte == 0);
+    let value = entries.find_map(|entry| entry.strip_prefix(b"SSH_CONNECTION="))?;
+    let mut words = std::str::from_utf8(value).ok()?.split(' ');
+    let address = words.next()?;
+    // A link-local address has its interface behind a percent sign.
+    let address: IpAddr = address.split('%').next()?.parse().ok()?;
+    Some(SocketAddr::new(address, words.next()?.parse().ok()?))
+}
+
 /// A file that holds one number.
 pub fn number<T: std::str::FromStr>(bytes: &[u8]) -> Option<T> {
     text(bytes)?.parse().ok()
@@ -186,6 +199,25 @@ fn four(bytes: &[u8]) -> Option<[u32; 4]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clients_of_ssh_sessions() {
+        let client = |text: &str| ssh_client(text.as_bytes()).map(|client| client.to_string());
+        assert_eq!(
+            client("A=1\0SSH_CONNECTION=203.0.113.9 50022 10.0.0.5 22\0B=2\0").as_deref(),
+            Some("203.0.113.9:50022")
+        );
+        assert_eq!(client("SSH_CONNECTION=fe80::1%eth0 1 fe80::2%eth0 22").as_deref(), Some("[fe80::1]:1"));
+        for none in [
+            "",
+            "XSSH_CONNECTION=1.2.3.4 1 1.2.3.4 22",
+            "SSH_CONNECTION=",
+            "SSH_CONNECTION=x 1",
+            "SSH_CONNECTION=1.2.3.4 99999",
+        ] {
+            assert_eq!(client(none), None, "{none}");
+        }
+    }
     use proptest::prelude::*;
 
     #[test]

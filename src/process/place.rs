@@ -9,8 +9,12 @@ pub struct Place {
     pub container_id: Option<String>,
     /// What made the container; `None` if the path does not tell.
     pub runtime: Option<&'static str>,
+    /// The uid of the Kubernetes pod, with dashes.
+    pub pod_uid: Option<String>,
     /// The innermost systemd unit, such as `nginx.service`.
     pub unit: Option<String>,
+    /// The innermost systemd slice, such as `user-1000.slice`.
+    pub slice: Option<String>,
 }
 
 /// Beginnings of a scope's or folder's name, with the runtime they stand for.
@@ -46,7 +50,9 @@ impl Place {
             let own = Place::of_path(path);
             place.runtime = place.runtime.or(own.runtime);
             place.container_id = place.container_id.or(own.container_id);
+            place.pod_uid = place.pod_uid.or(own.pod_uid);
             place.unit = place.unit.or(own.unit);
+            place.slice = place.slice.or(own.slice);
         }
         place
     }
@@ -86,6 +92,10 @@ impl Place {
             if unit {
                 place.unit = Some(unescaped(part));
             }
+            if part.ends_with(".slice") {
+                place.slice = Some(unescaped(part));
+            }
+            place.pod_uid = pod_uid(part).or(place.pod_uid);
             folder = part;
         }
         place
@@ -129,6 +139,20 @@ fn container(folder: &str, part: &str) -> Option<(String, Option<&'static str>)>
         _ if is_id(name) => Some((name.to_owned(), known)),
         _ => None,
     }
+}
+
+/// The uid in a pod's folder: `pod01234567-...` with the cgroupfs driver, `kubepods-burstable-pod01234567_....slice` with
+/// systemd's, which escapes dashes by underscores. In containerd's `SLICE:cri-containerd:ID` the slice comes first.
+fn pod_uid(part: &str) -> Option<String> {
+    let slice = part.split(':').next().unwrap_or(part);
+    let name = slice.strip_suffix(".slice").unwrap_or(slice);
+    let uid = match name.strip_prefix("kubepods-") {
+        Some(rest) => rest.rsplit('-').next()?.strip_prefix("pod")?,
+        None => name.strip_prefix("pod")?,
+    };
+    // A static pod's is the hash of its manifest.
+    let good = uid.len() >= 32 && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || b"-_".contains(&byte));
+    good.then(|| uid.replace('_', "-"))
 }
 
 /// 64 hexadecimal digits, as the OCI runtimes' managers make them.
@@ -179,6 +203,29 @@ mod tests {
         assert_eq!(path("/docker/ID/system.slice/cron.service").as_deref(), Some("/docker/ID"));
         assert_eq!(path("/machine.slice/libpod-ID.scope").as_deref(), Some("/machine.slice/libpod-ID.scope"));
         assert_eq!(path("/system.slice/cron.service"), None);
+    }
+
+    #[test]
+    fn pods_and_slices() {
+        let expect = |line: &str, pod: Option<&str>, slice: Option<&str>| {
+            let place = Place::of_cgroup(line.replace("ID", ID).as_bytes());
+            assert_eq!((place.pod_uid.as_deref(), place.slice.as_deref()), (pod, slice), "{line}");
+        };
+        let uid = Some("01234567-89ab-cdef-0123-456789abcdef");
+        expect("4:cpu:/kubepods/burstable/pod01234567-89ab-cdef-0123-456789abcdef/ID", uid, None);
+        let slice = "kubepods-burstable-pod01234567_89ab_cdef_0123_456789abcdef.slice";
+        expect(
+            &format!("0::/kubepods.slice/kubepods-burstable.slice/{slice}/cri-containerd-ID.scope"),
+            uid,
+            Some(slice),
+        );
+        expect(
+            &format!("0::/system.slice/containerd.service/{slice}:cri-containerd:ID"),
+            uid,
+            Some("system.slice"),
+        );
+        expect("0::/user.slice/user-1000.slice/session-3.scope", None, Some("user-1000.slice"));
+        expect("0::/podman/podcast", None, None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Read by the worker, and only when a rule asks: they are not held, and some have gone by then.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::details::{Details, Scratch};
@@ -132,6 +133,12 @@ pub trait Processes: std::fmt::Debug + Send + Sync {
         None
     }
 
+    /// The client of the ssh session, as the environment of a process tells that was started at that time.
+    fn ssh_client(&self, pid: u32, start_ticks: Option<u64>) -> Option<SocketAddr> {
+        let _ = (pid, start_ticks);
+        None
+    }
+
     /// The leader of a process's session or group. `pid` is its number, if that is known; other arguments as for
     /// [`find`](Self::find).
     fn leader(&self, _: Leader, pid: Option<u32>, started_before: Option<u64>) -> Option<Relative> {
@@ -214,6 +221,18 @@ impl Processes for HostProcesses {
         relative.cgroup = dir.file(c"cgroup", buffer).map(<[u8]>::to_vec);
         relative.cwd = dir.link(c"cwd", buffer).map(<[u8]>::to_vec);
         Some(relative)
+    }
+
+    fn ssh_client(&self, pid: u32, start_ticks: Option<u64>) -> Option<SocketAddr> {
+        let dir = self.proc.process(pid).ok()?;
+        let mut scratch = self.scratch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let buffer = scratch.bytes();
+        let start = start_of(&dir, buffer)?;
+        // Another process, which got the number.
+        if start_ticks.is_none_or(|ticks| ticks.abs_diff(start) > 2) {
+            return None;
+        }
+        parse::ssh_client(dir.file(c"environ", buffer)?)
     }
 
     fn container_start(&self, cgroup: &[u8]) -> Option<u64> {

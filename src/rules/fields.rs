@@ -83,6 +83,12 @@ pub enum Attribute {
     ContainerId,
     ContainerRuntime,
     ContainerAge,
+    PodUid,
+    Slice,
+    SshClient,
+    SshPort,
+    ElevationProgram,
+    ElevationUser,
     Unit,
     EntryKind,
     NamespacePid,
@@ -325,6 +331,34 @@ pub const ATTRIBUTES: &[AttributeInfo] = {
             "systemd unit, such as nginx.service, from the cgroup; absent if there is none",
         )
         .relatives(),
+        row(A::PodUid, "pod.uid", Text, "uid of the Kubernetes pod, from the cgroup; absent if there is none")
+            .relatives(),
+        row(
+            A::Slice,
+            "slice",
+            Text,
+            "systemd slice, such as user-1000.slice, from the cgroup; absent if there is none",
+        )
+        .relatives(),
+        row(
+            A::SshClient,
+            "ssh.client",
+            Text,
+            "address of the client in an ssh session, from its environment; absent outside of one",
+        ),
+        row(A::SshPort, "ssh.port", Number, "port of the client in an ssh session; absent outside of one"),
+        row(
+            A::ElevationProgram,
+            "elevation.program",
+            Text,
+            "the nearest of sudo, su, doas, pkexec and runuser among the ancestors; absent if there is none",
+        ),
+        row(
+            A::ElevationUser,
+            "elevation.user",
+            Text,
+            "name of the user who called it; absent if there is none",
+        ),
         row(
             A::EntryKind,
             "entry.kind",

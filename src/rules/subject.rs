@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::arguments;
@@ -54,6 +55,7 @@ struct Whole<'a> {
     session_leader: OnceCell<Option<Relative>>,
     group_leader: OnceCell<Option<Relative>>,
     place: OnceCell<Place>,
+    ssh_client: OnceCell<Option<SocketAddr>>,
     /// The kind of entry, and which of program (0) and ancestors (from 1) is its leader.
     entry: OnceCell<Option<(Entry, usize)>>,
 }
@@ -101,6 +103,7 @@ impl<'a> Subject<'a> {
             session_leader: OnceCell::new(),
             group_leader: OnceCell::new(),
             place: OnceCell::new(),
+            ssh_client: OnceCell::new(),
             entry: OnceCell::new(),
         };
         let hints = exec.details.hints(exec.details.comm());
@@ -168,6 +171,52 @@ impl<'a> Subject<'a> {
                 std::iter::once(own).chain(ancestors.processes.iter().map(Relative::link)).collect();
             entry::find(&chain, ancestors.complete)
         })
+    }
+
+    /// Where it runs, as its cgroup tells.
+    pub fn place(&self) -> Option<&Place> {
+        let whole = self.whole.as_ref()?;
+        let cgroup = whole.exec.details.cgroup()?;
+        Some(whole.place.get_or_init(|| Place::of_cgroup(cgroup)))
+    }
+
+    /// The client of the ssh session: `None` outside of one, `Some(None)` if it is not known, or whether there is one.
+    ///
+    /// The leader's environment is as the server made it; a process after it may have changed its own.
+    pub fn ssh_client(&self) -> Option<Option<SocketAddr>> {
+        let Some(whole) = &self.whole else { return Some(None) };
+        let leader = match self.entry() {
+            Some((Entry::Ssh, index)) => {
+                index.checked_sub(1).and_then(|at| self.ancestors().processes.get(at))
+            }
+            Some(_) => return None,
+            None => return Some(None),
+        };
+        let find = || {
+            let of_leader =
+                |leader: &Relative| whole.surroundings.processes.ssh_client(leader.pid, leader.start_ticks);
+            leader.and_then(of_leader).or(whole.exec.details.ssh_client)
+        };
+        Some(*whole.ssh_client.get_or_init(find))
+    }
+
+    /// The nearest program among the ancestors that lets a user act as another, and the process that called it.
+    pub fn elevation(&self) -> Option<(&'static str, Option<&'a Relative>)> {
+        const PROGRAMS: [&str; 6] = ["sudo", "su", "doas", "pkexec", "runuser", "sudo-rs"];
+        let ancestors = &self.ancestors().processes;
+        let named = |ancestor: &Relative| {
+            let own = ancestor.image.name()?;
+            PROGRAMS.into_iter().find(|name| name.as_bytes() == own)
+        };
+        let (last, program) = ancestors.iter().enumerate().find_map(|(at, it)| Some((at, named(it)?)))?;
+        // sudo watches over a process of its own, so that two of the name may follow each other.
+        let above = ancestors[last..].iter().position(|ancestor| named(ancestor) != Some(program));
+        Some((program, above.and_then(|above| ancestors.get(last + above))))
+    }
+
+    fn relative_user(&self, relative: &Relative) -> Value<'static> {
+        let own = relative.names.as_deref();
+        self.user(own.map(|own| &own.user), known_id(relative.uids, 0))
     }
 
     fn ancestor(&self, index: usize) -> Person<'_> {
@@ -262,6 +311,8 @@ impl<'a> Subject<'a> {
             Attribute::ContainerRuntime => Value::optional(
                 relative.place().map(|it| it.runtime.map(|text| Cow::Borrowed(text.as_bytes()))),
             ),
+            Attribute::PodUid => Value::optional(relative.place().map(|it| it.pod_uid.map(owned))),
+            Attribute::Slice => Value::optional(relative.place().map(|it| it.slice.map(owned))),
             Attribute::Unit => Value::optional(relative.place().map(|it| it.unit.map(owned))),
             Attribute::Comm => Value::text(relative.comm.as_deref()),
             Attribute::CmdlineComm => command_line(relative.comm.as_deref(), &relative.image),
@@ -408,6 +459,28 @@ impl<'a> Subject<'a> {
                 Value::Text(_) => self.age(self.container_start()),
                 // On the host, or it is not known where.
                 other => other,
+            },
+            Attribute::PodUid => whole.place(details, |place| place.pod_uid.as_deref()),
+            Attribute::Slice => whole.place(details, |place| place.slice.as_deref()),
+            Attribute::SshClient => match self.ssh_client() {
+                Some(client) => Value::optional(
+                    client.map(|client| Some(Cow::Owned(client.ip().to_string().into_bytes()))),
+                ),
+                None => Value::Absent,
+            },
+            Attribute::SshPort => match self.ssh_client() {
+                Some(client) => Value::number(client.map(|client| client.port())),
+                None => Value::Absent,
+            },
+            Attribute::ElevationProgram => match self.elevation() {
+                Some((program, _)) => Value::Text(program.as_bytes().into()),
+                None if self.ancestors().complete => Value::Absent,
+                None => Value::Unknown,
+            },
+            Attribute::ElevationUser => match self.elevation() {
+                Some((_, Some(caller))) => self.relative_user(caller),
+                None if self.ancestors().complete => Value::Absent,
+                _ => Value::Unknown,
             },
             Attribute::EntryKind => Value::text(self.entry().map(|(kind, _)| kind.as_str().as_bytes())),
             Attribute::Environment => details

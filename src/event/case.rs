@@ -10,6 +10,7 @@ use crate::process::exec::{Certainty, Exec, Image};
 use crate::process::names::{Accounts, Name, OwnNames};
 use crate::process::parse;
 use crate::process::relatives::{Ancestors, Leader, Processes, Relative};
+use crate::rules::catalogue::Catalogue;
 use crate::rules::subject::Surroundings;
 
 /// An event as rules are evaluated on it.
@@ -46,8 +47,8 @@ impl Clock for EventClock {
 
 impl Event {
     /// What rules are evaluated on. `otherwise_ns` stands for a time that is not said, in nanoseconds since 1970, where
-    /// exceptions expire and thresholds count; rules about the time of day do not see it.
-    pub fn case(&self, otherwise_ns: u64) -> Case {
+    /// exceptions expire and thresholds count; rules about the time of day do not see it. The catalogue is that of the rules.
+    pub fn case(&self, otherwise_ns: u64, catalogue: &Catalogue) -> Case {
         let mut exec = Exec {
             pid: self.pid.unwrap_or_default(),
             cpu: self.cpu.unwrap_or_default(),
@@ -58,6 +59,7 @@ impl Event {
             ..Exec::default()
         };
         let host_namespaces = self.fill(&mut exec.details);
+        self.fill_file(&mut exec, catalogue);
         Case {
             exec,
             surroundings: Surroundings {

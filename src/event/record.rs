@@ -69,6 +69,7 @@ impl Event {
             hold_ns: Some(exec.hold_ns),
             ..Event::default()
         };
+        event.record_file(exec, subject, surroundings);
         let users = &surroundings.accounts.users;
         let own = details.names.as_deref();
         let absent = &mut event.absent;

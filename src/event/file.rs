@@ -82,7 +82,7 @@ pub struct SameAs {
 impl Event {
     /// Fills in the file, and which utility it is.
     pub(super) fn fill_file(&self, exec: &mut Exec, catalogue: &Catalogue) {
-        let file = &self.file;
+        let file = &self.exe_file;
         let seconds_since = |then: Option<Moment>| {
             let (now, then) = (self.time?.ns, then?.ns);
             Some((i128::from(now) - i128::from(then)).div_euclid(1_000_000_000) as i64)
@@ -116,7 +116,7 @@ impl Event {
         let accounts = &surroundings.accounts;
         if let Some(facts) = &exec.file {
             let moment = |ns: i64| u64::try_from(ns).ok().map(Moment::on_this_host);
-            self.file = File {
+            self.exe_file = File {
                 size: Some(facts.size),
                 links: Some(facts.links),
                 mode: Some(facts.permissions()),
@@ -134,7 +134,7 @@ impl Event {
             };
         }
         let managed = Field::find("exe.package-managed");
-        self.file.package_managed = match managed.as_ref().map(|field| subject.value(field)) {
+        self.exe_file.package_managed = match managed.as_ref().map(|field| subject.value(field)) {
             Some(Value::Flag(flag)) => Some(flag),
             _ => None,
         };

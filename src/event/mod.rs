@@ -140,7 +140,7 @@ pub struct Event {
     pub exe_upper_layer: Option<bool>,
     /// The executable's file.
     #[serde(skip_serializing_if = "is_default")]
-    pub file: File,
+    pub exe_file: File,
     /// The utility whose file, or a copy of it, was executed; needed only where its names do not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub same_as: Option<SameAs>,
@@ -448,7 +448,7 @@ mod tests {
         ) -> Event {
             Event {
                 container_start: start, exe_upper_layer: foreign[0],
-                file: File {
+                exe_file: File {
                     size: ids, links: uid, mode: gid, owner: host.clone(), modified: time, changed: start, inode: ids,
                     device: uid.zip(gid), package_managed: foreign[1], ..File::default()
                 },

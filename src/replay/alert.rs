@@ -150,7 +150,7 @@ fn of_alert(value: &Value) -> Result<Event, String> {
         };
         event.parent = Some(process).filter(|process| process.pid != Some(0));
     }
-    event.file = file(alert);
+    event.exe_file = file(alert);
     event.identity_unknown = unknown("identity");
     if let Some(same) = alert.get("/execwatch/utility/same_as").map(Part)
         && let (Some(utility), Some(path)) = (alert.owned("/execwatch/utility/name"), same.bytes("/path"))

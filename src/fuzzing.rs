@@ -18,6 +18,7 @@ use crate::process::place::Place;
 use crate::process::relatives::NoProcesses;
 use crate::process::{overlay, parse};
 use crate::replay::Reader;
+use crate::rules::catalogue::Catalogue;
 use crate::rules::catalogue::Hints;
 use crate::rules::condition::{Condition, Truth};
 use crate::rules::load::Places;
@@ -192,7 +193,7 @@ pub fn event(data: &[u8]) {
     let Ok(event) = serde_json::from_slice::<Event>(data) else { return };
     let line = event.json();
     assert_eq!(serde_json::from_str::<Event>(&line).ok().as_ref(), Some(&event), "{line}");
-    let case = event.case(0);
+    let case = event.case(0, &Catalogue::default());
     assert_eq!(case.exec.details.session, event.session);
 }
 

@@ -185,7 +185,7 @@ impl SelfTest {
 
 /// Errs if any rule matches; of the package's tests, any of the package's rules.
 fn strangers(ruleset: &RuleSet, event: &Event, from_package: bool) -> Result<(), String> {
-    let case = event.case(0);
+    let case = event.case(0, ruleset.catalogue());
     let seconds = case.exec.timestamp_ns / 1_000_000_000;
     let subject = ruleset.subject(&case.exec, &case.surroundings, &case.clock);
     let matching = ruleset.matching(&subject, Date::of_unix_time(seconds));
@@ -223,7 +223,7 @@ fn test(section: Section<'_>) -> Option<Test> {
 
 /// Tries a rule on an event; the error says what is wrong, as the end of a sentence about the rule.
 fn judge(ruleset: &RuleSet, rule: &Rule, event: &Event, wanted: bool) -> Result<(), String> {
-    let case = event.case(0);
+    let case = event.case(0, ruleset.catalogue());
     let seconds = case.exec.timestamp_ns / 1_000_000_000;
     let subject = ruleset.subject(&case.exec, &case.surroundings, &case.clock);
     match (evaluate(rule, &subject), wanted) {

@@ -55,6 +55,23 @@ threshold = { count = 3, window = "60s", by = ["user"], distinct = "args" }
 [rule.select.program]
 "exe|startswith" = "{dir}/bin/often"
 
+[[utility]]
+name = "sha1sum"
+category = "test"
+
+[[rule]]
+id = "recognised"
+title = "A copy under another name"
+severity = "medium"
+[rule.select.copy]
+"exe|startswith" = "{dir}/bin/"
+"utility.name" = "sha1sum"
+"utility.via" = "identity"
+"exe.size|gt" = 100
+"exe.owner" = "root"
+"exe.age|gt" = -10
+"exe.setuid" = false
+
 [[exception]]
 id = "known"
 reason = "Known to this test"
@@ -112,7 +129,7 @@ fn without_start(alert: &Value) -> Value {
 #[test]
 fn a_recording_gives_the_same_alerts_again() {
     let Some(machine) = Machine::alone() else { return };
-    let Some(shell) = installed("sh") else { return };
+    let (Some(shell), Some(sha1sum)) = (installed("sh"), installed("sha1sum")) else { return };
     let record = tempfile::tempdir().unwrap();
     let events = record.path().join("events");
     let daemon = machine
@@ -129,6 +146,9 @@ fn a_recording_gives_the_same_alerts_again() {
     run(Command::new(&plain).arg(hostile).arg("").arg0("other name"));
     run(Command::new(&plain).uid(12345).gid(54321).env_clear());
     run(&mut Command::new(&timed));
+    let copy = folder.join("bin/copy");
+    program::copy(&sha1sum, &copy);
+    run(Command::new(&copy).arg("--version").stdout(Stdio::null()));
     // The shell stays until its programs are evaluated: ancestors are looked up then.
     let mut script = Command::new(&shell)
         .args(["-c", "bin/plain of shell; bin/plain known; read line; true", "script-of-test"])
@@ -154,7 +174,7 @@ fn a_recording_gives_the_same_alerts_again() {
     assert!(ended.stderr.contains(&format!("recorded: written={} lost=0", live.len())), "{}", ended.stderr);
     let all_rules: Vec<&Value> =
         live.iter().flat_map(|alert| alert["execwatch"]["rules"].as_array().unwrap()).collect();
-    for rule in ["own-programs", "from-script", "at-night-or-day", "often"] {
+    for rule in ["own-programs", "from-script", "at-night-or-day", "often", "recognised"] {
         assert!(all_rules.contains(&&json!(rule)), "{rule}");
     }
 

@@ -109,7 +109,7 @@ fn bare(name: &str) -> Event {
 }
 
 fn matching(set: &RuleSet, event: &Event) -> Vec<String> {
-    let case = event.case(0);
+    let case = event.case(0, set.catalogue());
     let subject = set.subject(&case.exec, &case.surroundings, &HostClock);
     let today = Date { year: 2026, month: 1, day: 1 };
     set.matching(&subject, today).iter().map(|found| found.rule.id.clone()).collect()
@@ -148,7 +148,7 @@ fn what_counts_with_arguments_is_told_with_them() {
     let events: BTreeSet<String> = SelfTest::read(&places(), &Diagnostics::default())
         .matches()
         .filter_map(|event| {
-            let case = event.case(0);
+            let case = event.case(0, set.catalogue());
             let subject = set.subject(&case.exec, &case.surroundings, &HostClock);
             let number = subject.utility()?.utility;
             Some(set.catalogue().utilities()[number].name.clone())
@@ -265,7 +265,7 @@ fn mistakes_in_tests_are_found_without_running_them() {
     let output = execwatch(&["check", "--rules", folder.0.to_str().unwrap()]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(78), "{said}");
-    assert!(said.contains("unknown field `exec`"), "{said}");
+    assert!(said.contains("unknown key `exec`; did you mean `exe`?"), "{said}");
     assert!(said.contains("a test needs events in `matches`, `misses` or both"), "{said}");
 }
 

@@ -112,10 +112,13 @@ pub struct Recognition {
 
 impl Recognition {
     /// Of an exec, if its file is an installed utility's, or a copy, in another place.
-    fn of(exec: &Exec) -> Option<Self> {
+    pub(crate) fn of(exec: &Exec) -> Option<Self> {
         let identity = exec.details.identity.as_ref().filter(|identity| !identity.at_its_place)?;
         let installed = &identity.installed;
         let value = match identity.by {
+            _ if exec.described.is_some() => {
+                exec.described.as_ref().map_or(String::new(), |file| file.recognised_by.clone())
+            }
             By::Inode => {
                 let (major, minor) = installed.file.device;
                 format!("{major}:{minor}:{}", installed.file.inode)
@@ -192,11 +195,17 @@ impl Alert {
             rules: rules.iter().map(|rule| rule.id.clone()).collect(),
             attack,
             utility: utility.map(|(matched, _)| matched),
-            sha256: exec.sha256.get().map(|digest| hexadecimal(digest)),
-            file_names: [
-                exec.file.and_then(|file| surroundings.accounts.users.name(file.uid)),
-                exec.file.and_then(|file| surroundings.accounts.groups.name(file.gid)),
-            ],
+            sha256: match &exec.described {
+                Some(file) => file.sha256.clone(),
+                None => exec.sha256.get().map(|digest| hexadecimal(digest)),
+            },
+            file_names: match &exec.described {
+                Some(file) => [file.owner.clone().known(), file.group.clone().known()],
+                None => [
+                    exec.file.and_then(|file| surroundings.accounts.users.name(file.uid)),
+                    exec.file.and_then(|file| surroundings.accounts.groups.name(file.gid)),
+                ],
+            },
             exec: Exec { ancestors: Ancestors::default(), ..exec.clone() },
             origin: Origin::new(subject, surroundings, clock),
             start_ns: details.start_ticks.map(|ticks| clock.wall_from_start_ticks(ticks)),

@@ -89,7 +89,7 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
         Some(pid) => running(pid, &config.capture, &ruleset)
             .map(|(exec, surroundings)| (exec, surroundings, Box::new(HostClock) as Box<dyn Clock>)),
         None => described(arguments, now).map(|event| {
-            let mut case = event.case(0);
+            let mut case = event.case(0, ruleset.catalogue());
             let files = files(&config.capture, &ruleset);
             if let Some(exe) = described_exe(arguments) {
                 files.describe(&exe, &mut case.exec);

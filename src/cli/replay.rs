@@ -162,7 +162,7 @@ impl Replay {
     }
 
     fn event(&mut self, event: &Event) -> Result<(), End> {
-        let case = event.case(self.last_ns);
+        let case = event.case(self.last_ns, self.evaluator.ruleset().catalogue());
         self.last_ns = case.exec.timestamp_ns;
         let verdict = self.evaluator.evaluate(&case.exec, &case.surroundings, &case.clock);
         self.counts.events += 1;

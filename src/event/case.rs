@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Absent, Bytes, Event, File, Moment, Namespaces, Process};
+use super::{Absent, Bytes, Event, Moment, Namespaces, Process};
 use crate::alert::Clock;
 use crate::calendar::LocalTime;
 use crate::process::details::{self, Details, Login, UNSET};
 use crate::process::exec::{Certainty, Exec, Image};
-use crate::process::file::FileFacts;
 use crate::process::names::{Accounts, Name, OwnNames};
 use crate::process::parse;
 use crate::process::relatives::{Ancestors, Leader, Processes, Relative};
+use crate::rules::catalogue::Catalogue;
 use crate::rules::subject::Surroundings;
 
 /// An event as rules are evaluated on it.
@@ -45,28 +45,10 @@ impl Clock for EventClock {
     }
 }
 
-/// The facts of a file, whose place no rule asks for.
-fn file_facts(file: File) -> FileFacts {
-    const REGULAR: u32 = 0o100_000;
-    let stamp = |moment: Moment| i64::try_from(moment.ns).unwrap_or(i64::MAX);
-    FileFacts {
-        device: (0, 0),
-        inode: 0,
-        mode: REGULAR | file.mode & 0o7777,
-        links: file.links,
-        uid: file.uid,
-        gid: file.gid,
-        size: file.size,
-        modified_ns: stamp(file.modified),
-        changed_ns: stamp(file.changed),
-        mount: None,
-    }
-}
-
 impl Event {
     /// What rules are evaluated on. `otherwise_ns` stands for a time that is not said, in nanoseconds since 1970, where
-    /// exceptions expire and thresholds count; rules about the time of day do not see it.
-    pub fn case(&self, otherwise_ns: u64) -> Case {
+    /// exceptions expire and thresholds count; rules about the time of day do not see it. The catalogue is that of the rules.
+    pub fn case(&self, otherwise_ns: u64, catalogue: &Catalogue) -> Case {
         let mut exec = Exec {
             pid: self.pid.unwrap_or_default(),
             cpu: self.cpu.unwrap_or_default(),
@@ -75,10 +57,10 @@ impl Event {
             certainty: self.certainty.unwrap_or(Certainty::Reported),
             image: image(self.exe.as_ref(), self.args.as_deref(), self.args_cut),
             ancestors: self.ancestors(),
-            file: self.exe_file.map(file_facts),
             ..Exec::default()
         };
         let host_namespaces = self.fill(&mut exec.details);
+        self.fill_file(&mut exec, catalogue);
         Case {
             exec,
             surroundings: Surroundings {

@@ -15,6 +15,7 @@
 //! [`Event::case`] makes of it what rules are evaluated on, [`Event::of_subject`] writes one down.
 
 mod case;
+mod file;
 mod record;
 pub mod recorder;
 mod values;
@@ -27,6 +28,7 @@ use crate::document::{Located, Section};
 use crate::process::exec::Certainty;
 
 pub use case::{Case, EventClock};
+pub use file::{File, SameAs};
 pub use values::{Bytes, CapabilitySet, Cgroup, Moment, Terminal};
 
 /// What is known of one exec.
@@ -133,12 +135,18 @@ pub struct Event {
     /// When the oldest process of its container was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container_start: Option<Moment>,
-    /// The executable's file: all of this is known, or nothing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exe_file: Option<File>,
     /// The executable lies in the upper layer of an overlay mount.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exe_upper_layer: Option<bool>,
+    /// The executable's file.
+    #[serde(skip_serializing_if = "is_default")]
+    pub exe_file: File,
+    /// The utility whose file, or a copy of it, was executed; needed only where its names do not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub same_as: Option<SameAs>,
+    /// It could not be told whether the file is that of a utility.
+    #[serde(skip_serializing_if = "is_false")]
+    pub identity_unknown: bool,
     /// Whether it is in another namespace than the host's.
     #[serde(skip_serializing_if = "is_default")]
     pub namespace: Namespaces<bool>,
@@ -225,27 +233,6 @@ pub struct Process {
     pub cgroup: Option<Cgroup>,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub absent: BTreeSet<Absent>,
-}
-
-/// What is known of an executable's file, but for the names of its owner and group, which the rules do not see then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct File {
-    /// Bytes.
-    pub size: u64,
-    /// Hard links; 0 if it was unlinked.
-    pub links: u32,
-    /// Permission bits with set-user-id, set-group-id and sticky, in octal digits: `"4755"`.
-    #[serde(with = "values::octal_digits")]
-    pub mode: u32,
-    /// Id of the owner.
-    pub uid: u32,
-    /// Id of the group.
-    pub gid: u32,
-    /// When the content was modified.
-    pub modified: Moment,
-    /// When content, name, owner or mode was changed.
-    pub changed: Moment,
 }
 
 /// Something for each kind of namespace.
@@ -395,6 +382,7 @@ mod tests {
     use super::*;
     use crate::diagnostics::{Diagnostics, Source};
     use crate::document::Document;
+    use crate::rules::catalogue::Catalogue;
 
     fn bytes() -> impl Strategy<Value = Bytes> {
         prop_oneof![vec(1u8.., 0..12), r"(\\x?[0-9a-fA-F]{0,2}){0,3}".prop_map(String::into_bytes)]
@@ -460,9 +448,14 @@ mod tests {
         ) -> Event {
             Event {
                 container_start: start, exe_upper_layer: foreign[0],
-                exe_file: start.zip(umask).map(|(changed, mode)| File {
-                    size: 1, links: 2, mode: mode & 0o7777, uid: 3, gid: 4, modified: changed, changed,
+                exe_file: File {
+                    size: ids, links: uid, mode: gid, owner: host.clone(), modified: time, changed: start, inode: ids,
+                    device: uid.zip(gid), package_managed: foreign[1], ..File::default()
+                },
+                same_as: exe.clone().map(|path| SameAs {
+                    utility: "nc".to_owned(), path, by: crate::identity::By::BuildId, value: String::new(), loaded: args_cut,
                 }),
+                identity_unknown: args_cut,
                 time, host, exe, args, args_cut, args_length, comm, cwd, tty, pid, ppid, vpid, user, uid, euid, suid, fsuid, gid,
                 egid, sgid, fsgid, groups, loginuid, audit_session, session, process_group, umask, start, cgroup,
                 namespace: Namespaces { pid: foreign[0], net: foreign[1], ..Namespaces::default() },
@@ -488,7 +481,7 @@ mod tests {
 
         #[test]
         fn any_event_can_be_evaluated(event in event()) {
-            let case = event.case(0);
+            let case = event.case(0, &Catalogue::default());
             prop_assert_eq!(case.exec.details.session, event.session);
         }
     }
@@ -529,7 +522,7 @@ mod tests {
         assert_eq!(event.json(), json);
         assert_eq!(serde_json::from_str::<Event>(json).unwrap(), event);
 
-        let case = event.case(7);
+        let case = event.case(7, &Catalogue::default());
         assert_eq!(case.exec.image.exe(), Some(&b"/tmp/\xff"[..]));
         assert_eq!(case.exec.image.deleted(), Some(true));
         assert_eq!(case.exec.details.tty, Some(0));
@@ -563,6 +556,24 @@ mod tests {
             let (event, mistakes) = from_toml(text);
             assert!(event.is_none() && mistakes.len() == 1, "{text}: {mistakes:?}");
             assert!(mistakes[0].contains(expected), "{text}: {mistakes:?}");
+        }
+    }
+
+    #[test]
+    fn the_manual_has_every_key() {
+        let manual = include_str!("../../docs/replay.md");
+        for (kind, error) in [
+            ("event", serde_json::from_str::<Event>("{\"?\":1}").unwrap_err()),
+            ("process", serde_json::from_str::<Process>("{\"?\":1}").unwrap_err()),
+            ("file", serde_json::from_str::<File>("{\"?\":1}").unwrap_err()),
+            ("same-as", serde_json::from_str::<SameAs>("{\"?\":1}").unwrap_err()),
+        ] {
+            let message = error.to_string();
+            let keys: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
+            assert!(keys.len() > 4, "{message}");
+            for key in keys {
+                assert!(manual.contains(&format!("`{key}`")), "{kind}: {key}");
+            }
         }
     }
 }

@@ -34,7 +34,8 @@ use contents::Digest;
 use index::Installed;
 
 /// By what a file was recognised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum By {
     /// It is the installed file: a hard link, a bind mount, or its own name.
     Inode,

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use super::details::Details;
-use super::file::{Descriptor, FileFacts};
+use super::file::{DescribedFile, Descriptor, FileFacts};
 use super::relatives::{Ancestors, Learnt};
 
 /// How sure it is that the program was read as it was started.
@@ -215,6 +215,8 @@ pub struct Exec {
     pub image: Image,
     /// The executable's file; `None` if it was not looked at or could not be.
     pub file: Option<FileFacts>,
+    /// What it brings along of its file; `None` where it was read here.
+    pub described: Option<Box<DescribedFile>>,
     /// SHA-256 of the executable, once the worker has computed it.
     pub sha256: OnceLock<[u8; 32]>,
     /// Keeps the file's content within reach, if the worker needs it.

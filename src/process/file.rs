@@ -5,19 +5,21 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use super::names::Name;
 use crate::sys::fs::Status;
 
-/// File type bits of a mode, and that of a regular file (inode(7)).
+/// File type bits of a mode (inode(7)).
 const TYPE: u32 = 0o170_000;
-const REGULAR: u32 = 0o100_000;
+/// Those of a regular file.
+pub const REGULAR: u32 = 0o100_000;
 /// Permission bits with set-user-id, set-group-id and sticky.
-const PERMISSIONS: u32 = 0o7777;
+pub const PERMISSIONS: u32 = 0o7777;
 
 /// What is known of a file.
 ///
 /// Device and inode are those of stat(2). On btrfs and overlayfs the device differs from that of the mount and from what
 /// /proc/PID/maps and audit show, so it is only ever compared with what stat said of another file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FileFacts {
     /// Major and minor number of the device; the major number is 0 for a file system without a block device.
     pub device: (u32, u32),
@@ -39,6 +41,31 @@ pub struct FileFacts {
     pub changed_ns: i64,
     /// The mount it was executed on; `None` before Linux 5.8.
     pub mount: Option<u64>,
+}
+
+/// What an exec that was not read here brings along of its file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DescribedFile {
+    /// Bytes.
+    pub size: Option<u64>,
+    /// Hard links.
+    pub links: Option<u32>,
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Name of the owner, or the number.
+    pub owner: Name,
+    /// Name of the group, or the number.
+    pub group: Name,
+    /// Seconds from the modification of the content to the exec.
+    pub age: Option<i64>,
+    /// Seconds from the last change of any kind to the exec.
+    pub changed: Option<i64>,
+    /// SHA-256 in hexadecimal.
+    pub sha256: Option<String>,
+    /// It belongs to a package.
+    pub package_managed: Option<bool>,
+    /// What it was recognised by as that of a utility, as text.
+    pub recognised_by: String,
 }
 
 /// What tells a file with this content from every other, as long as the clock is not set back and nobody writes to the

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use crate::alert::escape::of_json as bytes_of;
 use crate::calendar;
-use crate::event::{Absent, Bytes, Cgroup, Event, Moment, Namespaces, Process, Terminal};
+use crate::event::{Absent, Bytes, Cgroup, Event, File, Moment, Namespaces, Process, SameAs, Terminal};
+use crate::identity::By;
 use crate::process::exec::Certainty;
 
 /// The event of a line of JSON; `Some(Ok(None))` if it is a notice of ours. `None` if it is no record in the names of the
@@ -149,6 +150,16 @@ fn of_alert(value: &Value) -> Result<Event, String> {
         };
         event.parent = Some(process).filter(|process| process.pid != Some(0));
     }
+    event.exe_file = file(alert);
+    event.identity_unknown = unknown("identity");
+    if let Some(same) = alert.get("/execwatch/utility/same_as").map(Part)
+        && let (Some(utility), Some(path)) = (alert.owned("/execwatch/utility/name"), same.bytes("/path"))
+        && let Some(by) = same.text("/by").and_then(by)
+    {
+        let value = same.owned("/value").unwrap_or_default();
+        let loaded = alert.text("/execwatch/utility/via") == Some("loader");
+        event.same_as = Some(SameAs { utility, path, by, value, loaded });
+    }
     if let Some(paths) = alert.list("/execwatch/cgroups") {
         let lines: Vec<Vec<u8>> = paths.iter().map(|path| [b"0::", path.as_ref()].concat()).collect();
         event.cgroup = Some(Cgroup::new(&lines.join(&b'\n')));
@@ -157,6 +168,29 @@ fn of_alert(value: &Value) -> Result<Event, String> {
         (event.namespace_id, event.namespace) = of_namespaces(namespaces);
     }
     Ok(event)
+}
+
+fn file(alert: Part<'_>) -> File {
+    let mut file = File { sha256: alert.owned("/process/hash/sha256"), ..File::default() };
+    let Some(part) = alert.get("/file").map(Part) else { return file };
+    (file.uid, file.gid) = (part.id("/uid"), part.id("/gid"));
+    let or_number = |name: Option<String>, id: Option<u32>| name.or_else(|| Some(id?.to_string()));
+    file.owner = or_number(part.owned("/owner"), file.uid);
+    file.group = or_number(part.owned("/group"), file.gid);
+    file.size = part.get("/size").and_then(Value::as_u64);
+    file.links = alert.number("/execwatch/exe_links");
+    file.mode = part.text("/mode").and_then(|octal| u32::from_str_radix(octal, 8).ok());
+    (file.modified, file.changed) = (part.moment("/mtime"), part.moment("/ctime"));
+    file.inode = part.text("/inode").and_then(|inode| inode.parse().ok());
+    file.device = alert.text("/execwatch/exe_device").and_then(|device| {
+        let (major, minor) = device.split_once(':')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    });
+    file
+}
+
+fn by(word: &str) -> Option<By> {
+    [By::Inode, By::BuildId, By::Content].into_iter().find(|known| known.as_str() == word)
 }
 
 /// The time is written to the microsecond, and the alert's id has it to the nanosecond.

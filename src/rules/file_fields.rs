@@ -5,8 +5,8 @@ use super::subject::Surroundings;
 use super::value::Value;
 use crate::identity::contents::hexadecimal;
 use crate::process::exec::Exec;
-use crate::process::file::FileFacts;
-use crate::process::names::Names;
+use crate::process::file::{DescribedFile, FileFacts};
+use crate::process::names::{Name, Names};
 
 /// Set-user-id and set-group-id bits (inode(7)).
 const SET_USER_ID: u32 = 0o4000;
@@ -21,6 +21,9 @@ pub(super) fn of_file<'v>(
     surroundings: &'v Surroundings,
     time_ns: u64,
 ) -> Option<Value<'v>> {
+    if let Some(file) = &exec.described {
+        return of_described(attribute, file);
+    }
     let file = exec.file.as_ref();
     let flag = |flag: fn(&FileFacts) -> bool| Value::flag(file.map(flag));
     // The clock may have been set back since, or the file's time forward: then it is less than nothing.
@@ -35,11 +38,7 @@ pub(super) fn of_file<'v>(
         Attribute::ExeChanged => age(|file| file.changed_ns),
         Attribute::ExeMode => Value::number(file.map(FileFacts::permissions)),
         Attribute::ExeSetuid => flag(|file| file.mode & SET_USER_ID != 0),
-        Attribute::ExeSetgid => {
-            flag(|file| file.mode & (SET_GROUP_ID | GROUP_EXECUTES) == SET_GROUP_ID | GROUP_EXECUTES)
-        }
-        // An exec that was written down brings the names of its users along, but not those of its file.
-        Attribute::ExeOwner | Attribute::ExeGroup if exec.details.names.is_some() => Value::Unknown,
+        Attribute::ExeSetgid => flag(|file| sets_group_id(file.mode)),
         Attribute::ExeOwner => name(file.map(|file| file.uid), &surroundings.accounts.users),
         Attribute::ExeGroup => name(file.map(|file| file.gid), &surroundings.accounts.groups),
         Attribute::ExeSha256 => match surroundings.files.sha256(exec) {
@@ -49,6 +48,30 @@ pub(super) fn of_file<'v>(
         Attribute::ExePackageManaged => Value::flag(surroundings.files.packages.manage(exec)),
         _ => return None,
     })
+}
+
+/// A field of a file that an exec brings along.
+fn of_described(attribute: Attribute, file: &DescribedFile) -> Option<Value<'_>> {
+    let name = |name: &Name| name.clone().known().map_or(Value::Unknown, Value::name);
+    let mode = |holds: fn(u32) -> bool| Value::flag(file.mode.map(holds));
+    Some(match attribute {
+        Attribute::ExeSize => Value::number(file.size.map(|size| i64::try_from(size).unwrap_or(i64::MAX))),
+        Attribute::ExeLinks => Value::number(file.links),
+        Attribute::ExeAge => Value::number(file.age),
+        Attribute::ExeChanged => Value::number(file.changed),
+        Attribute::ExeMode => Value::number(file.mode),
+        Attribute::ExeSetuid => mode(|mode| mode & SET_USER_ID != 0),
+        Attribute::ExeSetgid => mode(sets_group_id),
+        Attribute::ExeOwner => name(&file.owner),
+        Attribute::ExeGroup => name(&file.group),
+        Attribute::ExeSha256 => Value::text(file.sha256.as_deref().map(str::as_bytes)),
+        Attribute::ExePackageManaged => Value::flag(file.package_managed),
+        _ => return None,
+    })
+}
+
+fn sets_group_id(mode: u32) -> bool {
+    mode & (SET_GROUP_ID | GROUP_EXECUTES) == SET_GROUP_ID | GROUP_EXECUTES
 }
 
 /// A name, or the number of what has none.

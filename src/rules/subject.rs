@@ -115,6 +115,11 @@ impl<'a> Subject<'a> {
         self.whole.is_none()
     }
 
+    /// The catalogue of the rules.
+    pub fn catalogue(&self) -> &'a Catalogue {
+        self.catalogue
+    }
+
     /// Executable and arguments.
     pub fn image(&self) -> &'a Image {
         self.image

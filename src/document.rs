@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use serde::de::IntoDeserializer;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -258,6 +259,20 @@ impl<'d> Section<'d> {
         Some(self.inner(table.value, table.span, what))
     }
 
+    /// A table that serde reads, which stops at the first mistake.
+    pub fn deserialize<T: serde::de::DeserializeOwned>(&self, key: &'d str) -> Option<Located<T>> {
+        let value = self.value(key)?;
+        let span = value.span();
+        match T::deserialize(value.clone().into_deserializer()) {
+            Ok(value) => Some(Located { value, span }),
+            Err(error) => {
+                let message = in_short(error.message());
+                self.error(error.span().unwrap_or(span), format!("in `{key}`: {message}"));
+                None
+            }
+        }
+    }
+
     /// A list of tables, written as `[[key]]`; empty if it is not there.
     pub fn sections(&self, key: &'d str, what: &'d str) -> Vec<Section<'d>> {
         let Some(value) = self.value(key) else { return Vec::new() };
@@ -331,6 +346,17 @@ impl<'d> Section<'d> {
             }
         }
     }
+}
+
+/// serde's message about an unknown key without its list of all known ones, but with the one that is most like it.
+pub fn in_short(message: &str) -> String {
+    let Some((unknown, known)) = message.split_once(", expected one of ") else { return message.to_owned() };
+    let Some(key) = unknown.strip_prefix("unknown field `").and_then(|key| key.strip_suffix('`')) else {
+        return message.to_owned();
+    };
+    // JSON errors end with the place in the line, behind the last of the keys.
+    let (names, place) = known.rfind('`').map_or((known, ""), |end| known.split_at(end + 1));
+    format!("unknown key `{key}`{}{place}", suggestion(key, names.split('`').skip(1).step_by(2)))
 }
 
 /// A whole number, if the value is one that fits 64 bits.

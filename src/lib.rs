@@ -12,7 +12,8 @@
 //! - [`output`]: syslog, file, standard output
 //! - [`worker`]: the thread that leads from the queue through rules and alert to the outputs
 //!
-//! Beside them: [`config`], [`health`] (counts), [`cli`], [`calendar`] and [`clock`], [`sys`] (the only unsafe code), and
+//! Beside them: [`event`] (an exec written down), [`replay`] (records of the past as events), [`self_test`] (tests of
+//! rules as data), [`config`], [`health`] (counts), [`cli`], [`calendar`] and [`clock`], [`sys`] (the only unsafe code), and
 //! [`document`] and [`diagnostics`], with which files are read strictly and mistakes are shown.
 
 pub mod alert;
@@ -24,10 +25,15 @@ pub mod connector;
 pub mod diagnostics;
 pub mod document;
 pub mod evaluate;
+pub mod event;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod health;
 pub mod identity;
 pub mod output;
 pub mod process;
+pub mod replay;
 pub mod rules;
+pub mod self_test;
 pub mod sys;
 pub mod worker;

@@ -12,6 +12,7 @@ use crate::alert::{HostClock, Notice, Record};
 use crate::clock;
 use crate::connector::events::EventSocket;
 use crate::evaluate::Evaluator;
+use crate::event::recorder::Recorder;
 use crate::health::hits::HitKeeper;
 use crate::health::{Counters, Totals};
 use crate::identity::settle::Executables;
@@ -23,6 +24,7 @@ use crate::process::overlay;
 use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::ExecReceiver;
 use crate::rules::model::Severity;
+use crate::rules::subject::Surroundings;
 
 /// How often forks and exits are drained; more often while many come.
 const TICK: Duration = Duration::from_secs(1);
@@ -65,8 +67,12 @@ pub struct Worker {
     pub files: Arc<Executables>,
     /// The rules.
     pub evaluator: Evaluator,
+    /// Names, namespaces and other processes of this host.
+    pub surroundings: Surroundings,
     /// Where records go.
     pub outputs: Vec<Output>,
+    /// Where execs are recorded.
+    pub recorder: Option<Recorder>,
     /// Remembers which rules and exceptions took effect.
     pub hits: HitKeeper,
     /// What is counted.
@@ -107,6 +113,14 @@ impl Worker {
             }
             if self.signals.reopen.swap(false, Relaxed) {
                 self.outputs.iter().for_each(Output::reopen);
+                self.recorder.iter_mut().for_each(Recorder::reopen);
+            }
+            if idle && let Some(recorder) = &mut self.recorder {
+                recorder.flush();
+                if stopping {
+                    let (written, lost) = recorder.counts();
+                    log::info!("recorded: written={written} lost={lost}");
+                }
             }
             if idle && stopping {
                 return self.outputs;
@@ -119,7 +133,8 @@ impl Worker {
 
     /// Takes one exec from the queue; false if there is none.
     fn handle_next(&mut self, twice: &mut SeenTwice) -> bool {
-        let (evaluator, counters) = (&mut self.evaluator, &self.counters.worker);
+        let (evaluator, surroundings) = (&mut self.evaluator, &self.surroundings);
+        let (counters, recorder) = (&self.counters.worker, &mut self.recorder);
         let (proc, scratch) = (&self.proc, &mut self.scratch);
         let wants = evaluator.ruleset().wants();
         let files = &self.files;
@@ -134,8 +149,11 @@ impl Worker {
             if wants.upper_layer {
                 exec.details.upper_layer = overlay::of_executable(proc, exec);
             }
-            let verdict = evaluator.evaluate(exec, &HostClock);
-            counters.silenced.fetch_add(verdict.silenced, Relaxed);
+            let verdict = evaluator.evaluate(exec, surroundings, &HostClock);
+            if let (Some(recorder), Some(event)) = (recorder, verdict.event) {
+                recorder.write(event);
+            }
+            counters.silenced.fetch_add(verdict.silenced.len() as u64, Relaxed);
             verdict.alert
         });
         match alert {

@@ -70,8 +70,8 @@ impl Clock for Started2026 {
         START_NS + ticks * 10_000_000
     }
 
-    fn local(&self, _: u64) -> LocalTime {
-        LocalTime { hour: 0, weekday: 5 }
+    fn local(&self, _: u64) -> Option<LocalTime> {
+        Some(LocalTime { hour: 0, weekday: 5 })
     }
 }
 
@@ -250,10 +250,12 @@ fn forms_of_an_alert() {
         processes: Box::new(NoProcesses),
         files: Arc::default(),
     };
-    let mut evaluator = Evaluator::new(Arc::new(rules()), surroundings);
+    let mut evaluator = Evaluator::new(Arc::new(rules()));
     all_equal(cases().into_iter().flat_map(|(name, exec)| {
-        let alert =
-            evaluator.evaluate(&exec, &Started2026).alert.unwrap_or_else(|| panic!("no rule matches {name}"));
+        let alert = evaluator
+            .evaluate(&exec, &surroundings, &Started2026)
+            .alert
+            .unwrap_or_else(|| panic!("no rule matches {name}"));
         forms(name, &Record::Alert(Box::new(alert)))
     }));
 }
@@ -295,5 +297,38 @@ fn messages_about_mistakes() {
             output.status.code().unwrap()
         );
         compare(&folder.join("expected"), &found)
+    }));
+}
+
+/// Each folder below `explain` holds a command line, an argument in a line, and what `execwatch explain` says to it.
+#[test]
+fn explanations() {
+    use std::os::unix::ffi::OsStrExt;
+    let all = folder().join("explain");
+    let mut cases: Vec<PathBuf> = std::fs::read_dir(&all)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.join("arguments").exists())
+        .collect();
+    cases.sort();
+    assert!(!cases.is_empty());
+    all_equal(cases.into_iter().flat_map(|case| {
+        let written = std::fs::read(case.join("arguments")).unwrap();
+        let lines = written.strip_suffix(b"\n").unwrap().split(|&byte| byte == b'\n');
+        let arguments: Vec<&std::ffi::OsStr> = lines.map(std::ffi::OsStr::from_bytes).collect();
+        let run = |option: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_execwatch"));
+            command.arg("explain").args(option).args(["--config", "execwatch.toml", "--rules", "rules"]);
+            let output = command.args(&arguments).current_dir(&all).output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{}", case.display());
+            (String::from_utf8(output.stdout).unwrap(), output.status.code().unwrap())
+        };
+        let ((text, code), (json, code_of_json)) = (run(&[]), run(&["--json"]));
+        assert_eq!(code, code_of_json, "{}", case.display());
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        [
+            compare(&case.join("text"), &format!("{text}exit code {code}\n")),
+            compare(&case.join("json"), &format!("{json:#}\n")),
+        ]
     }));
 }

@@ -4,9 +4,8 @@
 //! shown on a terminal: also DEL, the control characters of 8 bits and marks of direction.
 
 use serde::Serialize;
-use serde_json::ser::Formatter;
 
-use super::escape::{for_json, is_unprintable};
+use super::escape::{self, for_json};
 use super::{Alert, Host, Notice, Record};
 use crate::calendar;
 use crate::process::details::Login;
@@ -20,41 +19,10 @@ const ECS: &str = "8.17.0";
 
 /// The line, without a newline.
 pub fn line(record: &Record, host: &Host) -> String {
-    let mut line = Vec::with_capacity(1024);
-    let mut serializer = serde_json::Serializer::with_formatter(&mut line, Printable);
-    let document = match record {
+    escape::json_line(&match record {
         Record::Alert(alert) => Document::of_alert(alert, host),
         Record::Notice(notice) => Document::of_notice(notice, host),
-    };
-    // Neither a map with keys that are no strings nor a failing writer is involved.
-    if document.serialize(&mut serializer).is_err() {
-        log::error!("a record could not be written as JSON");
-    }
-    String::from_utf8(line).unwrap_or_default()
-}
-
-/// Writes what is unprintable as `\uNNNN`.
-struct Printable;
-
-impl Formatter for Printable {
-    fn write_string_fragment<W: ?Sized + std::io::Write>(
-        &mut self,
-        writer: &mut W,
-        fragment: &str,
-    ) -> std::io::Result<()> {
-        let mut rest = fragment;
-        while let Some((at, character)) =
-            rest.char_indices().find(|&(_, character)| is_unprintable(character))
-        {
-            writer.write_all(&rest.as_bytes()[..at])?;
-            let mut units = [0; 2];
-            for unit in character.encode_utf16(&mut units) {
-                write!(writer, "\\u{unit:04x}")?;
-            }
-            rest = &rest[at + character.len_utf8()..];
-        }
-        writer.write_all(rest.as_bytes())
-    }
+    })
 }
 
 #[derive(Serialize)]
@@ -117,7 +85,8 @@ struct Technique<'a> {
 
 #[derive(Serialize)]
 struct Process<'a> {
-    pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     start: Option<String>,
     #[serde(flatten)]
@@ -200,7 +169,8 @@ struct Device {
 
 #[derive(Serialize)]
 struct User<'a> {
-    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -214,9 +184,10 @@ struct Group {
     id: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, PartialEq)]
 struct Account<'a> {
-    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
 }
@@ -307,13 +278,18 @@ struct SameAs<'a> {
 }
 
 /// ECS names only real and effective ids.
-#[derive(Serialize)]
+#[derive(Serialize, Default, PartialEq)]
 struct SavedIds {
-    saved_uid: u32,
-    fs_uid: u32,
-    effective_gid: u32,
-    saved_gid: u32,
-    fs_gid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saved_uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fs_uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effective_gid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saved_gid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fs_gid: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -368,7 +344,6 @@ const AGENT: Agent = Agent { kind: "execwatch", version: env!("CARGO_PKG_VERSION
 
 impl<'a> Document<'a> {
     fn of_alert(alert: &'a Alert, host: &'a Host) -> Self {
-        let details = &alert.exec.details;
         Document {
             timestamp: calendar::rfc3339(alert.time_ns),
             message: &alert.rule.title,
@@ -388,13 +363,7 @@ impl<'a> Document<'a> {
                 .then_some(Threat { framework: "MITRE ATT&CK", technique: Technique { id: &alert.attack } }),
             process: Some(process(alert)),
             file: file(alert),
-            user: details.uids.map(|uids| User {
-                id: uids[0].to_string(),
-                name: alert.users[0].as_deref(),
-                group: details.gids.map(|gids| Group { id: gids[0].to_string() }),
-                effective: (uids[0] != uids[1])
-                    .then(|| Account { id: uids[1].to_string(), name: alert.users[1].as_deref() }),
-            }),
+            user: user(alert),
             host: host_part(host),
             agent: AGENT,
             execwatch: own(alert),
@@ -449,6 +418,20 @@ impl<'a> Document<'a> {
     }
 }
 
+fn user(alert: &Alert) -> Option<User<'_>> {
+    let details = &alert.exec.details;
+    let account = |which: usize| {
+        let (uid, name) = (details.uid(which), alert.users[which].as_deref());
+        (uid.is_some() || name.is_some()).then(|| Account { id: uid.map(|uid| uid.to_string()), name })
+    };
+    let (real, effective) = (account(0), account(1));
+    let group = details.gid(0).map(|gid| Group { id: gid.to_string() });
+    let differ = real != effective;
+    let known = real.is_some() || effective.is_some() || group.is_some();
+    let (id, name) = real.map_or((None, None), |real| (real.id, real.name));
+    known.then_some(User { id, name, group, effective: effective.filter(|_| differ) })
+}
+
 /// The executable's file, as far as it was looked at.
 fn file(alert: &Alert) -> Option<File<'_>> {
     let file = alert.exec.file?;
@@ -470,7 +453,7 @@ fn file(alert: &Alert) -> Option<File<'_>> {
 fn process(alert: &Alert) -> Process<'_> {
     let (exec, details) = (&alert.exec, &alert.exec.details);
     Process {
-        pid: exec.pid,
+        pid: Some(exec.pid).filter(|&pid| pid != 0),
         start: alert.start_ns.map(calendar::rfc3339),
         image: image(&exec.image),
         hash: alert.sha256.as_deref().map(|sha256| Hash { sha256 }),
@@ -500,6 +483,8 @@ fn image(image: &Image) -> ImagePart {
 fn own(alert: &Alert) -> Own<'_> {
     let (exec, details) = (&alert.exec, &alert.exec.details);
     let namespaces = &details.namespaces;
+    // A described exec may be known to be in a namespace whose id is not.
+    let real = |id: Option<u64>| id.filter(|&id| id != 0);
     Own {
         severity: alert.rule.severity.as_str(),
         notice: None,
@@ -518,19 +503,21 @@ fn own(alert: &Alert) -> Own<'_> {
         login: details
             .login
             .and_then(Login::user)
-            .map(|uid| Account { id: uid.to_string(), name: alert.users[2].as_deref() }),
+            .map(|uid| Account { id: Some(uid.to_string()), name: alert.users[2].as_deref() })
+            .or_else(|| alert.users[2].as_deref().map(|name| Account { id: None, name: Some(name) })),
         logged_in: details.login.map(|login| login != Login::Nobody),
         audit_session: details.audit_session.filter(|&session| session != u32::MAX),
         comm: details.comm().map(for_json),
         tty: details.tty.and_then(tty_name),
         umask: details.umask.map(|umask| format!("{umask:04o}")),
-        saved_and_fs_ids: details.uids.zip(details.gids).map(|(uids, gids)| SavedIds {
-            saved_uid: uids[2],
-            fs_uid: uids[3],
-            effective_gid: gids[1],
-            saved_gid: gids[2],
-            fs_gid: gids[3],
-        }),
+        saved_and_fs_ids: Some(SavedIds {
+            saved_uid: details.uid(2),
+            fs_uid: details.uid(3),
+            effective_gid: details.gid(1),
+            saved_gid: details.gid(2),
+            fs_gid: details.gid(3),
+        })
+        .filter(|ids| *ids != SavedIds::default()),
         exe_deleted: exec.image.deleted().filter(|&deleted| deleted),
         exe_memfd: exec.image.memfd().filter(|&memfd| memfd),
         exe_device: exec.file.map(|file| format!("{}:{}", file.device.0, file.device.1)),
@@ -539,11 +526,11 @@ fn own(alert: &Alert) -> Own<'_> {
             .cgroup()
             .map(|cgroup| cgroup_paths(cgroup).map(for_json).collect())
             .unwrap_or_default(),
-        namespaces: namespaces.pid.is_some().then(|| Namespaces {
-            pid: namespaces.pid,
-            mnt: namespaces.mnt,
-            net: namespaces.net,
-            user: namespaces.user,
+        namespaces: (namespaces.pid.is_some() || !alert.namespaces.is_empty()).then(|| Namespaces {
+            pid: real(namespaces.pid),
+            mnt: real(namespaces.mnt),
+            net: real(namespaces.net),
+            user: real(namespaces.user),
             not_the_hosts: &alert.namespaces,
         }),
         args_cut: exec.image.cut().then(|| ArgsCut {

@@ -6,6 +6,9 @@
 
 use std::fmt::Write;
 
+use serde::Serialize;
+use serde_json::ser::Formatter;
+
 /// Text with escapes, and where it may be cut without splitting one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Escaped {
@@ -96,16 +99,94 @@ fn push_byte(text: &mut String, byte: u8) {
     let _ = write!(text, "\\x{byte:02x}");
 }
 
-/// Bytes as a string for JSON: valid UTF-8 as it is (the writer escapes what is unprintable), other bytes as `\xNN`.
+/// Bytes as a string for JSON: valid UTF-8 as it is (the writer escapes what is unprintable), other bytes as `\xNN`. A
+/// text that looks like such an escape has its backslash written as `\x5c`, so that [`of_json`] gives the bytes back.
 pub fn for_json(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
-        text.push_str(chunk.valid());
+        let mut rest = chunk.valid();
+        while let Some(at) = rest.find("\\x") {
+            let (before, escape) = rest.split_at(at);
+            text.push_str(before);
+            rest = &escape[1..];
+            if byte_escape(escape.as_bytes()).is_some() {
+                push_byte(&mut text, b'\\');
+            } else {
+                text.push('\\');
+            }
+        }
+        text.push_str(rest);
         for byte in chunk.invalid() {
             push_byte(&mut text, *byte);
         }
     }
     text
+}
+
+/// The bytes that [`for_json`] wrote as `text`. Any text is readable: a backslash that begins no escape is itself.
+pub fn of_json(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|&byte| byte == b'\\') {
+        bytes.extend_from_slice(&rest[..at]);
+        rest = &rest[at..];
+        match byte_escape(rest) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &rest[4..];
+            }
+            None => {
+                bytes.push(b'\\');
+                rest = &rest[1..];
+            }
+        }
+    }
+    bytes.extend_from_slice(rest);
+    bytes
+}
+
+/// The byte that an escape `\xNN` at the beginning stands for.
+fn byte_escape(text: &[u8]) -> Option<u8> {
+    let digit = |digit: &u8| char::from(*digit).to_digit(16);
+    match text {
+        [b'\\', b'x', high, low, ..] => Some((digit(high)? << 4 | digit(low)?) as u8),
+        _ => None,
+    }
+}
+
+/// A value as one line of JSON, without a newline: what is unprintable is written as `\uNNNN`.
+pub fn json_line(value: &impl Serialize) -> String {
+    let mut line = Vec::with_capacity(1024);
+    let mut serializer = serde_json::Serializer::with_formatter(&mut line, Printable);
+    // Neither a map with keys that are no strings nor a failing writer is involved.
+    if value.serialize(&mut serializer).is_err() {
+        log::error!("a record could not be written as JSON");
+    }
+    String::from_utf8(line).unwrap_or_default()
+}
+
+/// Writes what is unprintable as `\uNNNN`.
+struct Printable;
+
+impl Formatter for Printable {
+    fn write_string_fragment<W: ?Sized + std::io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> std::io::Result<()> {
+        let mut rest = fragment;
+        while let Some((at, character)) =
+            rest.char_indices().find(|&(_, character)| is_unprintable(character))
+        {
+            writer.write_all(&rest.as_bytes()[..at])?;
+            let mut units = [0; 2];
+            for unit in character.encode_utf16(&mut units) {
+                write!(writer, "\\u{unit:04x}")?;
+            }
+            rest = &rest[at + character.len_utf8()..];
+        }
+        writer.write_all(rest.as_bytes())
+    }
 }
 
 #[cfg(test)]
@@ -122,6 +203,7 @@ mod tests {
         assert_eq!(escaped("\u{9b}2J\u{202e}x".as_bytes()), "\\u{9b}2J\\u{202e}x");
         assert_eq!(escaped(b"\xff\xc3("), "\\xff\\xc3(");
         assert_eq!(for_json(b"a\xff\n\\"), "a\\xff\n\\");
+        assert_eq!(for_json(b"\\xff \\x4 \\\\x41"), "\\x5cxff \\x4 \\\\x5cx41");
     }
 
     #[test]
@@ -133,6 +215,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn bytes_come_back(bytes in proptest::collection::vec(any::<u8>(), 0..100), text in r"[\\x4aF\PC]{0,40}") {
+            prop_assert_eq!(of_json(&for_json(&bytes)), bytes);
+            prop_assert_eq!(of_json(&for_json(text.as_bytes())), text.into_bytes());
+        }
+
         #[test]
         fn nothing_forged_and_never_too_long(bytes in proptest::collection::vec(any::<u8>(), 0..300), limit in 24usize..200) {
             let mut escaped = Escaped::new(&bytes);

@@ -11,7 +11,7 @@ pub mod text;
 use crate::calendar::LocalTime;
 use crate::identity::By;
 use crate::identity::contents::hexadecimal;
-use crate::process::details::Namespaces;
+use crate::process::details::{Login, Namespaces};
 use crate::process::exec::{Certainty, Exec};
 use crate::rules::catalogue::Via;
 use crate::rules::model::{Rule, Severity};
@@ -145,7 +145,8 @@ impl Record {
 }
 
 impl Alert {
-    /// The alert for a program and the rules that match it, the most severe first; `None` if there are none.
+    /// The alert for a program and the rules that match it, the most severe first; `None` if there are none. `time_ns` is
+    /// when it was executed, in nanoseconds since 1970.
     pub fn new(
         exec: &Exec,
         rules: &[&Rule],
@@ -153,10 +154,9 @@ impl Alert {
         ruleset: &RuleSet,
         surroundings: &Surroundings,
         clock: &dyn Clock,
+        time_ns: u64,
     ) -> Option<Alert> {
         let first = rules.first()?;
-        let time_ns = clock.wall_from_monotonic(exec.timestamp_ns);
-
         let utility = subject.utility().and_then(|found| {
             let utility = ruleset.catalogue().utilities().get(found.utility)?;
             Some((
@@ -177,8 +177,8 @@ impl Alert {
         }
         deduplicate(&mut attack);
         let details = &exec.details;
-        let name = |uid: Option<u32>| uid.and_then(|uid| surroundings.accounts.users.name(uid));
-        let uid = |index: usize| details.uids.map(|uids| uids[index]);
+        let own = details.names.as_deref();
+        let name = |own, uid| surroundings.accounts.users.of(own, uid).known();
         Some(Alert {
             id: format!("{:x}-{:x}", time_ns, exec.pid),
             time_ns,
@@ -188,12 +188,16 @@ impl Alert {
             utility: utility.map(|(matched, _)| matched),
             sha256: exec.sha256.get().map(|digest| hexadecimal(digest)),
             file_names: [
-                name(exec.file.map(|file| file.uid)),
+                exec.file.and_then(|file| surroundings.accounts.users.name(file.uid)),
                 exec.file.and_then(|file| surroundings.accounts.groups.name(file.gid)),
             ],
             exec: exec.clone(),
             start_ns: details.start_ticks.map(|ticks| clock.wall_from_start_ticks(ticks)),
-            users: [name(uid(0)), name(uid(1)), name(details.login.and_then(|login| login.user()))],
+            users: [
+                name(own.map(|own| &own.user), details.uid(0)),
+                name(own.map(|own| &own.effective), details.uid(1)),
+                name(own.map(|own| &own.login), details.login.and_then(Login::user)),
+            ],
             namespaces: foreign_namespaces(&exec.details.namespaces, &surroundings.namespaces),
         })
     }
@@ -210,8 +214,8 @@ pub trait Clock {
     fn wall_from_monotonic(&self, stamp_ns: u64) -> u64;
     /// The wall-clock time of a start time in ticks since boot.
     fn wall_from_start_ticks(&self, ticks: u64) -> u64;
-    /// A moment in seconds since 1970 in the host's time zone.
-    fn local(&self, seconds: u64) -> LocalTime;
+    /// A moment in seconds since 1970 in the host's time zone; `None` if the moment or the zone is not known.
+    fn local(&self, seconds: u64) -> Option<LocalTime>;
 }
 
 /// The host's clocks.
@@ -227,8 +231,8 @@ impl Clock for HostClock {
         crate::clock::wall_from_start_ticks(ticks)
     }
 
-    fn local(&self, seconds: u64) -> LocalTime {
-        crate::sys::time::local(seconds)
+    fn local(&self, seconds: u64) -> Option<LocalTime> {
+        Some(crate::sys::time::local(seconds))
     }
 }
 

@@ -73,7 +73,10 @@ fn alert_lines(alert: &Alert, colour: bool) -> String {
     let command =
         exec.image.raw_arguments().map_or("(arguments unknown)".into(), |raw| shown(&join(raw), COMMAND));
     add(bold(&command, colour));
-    let mut what = vec![format!("pid {}", exec.pid)];
+    let mut what = Vec::new();
+    if exec.pid != 0 {
+        what.push(format!("pid {}", exec.pid));
+    }
     what.push(exec.image.exe().map_or("executable unknown".into(), |exe| shown(exe, VALUE)));
     if exec.image.deleted() == Some(true) {
         what.push("executable deleted".into());
@@ -89,22 +92,22 @@ fn alert_lines(alert: &Alert, colour: bool) -> String {
         });
     }
     add(what.join(", "));
-    let account = |uid: u32, name: &Option<String>| match name {
-        Some(name) => format!("{} ({uid})", shown(name.as_bytes(), VALUE)),
-        None => uid.to_string(),
+    let account = |uid: Option<u32>, name: &Option<String>| match (uid, name) {
+        (Some(uid), Some(name)) => format!("{} ({uid})", shown(name.as_bytes(), VALUE)),
+        (Some(uid), None) => uid.to_string(),
+        (None, Some(name)) => shown(name.as_bytes(), VALUE),
+        (None, None) => "unknown".to_owned(),
     };
     let mut who = Vec::new();
-    match details.uids {
-        Some([real, effective, ..]) => {
-            who.push(format!("user {}", account(real, &alert.users[0])));
-            if real != effective {
-                who.push(format!("acting as {}", account(effective, &alert.users[1])));
-            }
-        }
-        None => who.push("user unknown".into()),
+    let [real, effective, login] = &alert.users;
+    who.push(format!("user {}", account(details.uid(0), real)));
+    let known = details.uid(1).is_some() || effective.is_some();
+    if known && (details.uid(0), real) != (details.uid(1), effective) {
+        who.push(format!("acting as {}", account(details.uid(1), effective)));
     }
     match details.login {
-        Some(Login::User(uid)) => who.push(format!("logged in as {}", account(uid, &alert.users[2]))),
+        Some(Login::User(uid)) => who.push(format!("logged in as {}", account(Some(uid), login))),
+        Some(Login::Somebody) => who.push(format!("logged in as {}", account(None, login))),
         Some(Login::Nobody) => who.push("no login".into()),
         None => {}
     }

@@ -58,7 +58,6 @@ impl Pairs {
     fn alert(&mut self, alert: &Alert) {
         let number = |number: Option<u32>| number.map(|number| number.to_string());
         let (exec, details) = (&alert.exec, &alert.exec.details);
-        let uid = |index: usize| details.uids.map(|uids| uids[index]);
         self.add("severity", alert.rule.severity.as_str());
         self.add("rule", &alert.rule.id);
         self.add("title", &alert.rule.title);
@@ -75,20 +74,21 @@ impl Pairs {
             }
         }
         self.add_known("user", alert.users[0].as_ref());
-        self.add_known("uid", number(uid(0)));
-        if uid(0) != uid(1) {
+        self.add_known("uid", number(details.uid(0)));
+        if details.uid(0) != details.uid(1) || alert.users[0] != alert.users[1] {
             self.add_known("euser", alert.users[1].as_ref());
-            self.add_known("euid", number(uid(1)));
+            self.add_known("euid", number(details.uid(1)));
         }
         match details.login {
             Some(Login::User(loginuid)) => {
                 self.add_known("login", alert.users[2].as_ref());
                 self.add("loginuid", loginuid.to_string());
             }
+            Some(Login::Somebody) => self.add_known("login", alert.users[2].as_ref()),
             Some(Login::Nobody) => self.add("login", "none"),
             None => {}
         }
-        self.add("pid", exec.pid.to_string());
+        self.add_known("pid", number(Some(exec.pid).filter(|&pid| pid != 0)));
         self.add_known("exe", exec.image.exe());
         if exec.image.deleted() == Some(true) {
             self.add("exe-deleted", "yes");

@@ -1,23 +1,47 @@
 //! `execwatch check`
 
+use clap::Args;
+
 use super::{Files, exit, print, report};
 use crate::clock;
 use crate::diagnostics::{Diagnostics, Level};
 use crate::health::hits::Hits;
 use crate::rules::review::review;
+use crate::self_test::{Outcome, SelfTest};
 
-pub(super) fn check(files: &Files) -> u8 {
+#[derive(Args, Debug)]
+pub(super) struct CheckArguments {
+    #[command(flatten)]
+    files: Files,
+    /// Try every rule on the execs that its [[test]] tables describe
+    ///
+    /// Each must match what it should, and no near miss. The tests of a shipped rule that you changed are left out.
+    #[arg(long)]
+    self_test: bool,
+}
+
+pub(super) fn check(arguments: &CheckArguments) -> u8 {
     let diagnostics = Diagnostics::default();
-    let (config, ruleset) = files.load(&diagnostics);
+    let (config, ruleset) = arguments.files.load(&diagnostics);
+    let mut outcome = None;
     if let Some(ruleset) = &ruleset {
         // Only root can read the file; without it nothing is known of hits, which is said nowhere because it is usual.
         let hits = Hits::load(&config.state_folder).unwrap_or_default();
         let now = clock::realtime_ns() / 1_000_000_000;
         review(ruleset, &hits, now).into_iter().for_each(|found| diagnostics.push(found));
+        let tests = SelfTest::read(&config.rules, &diagnostics);
+        if arguments.self_test {
+            let mut found = tests.run(ruleset);
+            found.messages.drain(..).for_each(|message| diagnostics.push(message));
+            outcome = Some(found);
+        }
     }
     let list = diagnostics.into_list();
     if let Some(code) = report(&list) {
         let mistakes = list.iter().filter(|diagnostic| diagnostic.level == Level::Error).count();
+        if let Some(outcome) = &outcome {
+            eprintln!("execwatch: {}", told(outcome));
+        }
         eprintln!("execwatch: {} found", counted(mistakes, "mistake", "mistakes"));
         return code;
     }
@@ -25,12 +49,26 @@ pub(super) fn check(files: &Files) -> u8 {
         ruleset.map_or((0, 0), |set| (set.rules().len(), set.catalogue().utilities().len()));
     let rules = counted(rules, "rule", "rules");
     let utilities = counted(utilities, "utility", "utilities");
-    match print(&format!("execwatch: {rules} and {utilities}, no mistake found\n")) {
+    let tests = outcome.map_or(String::new(), |outcome| format!("execwatch: {}\n", told(&outcome)));
+    match print(&format!("{tests}execwatch: {rules} and {utilities}, no mistake found\n")) {
         0 => exit::OK,
         code => code,
     }
 }
 
-fn counted(number: usize, one: &str, many: &str) -> String {
+fn told(outcome: &Outcome) -> String {
+    let rules = counted(outcome.rules, "rule", "rules");
+    let execs = counted(outcome.passed + outcome.failed, "exec", "execs");
+    let skipped = match outcome.skipped {
+        0 => String::new(),
+        skipped => format!(", {skipped} left out because you changed or switched off what they test"),
+    };
+    format!(
+        "{rules} tried on {execs}: {} judged rightly, {} wrongly{skipped}",
+        outcome.passed, outcome.failed
+    )
+}
+
+pub(super) fn counted(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }

@@ -10,23 +10,25 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Files, print, report};
-use crate::alert::HostClock;
 use crate::alert::escape::{Escaped, for_json};
+use crate::alert::{Clock, HostClock};
 use crate::calendar::Date;
 use crate::clock;
 use crate::config;
 use crate::diagnostics::Diagnostics;
+use crate::event::{Absent, Bytes, Cgroup, Event, Moment, Process, Terminal};
 use crate::identity::identify::Identifier;
 use crate::identity::settle::Executables;
 use crate::identity::{Mode, keeper};
 use crate::process::capture::{CaptureSettings, Prefilter, read_running};
 use crate::process::details::Namespaces;
-use crate::process::exec::{Exec, Image};
+use crate::process::exec::Exec;
 use crate::process::file::OpenCount;
 use crate::process::names::Accounts;
 use crate::process::proc_dir::ProcRoot;
-use crate::process::relatives::{HostProcesses, Processes, Relative};
-use crate::rules::explain::{Explanation, Reason, explain};
+use crate::process::relatives::HostProcesses;
+use crate::rules::explain::{Explanation, explain};
+use crate::rules::fields::Field;
 use crate::rules::model::Rule;
 use crate::rules::ruleset::RuleSet;
 use crate::rules::subject::{Subject, Surroundings};
@@ -82,19 +84,28 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
         return FAILED;
     }
     let Some(ruleset) = ruleset else { return FAILED };
+    let now = clock::realtime_ns() / 1_000_000_000;
     let case = match arguments.pid {
-        Some(pid) => running(pid, &config.capture, &ruleset),
-        None => described(arguments, &config.capture, &ruleset),
+        Some(pid) => running(pid, &config.capture, &ruleset)
+            .map(|(exec, surroundings)| (exec, surroundings, Box::new(HostClock) as Box<dyn Clock>)),
+        None => described(arguments, now).map(|event| {
+            let mut case = event.case(0);
+            let files = files(&config.capture, &ruleset);
+            if let Some(exe) = described_exe(arguments) {
+                files.describe(&exe, &mut case.exec);
+            }
+            case.surroundings.files = Arc::new(files);
+            (case.exec, case.surroundings, Box::new(case.clock) as Box<dyn Clock>)
+        }),
     };
-    let (exec, surroundings) = match case {
+    let (exec, surroundings, clock) = match case {
         Ok(case) => case,
         Err(message) => {
             eprintln!("execwatch: {message}");
             return FAILED;
         }
     };
-    let now = clock::realtime_ns() / 1_000_000_000;
-    let subject = ruleset.subject(&exec, &surroundings, &HostClock);
+    let subject = ruleset.subject(&exec, &surroundings, &*clock);
     let explanation = explain(&ruleset, &subject, Date::of_unix_time(now));
     let text = if arguments.json {
         as_json(&explanation, &subject, &ruleset, &exec)
@@ -107,8 +118,6 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
         _ => FAILED,
     }
 }
-
-type Case = (Exec, Surroundings);
 
 /// What is installed here, and which packages own it if a rule asks.
 fn files(capture: &config::Capture, ruleset: &RuleSet) -> Executables {
@@ -123,7 +132,7 @@ fn files(capture: &config::Capture, ruleset: &RuleSet) -> Executables {
     files
 }
 
-fn running(pid: u32, capture: &config::Capture, ruleset: &RuleSet) -> Result<Case, String> {
+fn running(pid: u32, capture: &config::Capture, ruleset: &RuleSet) -> Result<(Exec, Surroundings), String> {
     let proc = ProcRoot::open(Path::new("/proc")).map_err(|error| format!("cannot open /proc: {error}"))?;
     let proc = Arc::new(proc);
     let settings = CaptureSettings { arguments_limit: capture.args_limit, hold_limit_ns: 0 };
@@ -138,82 +147,51 @@ fn running(pid: u32, capture: &config::Capture, ruleset: &RuleSet) -> Result<Cas
 }
 
 /// A program that does not run: what was not said is unknown.
-fn described(
-    arguments: &ExplainArguments,
-    capture: &config::Capture,
-    ruleset: &RuleSet,
-) -> Result<Case, String> {
-    let accounts = Accounts::default();
-    let argv: Vec<Vec<u8>> = arguments.argv.iter().map(|argument| argument.as_bytes().to_vec()).collect();
-    let exe = match (&arguments.exe, arguments.argv.first()) {
-        (Some(exe), _) => Some(exe.clone()),
-        (None, Some(argv0)) => Some(executable(argv0)),
-        (None, None) => None,
+fn described(arguments: &ExplainArguments, now: u64) -> Result<Event, String> {
+    let exe = described_exe(arguments);
+    let path = |path: &Path| Bytes::new(path.as_os_str().as_bytes());
+    let process = |exe: &PathBuf| Process { exe: Some(path(exe)), ..Process::default() };
+    let ancestors: Vec<Process> = arguments.parent.iter().chain(&arguments.ancestor).map(process).collect();
+    let mut event = Event {
+        time: Some(Moment::on_this_host(now * 1_000_000_000)),
+        exe: exe.as_deref().map(path),
+        args: Some(arguments.argv.iter().map(|argument| Bytes::new(argument.as_bytes())).collect()),
+        cwd: arguments.cwd.as_deref().map(path),
+        ancestors: Some(ancestors).filter(|ancestors| !ancestors.is_empty()),
+        ancestors_complete: !arguments.ancestor.is_empty(),
+        ..Event::default()
     };
-    let image = |exe: &Path| Image::new(Some(exe.as_os_str().as_bytes()), None::<&[&[u8]]>);
-    let mut exec = Exec {
-        image: Image::new(exe.as_deref().map(|exe| exe.as_os_str().as_bytes()), Some(&argv)),
-        timestamp_ns: clock::monotonic_ns(),
-        pid: u32::MAX,
-        ..Exec::default()
-    };
-    let files = Arc::new(files(capture, ruleset));
-    if let Some(exe) = &exe {
-        files.describe(exe, &mut exec);
-    }
-    let details = &mut exec.details;
     if let Some(user) = &arguments.user {
+        let users = Accounts::default().users;
         let uid = match user.parse() {
             Ok(uid) => uid,
-            Err(_) => accounts
-                .users
-                .number(user)
-                .ok_or_else(|| format!("there is no user `{user}` in /etc/passwd"))?,
+            Err(_) => {
+                users.number(user).ok_or_else(|| format!("there is no user `{user}` in /etc/passwd"))?
+            }
         };
-        details.uids = Some([uid; 4]);
+        [event.uid, event.euid, event.suid, event.fsuid] = [Some(uid); 4];
+        match users.name(uid) {
+            Some(name) => [event.user, event.user_effective] = [Some(name.clone()), Some(name)],
+            None => event.absent.extend([Absent::User, Absent::UserEffective]),
+        }
     }
-    if let Some(cgroup) = &arguments.cgroup {
-        // A path, or a whole line of the file.
-        let line = if cgroup.starts_with('/') { format!("0::{cgroup}") } else { cgroup.clone() };
-        details.set_cgroup(line.as_bytes());
+    event.cgroup = arguments.cgroup.as_deref().map(Cgroup::parse).transpose()?;
+    match arguments.tty.as_deref() {
+        Some("none") => {
+            event.absent.insert(Absent::Tty);
+        }
+        Some(tty) => {
+            let terminal = Terminal::of_name(tty)
+                .ok_or_else(|| format!("`{tty}` is no terminal such as pts/0 or tty1"))?;
+            event.tty = Some(terminal);
+        }
+        None => {}
     }
-    if let Some(tty) = &arguments.tty {
-        details.tty =
-            Some(terminal(tty).ok_or_else(|| format!("`{tty}` is no terminal such as pts/0 or tty1"))?);
-    }
-    if let Some(cwd) = &arguments.cwd {
-        details.set_cwd(cwd.as_os_str().as_bytes());
-    }
-    let mut relatives: Vec<Relative> = Vec::new();
-    for exe in arguments.parent.iter().chain(&arguments.ancestor) {
-        relatives.push(Relative { image: image(exe), ..Relative::default() });
-    }
-    if let Some(parent) = &arguments.parent {
-        details.parent = image(parent);
-    }
-    details.ppid = (!relatives.is_empty()).then_some(1);
-    let count = relatives.len() as u32;
-    for (number, relative) in (1..).zip(&mut relatives) {
-        relative.pid = number;
-        let last = number == count;
-        relative.ppid = match (last, arguments.ancestor.is_empty()) {
-            (false, _) => Some(number + 1),
-            (true, false) => Some(0),
-            (true, true) => None,
-        };
-    }
-    let processes = Box::new(Described(relatives));
-    Ok((exec, Surroundings { accounts, namespaces: Namespaces::default(), processes, files }))
+    Ok(event)
 }
 
-/// Processes as the command line describes them, numbered from 1.
-#[derive(Debug)]
-struct Described(Vec<Relative>);
-
-impl Processes for Described {
-    fn find(&self, pid: u32, _: Option<u64>) -> Option<Relative> {
-        self.0.get(usize::try_from(pid).ok()?.checked_sub(1)?).cloned()
-    }
+fn described_exe(arguments: &ExplainArguments) -> Option<PathBuf> {
+    arguments.exe.clone().or_else(|| arguments.argv.first().map(executable))
 }
 
 /// The file that a shell would execute for a word, links resolved; the word itself if there is none.
@@ -230,38 +208,17 @@ fn executable(argv0: &OsString) -> PathBuf {
     found.unwrap_or_else(|| PathBuf::from(OsString::from_vec(argv0.as_bytes().to_vec())))
 }
 
-/// The device number of a terminal's name.
-fn terminal(name: &str) -> Option<u32> {
-    if name == "none" {
-        return Some(0);
-    }
-    let number =
-        |prefix: &str| name.strip_prefix(prefix)?.parse::<u32>().ok().filter(|&number| number < 1024);
-    let device = |major: u32, minor: u32| major << 8 | (minor & 0xff) | (minor & !0xff) << 12;
-    if let Some(minor) = number("pts/") {
-        return Some(device(136 + minor / 256, minor % 256));
-    }
-    if let Some(minor) = number("ttyS") {
-        return Some(device(4, 64 + minor));
-    }
-    number("tty").map(|minor| device(4, minor))
-}
-
 fn shown(bytes: &[u8]) -> String {
     let mut escaped = Escaped::new(bytes);
     escaped.shorten(SHOWN);
     escaped.as_str().to_owned()
 }
 
-fn why(reason: &Reason) -> String {
-    let selection = &reason.selection;
-    if reason.test.is_empty() {
-        return format!("selection `{selection}` holds, which the condition excludes");
-    }
-    if reason.unknown {
-        return format!("selection `{selection}`: {} is unknown", reason.test);
-    }
-    format!("selection `{selection}`: {} does not fit {}", reason.test, shown(&reason.seen))
+/// The kind of the way's beginning, and the executable of the process there.
+fn entry(subject: &Subject<'_>) -> Option<(&'static str, Option<Vec<u8>>)> {
+    let (kind, _) = subject.entry()?;
+    let exe = Field::find("entry-leader.exe").map(|field| subject.value(&field).display().into_owned());
+    Some((kind.as_str(), exe))
 }
 
 fn as_text(explanation: &Explanation<'_>, subject: &Subject<'_>, ruleset: &RuleSet, exec: &Exec) -> String {
@@ -287,6 +244,9 @@ fn as_text(explanation: &Explanation<'_>, subject: &Subject<'_>, ruleset: &RuleS
             None => "utility     none of the catalogue".to_owned(),
         },
     );
+    if let Some((kind, leader)) = entry(subject) {
+        add(format!("entry       {kind}, with {}", leader.as_deref().map_or("unknown".to_owned(), shown)));
+    }
     let unknown: Vec<&str> = exec.details.unknown().collect();
     if !unknown.is_empty() {
         add(format!("unknown     {}", unknown.join(" ")));
@@ -295,7 +255,11 @@ fn as_text(explanation: &Explanation<'_>, subject: &Subject<'_>, ruleset: &RuleS
     for (rule, exception) in &explanation.matched {
         let head = format!("matches     {:8} {}: {}", rule.severity.as_str(), rule.id, rule.title);
         let threshold = rule.threshold.as_ref().map_or(String::new(), |threshold| {
-            format!(" (alerts at the {}th within {} s)", threshold.count, threshold.window_ns / 1_000_000_000)
+            format!(
+                " (alerts once it matches {} times within {} s)",
+                threshold.count,
+                threshold.window_ns / 1_000_000_000
+            )
         });
         add(format!("{head}{threshold}"));
         if let Some(exception) = exception {
@@ -307,7 +271,7 @@ fn as_text(explanation: &Explanation<'_>, subject: &Subject<'_>, ruleset: &RuleS
     }
     add(String::new());
     for (rule, reason) in &explanation.unmatched {
-        add(format!("no          {:8} {}: {}", rule.severity.as_str(), rule.id, why(reason)));
+        add(format!("no          {:8} {}: {reason}", rule.severity.as_str(), rule.id));
     }
     text
 }
@@ -318,6 +282,7 @@ struct Json<'e> {
     silenced: Vec<SilencedRule<'e>>,
     unmatched: Vec<UnmatchedRule<'e>>,
     utility: Option<JsonUtility<'e>>,
+    entry: Option<JsonEntry>,
     executable: Option<String>,
     unknown: Vec<&'static str>,
 }
@@ -345,6 +310,12 @@ struct UnmatchedRule<'e> {
     test: &'e str,
     seen: String,
     unknown: bool,
+}
+
+#[derive(Serialize)]
+struct JsonEntry {
+    kind: &'static str,
+    executable: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -396,6 +367,7 @@ fn as_json(explanation: &Explanation<'_>, subject: &Subject<'_>, ruleset: &RuleS
                 disguised: found.disguised,
             })
         }),
+        entry: entry(subject).map(|(kind, exe)| JsonEntry { kind, executable: exe.as_deref().map(for_json) }),
         executable: exec.image.exe().map(for_json),
         unknown: exec.details.unknown().collect(),
     };

@@ -2,6 +2,8 @@
 
 mod check;
 mod explain;
+mod import;
+mod replay;
 mod rules;
 mod run;
 
@@ -21,6 +23,8 @@ pub mod exit {
     pub const OK: u8 = 0;
     /// EX_USAGE: the command line is wrong.
     pub const USAGE: u8 = 64;
+    /// EX_NOINPUT: a file that should be read cannot be.
+    pub const NO_INPUT: u8 = 66;
     /// EX_UNAVAILABLE: the kernel or the environment gives no process events.
     pub const UNAVAILABLE: u8 = 69;
     /// EX_SOFTWARE: a mistake in execwatch, or a thread that ended.
@@ -40,7 +44,7 @@ pub mod exit {
 #[command(
     name = "execwatch",
     version,
-    after_help = "Exit codes: 0 well, 64 wrong command line, 69 no process events to be had, 70 internal error, 71 system \
+    after_help = "Exit codes: 0 well, 64 wrong command line, 66 no input, 69 no process events to be had, 70 internal error, 71 system \
                   error, 74 output error, 77 not permitted, 78 mistake in configuration or rules."
 )]
 struct Arguments {
@@ -53,11 +57,22 @@ enum Command {
     /// Watch, in the foreground; alerts go to syslog, and to standard output if that is a terminal
     Run(run::RunArguments),
     /// Look for mistakes in configuration, utilities and rules
-    Check(Files),
+    Check(check::CheckArguments),
     /// Tell which rules match a command line or a process, and why the others do not
     ///
     /// Exit code: 0 if a rule matches that no exception silences, 1 if none does, 2 on an error.
     Explain(explain::ExplainArguments),
+    /// Translate rules of other languages
+    Import(import::ImportArguments),
+    /// Run recorded execs through the rules, to try rules on yesterday before they watch today
+    ///
+    /// Alerts go to standard output in the forms of `run`; mistakes in the input and the totals for each rule go to
+    /// standard error. A line is by itself an event written by `run --record`, an alert written as JSON, or an audit record
+    /// (audit.log, or `ausearch --raw`). What a record does not tell is unknown to the rules.
+    ///
+    /// Exit code: 0 if all lines could be read, whether a rule matched or not, 1 if some could not, 66 if a file cannot be
+    /// opened or read, 78 for a mistake in the rules.
+    Replay(replay::ReplayArguments),
     /// List utilities and rules, or show one
     Rules(rules::RulesArguments),
 }
@@ -125,8 +140,10 @@ pub fn main() -> ExitCode {
     };
     ExitCode::from(match arguments.command {
         Command::Run(arguments) => run::run(&arguments),
-        Command::Check(files) => check::check(&files),
+        Command::Check(arguments) => check::check(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
         Command::Rules(arguments) => rules::rules(&arguments),
     })
 }

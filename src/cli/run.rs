@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
@@ -21,6 +21,7 @@ use crate::connector::listeners::{self, Listeners};
 use crate::connector::subscription::{SubscriptionError, ignore_all};
 use crate::diagnostics::Diagnostics;
 use crate::evaluate::Evaluator;
+use crate::event::recorder::Recorder;
 use crate::health::Counters;
 use crate::health::hits::HitKeeper;
 use crate::identity::Mode;
@@ -28,7 +29,7 @@ use crate::identity::identify::Identifier;
 use crate::identity::keeper::Keeper;
 use crate::identity::settle::Executables;
 use crate::output::{Output, file::FileOutput, stdout::StdoutOutput, syslog::SyslogOutput};
-use crate::process::capture::{Capture, CaptureSettings, Prefilter, hold_limit_ns};
+use crate::process::capture::{Capture, CaptureSettings, Everything, Prefilter, hold_limit_ns};
 use crate::process::details::{Namespaces, Scratch};
 use crate::process::file::OpenCount;
 use crate::process::names::Accounts;
@@ -50,6 +51,19 @@ pub(super) struct RunArguments {
     /// Do without real-time scheduling: programs are not held while they are read
     #[arg(long)]
     best_effort: bool,
+    /// Append to FILE, as JSON for `replay`, every program that the rules could not exclude at first sight
+    ///
+    /// That is what the rules were evaluated on: every network utility, and whatever a rule might match by its executable
+    /// and arguments, whether it did or not. The file is for root alone, grows without limit, and is opened anew at
+    /// SIGHUP, so that it can be rotated.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Record every program that is executed, so that any rule can be tried on it later
+    ///
+    /// Each then costs what only those cost that a rule might match: all of /proc/PID is read while the program is held,
+    /// and its ancestors after.
+    #[arg(long, requires = "record")]
+    record_all: bool,
 }
 
 /// How often CPUs and threads are looked at.
@@ -77,7 +91,7 @@ pub(super) fn run(arguments: &RunArguments) -> u8 {
         return exit::PERMISSION;
     }
     end_process_on_panic();
-    match Daemon::start(&config, Arc::new(ruleset), arguments.json) {
+    match Daemon::start(&config, Arc::new(ruleset), arguments) {
         Ok(daemon) => daemon.watch(),
         Err(failure) => {
             ignore_all();
@@ -121,7 +135,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(config: &Config, ruleset: Arc<RuleSet>, json: bool) -> Result<Daemon, Failure> {
+    fn start(config: &Config, ruleset: Arc<RuleSet>, arguments: &RunArguments) -> Result<Daemon, Failure> {
         // Before the first thread: each inherits the mask, so that signals reach only the descriptor.
         let signal_fd = take_signals().map_err(|error| os_failure("cannot take signals", error))?;
         let proc =
@@ -132,7 +146,8 @@ impl Daemon {
         let (sender, receiver) = queue(config.capture.queue_length, QUEUED_BYTES)
             .map_err(|error| os_failure("cannot make the queue", error))?;
         let host = this_host();
-        let outputs = start_outputs(&config.output, json, &host)?;
+        let outputs = start_outputs(&config.output, arguments.json, &host)?;
+        let recorder = start_recorder(arguments, &host)?;
         let files = Arc::new(Executables::default());
         if ruleset.wants().packages {
             files.packages.want();
@@ -147,27 +162,36 @@ impl Daemon {
         let settings =
             CaptureSettings { arguments_limit: config.capture.args_limit, hold_limit_ns: hold_limit_ns() };
         let new_capture = {
-            let (proc, sender, ruleset) = (Arc::clone(&proc), sender.clone(), Arc::clone(&ruleset));
+            let prefilter: Arc<dyn Prefilter> = match arguments.record_all {
+                true => Arc::new(Everything(Arc::clone(&ruleset) as _)),
+                false => Arc::clone(&ruleset) as _,
+            };
+            let (proc, sender) = (Arc::clone(&proc), sender.clone());
             let (mode, shared, open) =
                 (config.capture.identity, Arc::clone(&files.shared), OpenCount::default());
             move |counters| {
-                let prefilter: Arc<dyn Prefilter> = Arc::clone(&ruleset) as _;
                 let identifier = Identifier::new(mode, Arc::clone(&shared), open.clone());
-                let (proc, sender) = (Arc::clone(&proc), sender.clone());
-                Capture::new(proc, prefilter, identifier, sender, settings.clone(), counters)
+                let (proc, prefilter) = (Arc::clone(&proc), Arc::clone(&prefilter));
+                Capture::new(proc, prefilter, identifier, sender.clone(), settings.clone(), counters)
             }
         };
 
         let events = EventSocket::open(config.capture.receive_buffer)?;
         let event_buffer = events.receive_buffer();
+        let mut evaluator = Evaluator::new(ruleset);
+        if recorder.is_some() {
+            evaluator.record();
+        }
         let worker = Worker {
             receiver,
             proc: Arc::clone(&proc),
             scratch: Scratch::default(),
             files,
             events,
-            evaluator: Evaluator::new(ruleset, surroundings),
+            evaluator,
+            surroundings,
             outputs,
+            recorder,
             hits: HitKeeper::new(&config.state_folder),
             counters: Arc::clone(&counters),
             signals: Arc::clone(&signals),
@@ -352,14 +376,8 @@ fn start_outputs(settings: &config::Output, json: bool, host: &Host) -> Result<V
     if let Some(file) = settings.file.clone() {
         outputs.push(Output::start(FileOutput::new(file, host.clone())).map_err(failed)?);
     }
-    let terminal = std::io::stdout().is_terminal();
-    if json || settings.stdout.enabled.unwrap_or(terminal) {
-        let format = match settings.stdout.format {
-            _ if json => Some(Format::Json),
-            None if !terminal => Some(Format::Text),
-            format => format,
-        };
-        let colour = terminal && std::env::var_os("NO_COLOR").is_none();
+    if json || settings.stdout.enabled.unwrap_or(std::io::stdout().is_terminal()) {
+        let (format, colour) = stdout_form(&settings.stdout, json);
         outputs.push(Output::start(StdoutOutput::new(format, colour, host.clone())).map_err(failed)?);
     }
     if outputs.is_empty() {
@@ -368,7 +386,29 @@ fn start_outputs(settings: &config::Output, json: bool, host: &Host) -> Result<V
     Ok(outputs)
 }
 
-fn this_host() -> Host {
+/// The format of standard output, `None` for that for people, and whether it has colours.
+pub(super) fn stdout_form(settings: &config::Stdout, json: bool) -> (Option<Format>, bool) {
+    let terminal = std::io::stdout().is_terminal();
+    let format = match settings.format {
+        _ if json => Some(Format::Json),
+        None if !terminal => Some(Format::Text),
+        format => format,
+    };
+    (format, terminal && std::env::var_os("NO_COLOR").is_none())
+}
+
+fn start_recorder(arguments: &RunArguments, host: &Host) -> Result<Option<Recorder>, Failure> {
+    let Some(path) = &arguments.record else { return Ok(None) };
+    let recorder = Recorder::open(path, &host.name).map_err(|error| Failure {
+        code: exit::IO,
+        message: format!("events cannot be recorded in {}: {error}", path.display()),
+    })?;
+    let what = if arguments.record_all { "every program is" } else { "programs that rules might match are" };
+    log::info!("{what} recorded in {}", path.display());
+    Ok(Some(recorder))
+}
+
+pub(super) fn this_host() -> Host {
     let read = |path| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
     Host {
         name: nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),

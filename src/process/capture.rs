@@ -30,6 +30,27 @@ pub trait Prefilter: Send + Sync {
     fn wants(&self) -> Wants;
 }
 
+/// Lets every program through, so that all can be recorded.
+pub struct Everything(pub Arc<dyn Prefilter>);
+
+impl Prefilter for Everything {
+    fn could_match(&self, _: &Image, _: Hints<'_>) -> bool {
+        true
+    }
+
+    fn wants_utilities(&self) -> bool {
+        self.0.wants_utilities()
+    }
+
+    fn wants_comm(&self, _: &Image) -> bool {
+        false
+    }
+
+    fn wants(&self) -> Wants {
+        self.0.wants()
+    }
+}
+
 /// What is read only if a rule asks for it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wants {
@@ -229,7 +250,7 @@ fn count(counters: &ListenerCounters, exec: &Exec) {
         _ if !read => &counters.gone,
         Certainty::Exact => &counters.exact,
         Certainty::Likely => &counters.likely,
-        Certainty::BestEffort | Certainty::AlreadyRunning => &counters.best_effort,
+        Certainty::BestEffort | Certainty::AlreadyRunning | Certainty::Reported => &counters.best_effort,
     };
     counter.fetch_add(1, Relaxed);
     if exec.image.cut() {

@@ -2,6 +2,7 @@
 
 use super::exec::Image;
 use super::file::FileFacts;
+use super::names::{Name, OwnNames};
 use super::parse::{self, Capabilities};
 use super::proc_dir::{ProcDir, ProcRoot};
 use crate::identity::{Identity, Unsettled};
@@ -11,8 +12,8 @@ use crate::rules::catalogue::Hints;
 const PARENT_ARGUMENTS: usize = 4096;
 /// Bytes read of any other file or link; longer cgroup lists and paths are cut.
 const SCRATCH: usize = 16 * 1024;
-/// The audit id that means «never set» (`(uid_t)-1`).
-const UNSET: u32 = u32::MAX;
+/// The id that means «never set», and that no user or group has (`(uid_t)-1`).
+pub const UNSET: u32 = u32::MAX;
 
 /// Namespace ids: the inode numbers of /proc/PID/ns/*.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,6 +46,8 @@ impl Namespaces {
 pub enum Login {
     /// Nobody logged in: a service, a cron job of a host without pam_loginuid.
     Nobody,
+    /// Somebody whose user id is not known.
+    Somebody,
     /// The user id that logged in.
     User(u32),
 }
@@ -53,7 +56,7 @@ impl Login {
     /// The user id, if somebody logged in.
     pub fn user(self) -> Option<u32> {
         match self {
-            Login::Nobody => None,
+            Login::Nobody | Login::Somebody => None,
             Login::User(uid) => Some(uid),
         }
     }
@@ -63,10 +66,12 @@ impl Login {
 /// does not tell.
 #[derive(Debug, Clone, Default)]
 pub struct Details {
-    /// Real, effective, saved and file-system user id.
+    /// Real, effective, saved and file-system user id; [`UNSET`] for one that is not known.
     pub uids: Option<[u32; 4]>,
-    /// Real, effective, saved and file-system group id.
+    /// Real, effective, saved and file-system group id; [`UNSET`] for one that is not known.
     pub gids: Option<[u32; 4]>,
+    /// Names that it brings along; `None` on the host where it runs.
+    pub names: Option<Box<OwnNames>>,
     /// The mode creation mask.
     pub umask: Option<u32>,
     /// Who logged in.
@@ -309,11 +314,21 @@ impl Details {
         self.tty.map(parse::tty_name)
     }
 
+    /// The real (0), effective (1), saved (2) or file-system (3) user id.
+    pub fn uid(&self, which: usize) -> Option<u32> {
+        known_id(self.uids, which)
+    }
+
+    /// The real (0), effective (1), saved (2) or file-system (3) group id.
+    pub fn gid(&self, which: usize) -> Option<u32> {
+        known_id(self.gids, which)
+    }
+
     /// The names of what could not be read.
     pub fn unknown(&self) -> impl Iterator<Item = &'static str> {
         let parent_expected = self.ppid != Some(0);
         [
-            ("user", self.uids.is_none()),
+            ("user", self.uids.is_none() && self.names.as_ref().is_none_or(|own| own.user == Name::Unknown)),
             ("login", self.login.is_none()),
             ("session", self.session.is_none()),
             ("cwd", self.cwd().is_none()),
@@ -321,7 +336,7 @@ impl Details {
             ("namespaces", self.namespaces.pid.is_none()),
             ("start", self.start_ticks.is_none()),
             ("identity", self.unsettled.is_some()),
-            ("parent", self.ppid.is_none() || parent_expected && self.parent.exe().is_none()),
+            ("parent", parent_expected && self.parent.exe().is_none()),
             (
                 "parent-arguments",
                 parent_expected && self.parent.exe().is_some() && self.parent.argv().is_none(),
@@ -340,4 +355,9 @@ impl Details {
     pub fn is_empty(&self) -> bool {
         self.uids.is_none() && self.start_ticks.is_none()
     }
+}
+
+/// One of four ids, unless it is not known.
+pub fn known_id(ids: Option<[u32; 4]>, which: usize) -> Option<u32> {
+    ids?.get(which).copied().filter(|&id| id != UNSET)
 }

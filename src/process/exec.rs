@@ -6,7 +6,7 @@ use super::details::Details;
 use super::file::{Descriptor, FileFacts};
 
 /// How sure it is that the program was read as it was started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Certainty {
     /// The program was held by a real-time listener on its CPU until everything was read.
@@ -18,6 +18,8 @@ pub enum Certainty {
     BestEffort,
     /// The program already ran when execwatch started; its arguments are what it shows now.
     AlreadyRunning,
+    /// execwatch did not read it: it is described, or comes from another program's records.
+    Reported,
 }
 
 impl Certainty {
@@ -28,6 +30,7 @@ impl Certainty {
             Certainty::Likely => "likely",
             Certainty::BestEffort => "best-effort",
             Certainty::AlreadyRunning => "already-running",
+            Certainty::Reported => "reported",
         }
     }
 }
@@ -82,6 +85,11 @@ impl Image {
         self.arguments.extend_from_slice(cmdline);
         self.arguments_known = true;
         self.cut = cut;
+    }
+
+    /// The target of /proc/PID/exe as the kernel gives it; `None` if it could not be read.
+    pub fn link(&self) -> Option<&[u8]> {
+        self.exe_known.then_some(&self.exe)
     }
 
     /// The executed file, links resolved, without the kernel's mark of a deleted file; `None` if it could not be read.
@@ -187,7 +195,7 @@ pub fn base_name(path: &[u8]) -> &[u8] {
 /// One executed program.
 #[derive(Debug, Clone, Default)]
 pub struct Exec {
-    /// Process id.
+    /// Process id; 0 if it is not known.
     pub pid: u32,
     /// The CPU on which it was executed; meaningless for a process that already ran.
     pub cpu: u32,

@@ -5,41 +5,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use crate::sys::fs::Status;
+/// What is known of a file.
+pub use crate::sys::fs::Status as FileFacts;
 
 /// File type bits of a mode, and that of a regular file (inode(7)).
 const TYPE: u32 = 0o170_000;
 const REGULAR: u32 = 0o100_000;
 /// Permission bits with set-user-id, set-group-id and sticky.
 const PERMISSIONS: u32 = 0o7777;
-
-/// What is known of a file.
-///
-/// Device and inode are those of stat(2). On btrfs and overlayfs the device differs from that of the mount and from what
-/// /proc/PID/maps and audit show, so it is only ever compared with what stat said of another file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileFacts {
-    /// Major and minor number of the device; the major number is 0 for a file system without a block device.
-    pub device: (u32, u32),
-    /// Inode number.
-    pub inode: u64,
-    /// Type and permissions.
-    pub mode: u32,
-    /// Hard links; 0 if it was unlinked.
-    pub links: u32,
-    /// The owner.
-    pub uid: u32,
-    /// The group.
-    pub gid: u32,
-    /// Bytes.
-    pub size: u64,
-    /// When the content was modified, in nanoseconds since 1970. Its owner can set it.
-    pub modified_ns: i64,
-    /// When content, name, owner or mode was changed, in nanoseconds since 1970.
-    pub changed_ns: i64,
-    /// The mount it was executed on; `None` before Linux 5.8.
-    pub mount: Option<u64>,
-}
 
 /// What tells a file with this content from every other, as long as the clock is not set back and nobody writes to the
 /// device below the file system.
@@ -50,13 +23,6 @@ pub struct FileKey {
     size: u64,
     modified_ns: i64,
     changed_ns: i64,
-}
-
-impl From<Status> for FileFacts {
-    fn from(status: Status) -> Self {
-        let Status { device, inode, mode, links, uid, gid, size, modified_ns, changed_ns, mount } = status;
-        FileFacts { device, inode, mode, links, uid, gid, size, modified_ns, changed_ns, mount }
-    }
 }
 
 impl FileFacts {

@@ -16,7 +16,7 @@ const LARGEST: u64 = 16 << 20;
 /// The names, read again when the file changes.
 #[derive(Debug)]
 pub struct Names {
-    path: PathBuf,
+    path: Option<PathBuf>,
     cache: Mutex<Cache>,
 }
 
@@ -30,7 +30,12 @@ struct Cache {
 impl Names {
     /// Names from the file at `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Names { path: path.into(), cache: Mutex::default() }
+        Names { path: Some(path.into()), cache: Mutex::default() }
+    }
+
+    /// No names at all.
+    pub fn none() -> Self {
+        Names { path: None, cache: Mutex::default() }
     }
 
     /// The name of a user or group; `None` if the file has none.
@@ -53,12 +58,13 @@ impl Names {
 
     fn refresh(&self, cache: &mut Cache) {
         // Without the file the last names stay.
-        let Ok(metadata) = std::fs::metadata(&self.path) else { return };
+        let Some(path) = &self.path else { return };
+        let Ok(metadata) = std::fs::metadata(path) else { return };
         let modified = metadata.modified().ok();
         if metadata.len() > LARGEST || (cache.modified.is_some() && cache.modified == modified) {
             return;
         }
-        if let Ok(bytes) = std::fs::read(&self.path) {
+        if let Ok(bytes) = std::fs::read(path) {
             cache.names = parse(&String::from_utf8_lossy(&bytes));
             cache.modified = modified;
         }
@@ -74,9 +80,64 @@ pub struct Accounts {
     pub groups: Names,
 }
 
+impl Accounts {
+    /// No names at all.
+    pub fn none() -> Self {
+        Accounts { users: Names::none(), groups: Names::none() }
+    }
+}
+
 impl Default for Accounts {
     fn default() -> Self {
         Accounts { users: Names::new("/etc/passwd"), groups: Names::new("/etc/group") }
+    }
+}
+
+/// The name of a user or group, as far as it is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Name {
+    /// It is not known.
+    #[default]
+    Unknown,
+    /// There is none.
+    Absent,
+    /// This.
+    Is(String),
+}
+
+impl Name {
+    /// The name, if there is one and it is known.
+    pub fn known(self) -> Option<String> {
+        match self {
+            Name::Is(name) => Some(name),
+            Name::Unknown | Name::Absent => None,
+        }
+    }
+}
+
+/// Names that a process brings along from the host where it was recorded: its numbers mean nothing on another.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnNames {
+    /// Of the real user.
+    pub user: Name,
+    /// Of the effective user.
+    pub effective: Name,
+    /// Of the user who logged in.
+    pub login: Name,
+    /// Of the real group.
+    pub group: Name,
+    /// Of the supplementary groups, or their numbers.
+    pub groups: Option<Vec<String>>,
+}
+
+impl Names {
+    /// The name that a process brings along, or else that of its number here.
+    pub fn of(&self, own: Option<&Name>, id: Option<u32>) -> Name {
+        match (own, id) {
+            (Some(own), _) => own.clone(),
+            (None, Some(id)) => self.name(id).map_or(Name::Absent, Name::Is),
+            (None, None) => Name::Unknown,
+        }
     }
 }
 

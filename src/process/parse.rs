@@ -142,6 +142,34 @@ pub fn tty_name(device: u32) -> Option<String> {
     }
 }
 
+/// The device number of a terminal's name, as [`tty_name`] gives it.
+pub fn tty_device(name: &str) -> Option<u32> {
+    let device = |major: u32, minor: u32| {
+        (major < 1 << 12 && minor < 1 << 20).then_some(major << 8 | (minor & 0xff) | (minor & !0xff) << 12)
+    };
+    let after = |prefix: &str| number::<u32>(name.strip_prefix(prefix)?.as_bytes());
+    let found = if let Some(number) = after("pts/") {
+        // Kernels before 2.6 gave eight major numbers 256 terminals each; since then the first has all.
+        device(136, number)
+    } else if let Some(number) = after("ttyS") {
+        device(4, number.checked_add(64)?)
+    } else if let Some(number) = after("ttyAMA") {
+        device(204, number.checked_add(64)?)
+    } else if let Some(number) = after("ttyUSB") {
+        device(188, number)
+    } else if let Some(number) = after("ttyACM") {
+        device(166, number)
+    } else if let Some(number) = after("hvc") {
+        device(229, number)
+    } else if let Some(number) = after("tty") {
+        device(4, number).filter(|_| number < 64)
+    } else {
+        let (major, minor) = name.split_once(':')?;
+        device(number(major.as_bytes())?, number(minor.as_bytes())?)
+    };
+    found.filter(|&device| device != 0)
+}
+
 fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes.trim_ascii()).ok()
 }
@@ -228,6 +256,9 @@ mod tests {
         fn any_bytes_end_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), device in any::<u32>()) {
             let _ = (status(&bytes, &mut Vec::new()), stat(&bytes), namespace(&bytes), number::<u32>(&bytes), tty_name(device));
             prop_assert!(cgroup_paths(&bytes).count() <= bytes.len());
+            // Of some terminals two numbers have the same name.
+            let name = tty_name(device);
+            prop_assert_eq!(name.as_deref().and_then(tty_device).and_then(tty_name), name);
         }
     }
 }

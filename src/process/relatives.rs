@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::details::Scratch;
 use super::entry::Link;
 use super::exec::Image;
+use super::names::OwnNames;
 use super::parse;
 use super::place::Place;
 use super::proc_dir::{ProcDir, ProcRoot};
@@ -21,16 +22,18 @@ const ARGUMENTS: usize = 4096;
 /// What is known of another process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Relative {
-    /// Process id.
+    /// Process id; 0 if it is not known.
     pub pid: u32,
     /// Executable and arguments, as they are shown now.
     pub image: Image,
     /// The kernel's name of it.
     pub comm: Option<Vec<u8>>,
-    /// Real, effective, saved and file-system user id.
+    /// Real, effective, saved and file-system user id; [`UNSET`](super::details::UNSET) for one that is not known.
     pub uids: Option<[u32; 4]>,
-    /// Real, effective, saved and file-system group id.
+    /// Real, effective, saved and file-system group id; [`UNSET`](super::details::UNSET) for one that is not known.
     pub gids: Option<[u32; 4]>,
+    /// Names that it brings along; `None` on the host where it runs.
+    pub names: Option<Box<OwnNames>>,
     /// The parent's process id.
     pub ppid: Option<u32>,
     /// Device number of the controlling terminal; 0 for none.
@@ -74,6 +77,15 @@ pub struct Ancestors {
     pub complete: bool,
 }
 
+/// What a process can be the leader of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leader {
+    /// A session.
+    Session,
+    /// A process group.
+    Group,
+}
+
 /// Where relatives are looked up.
 pub trait Processes: std::fmt::Debug + Send + Sync {
     /// The process `pid`, if it is there and was not started after `started_before` (ticks since boot), which would
@@ -85,6 +97,12 @@ pub trait Processes: std::fmt::Debug + Send + Sync {
     fn container_start(&self, cgroup: &[u8]) -> Option<u64> {
         let _ = cgroup;
         None
+    }
+
+    /// The leader of a process's session or group. `pid` is its number, if that is known; other arguments as for
+    /// [`find`](Self::find).
+    fn leader(&self, _: Leader, pid: Option<u32>, started_before: Option<u64>) -> Option<Relative> {
+        self.find(pid?, started_before)
     }
 
     /// The ancestors of a process whose parent is `ppid` and which was started at `start_ticks`.

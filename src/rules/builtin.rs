@@ -10,8 +10,10 @@ macro_rules! files {
 pub const FILES: &[(&str, &str)] = files![
     "rules.d/context.toml",
     "rules.d/discovery.toml",
+    "rules.d/evasion.toml",
     "rules.d/exfiltration.toml",
     "rules.d/ingress.toml",
+    "rules.d/macros.toml",
     "rules.d/network-utility.toml",
     "rules.d/remote-access.toml",
     "rules.d/reverse-shell.toml",
@@ -31,6 +33,22 @@ pub const FILES: &[(&str, &str)] = files![
     "utilities.d/web-client.toml",
 ];
 
+/// Tests of the compiled-in rules. Only `check` reads them, so that they cost the daemon no memory: what is not read of
+/// an executable is not loaded.
+pub const TESTS: &[(&str, &str)] = files![
+    "tests.d/context.toml",
+    "tests.d/discovery.toml",
+    "tests.d/evasion.toml",
+    "tests.d/exfiltration.toml",
+    "tests.d/ingress.toml",
+    "tests.d/network-utility.toml",
+    "tests.d/remote-access.toml",
+    "tests.d/reverse-shell.toml",
+    "tests.d/scanning.toml",
+    "tests.d/sniffing.toml",
+    "tests.d/tunnel.toml",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,13 +57,13 @@ mod tests {
     fn every_file_is_compiled_in() {
         let config = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
         let mut found = Vec::new();
-        for folder in ["rules.d", "utilities.d"] {
+        for folder in ["rules.d", "tests.d", "utilities.d"] {
             for entry in std::fs::read_dir(config.join(folder)).unwrap() {
                 found.push(format!("{folder}/{}", entry.unwrap().file_name().to_string_lossy()));
             }
         }
         found.sort();
-        let mut listed: Vec<&str> = FILES.iter().map(|(name, _)| *name).collect();
+        let mut listed: Vec<&str> = FILES.iter().chain(TESTS).map(|(name, _)| *name).collect();
         listed.sort_unstable();
         assert_eq!(found, listed);
     }

@@ -129,14 +129,13 @@ impl Catalogue {
         })
     }
 
-    /// True if the program is called otherwise than its file, and neither name is a utility's: it may have been executed
-    /// through a link whose name, which comm tells, is one. A program that is called by its file's name is the common
+    /// True if the program is called otherwise than its file, as far as either is known, and neither name is a utility's:
+    /// it may have been executed through a link whose name, which comm tells, is one. A program that is called by its file's name is the common
     /// case, and a link to it as good as never hides another.
     pub fn leaves_name_open(&self, image: &Image) -> bool {
-        let (Some(exe), Some(argv0)) = (image.name(), image.argument(0).map(called_name)) else {
-            return false;
-        };
-        exe != argv0 && self.look_up(exe).is_none() && self.look_up(argv0).is_none()
+        let (exe, argv0) = (image.name(), image.argument(0).map(called_name));
+        let no_utility = |name: Option<&[u8]>| name.is_none_or(|name| self.look_up(name).is_none());
+        (exe.is_none() || exe != argv0) && no_utility(exe) && no_utility(argv0)
     }
 
     /// Which utility the program is, if any.
@@ -182,7 +181,7 @@ impl Catalogue {
             .or(by_identity)
             .or_else(|| found(exe, Via::Exe))
             .or_else(|| found(argv0, Via::Argv0))
-            .or_else(|| found(hints.comm, Via::Comm))?;
+            .or_else(|| found(hints.comm.filter(|_| self.leaves_name_open(image)), Via::Comm))?;
         let is_named = |name: &[u8]| self.look_up(name) == Some(utility);
         let disguised = match via {
             // Called by the file's own name nobody is misled by argv[0], whatever the file is called.

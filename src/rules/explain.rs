@@ -6,6 +6,7 @@ use super::model::Rule;
 use super::ruleset::{RuleSet, evaluate};
 use super::selection::{Check, Selection};
 use super::subject::Subject;
+use crate::alert::escape::Escaped;
 use crate::calendar::Date;
 
 /// What every enabled rule says of one subject.
@@ -30,6 +31,29 @@ pub struct Reason {
     pub unknown: bool,
 }
 
+/// Bytes of a value that are shown.
+const SHOWN: usize = 120;
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let selection = &self.selection;
+        if self.test.is_empty() {
+            return write!(f, "selection `{selection}` holds, which the condition excludes");
+        }
+        if self.unknown {
+            return write!(f, "selection `{selection}`: {} is unknown", self.test);
+        }
+        let mut seen = Escaped::new(&self.seen);
+        seen.shorten(SHOWN);
+        write!(f, "selection `{selection}`: {} does not fit {}", self.test, seen.as_str())
+    }
+}
+
+/// Why a rule does not match; `None` if it does.
+pub fn why_not(rule: &Rule, subject: &Subject<'_>) -> Option<Reason> {
+    if evaluate(rule, subject) == Truth::True { None } else { reason(&rule.condition, rule, subject) }
+}
+
 /// Evaluates every enabled rule.
 pub fn explain<'r>(ruleset: &'r RuleSet, subject: &Subject<'_>, today: Date) -> Explanation<'r> {
     let mut explanation = Explanation::default();
@@ -38,11 +62,7 @@ pub fn explain<'r>(ruleset: &'r RuleSet, subject: &Subject<'_>, today: Date) -> 
         explanation.matched.push((found.rule, exception));
     }
     for rule in ruleset.rules().iter().filter(|rule| rule.enabled) {
-        if evaluate(rule, subject) != Truth::True
-            && let Some(reason) = reason(&rule.condition, rule, subject)
-        {
-            explanation.unmatched.push((rule, reason));
-        }
+        explanation.unmatched.extend(why_not(rule, subject).map(|reason| (&**rule, reason)));
     }
     explanation
 }
@@ -104,7 +124,9 @@ fn of_selection(selection: &Selection, subject: &Subject<'_>) -> Reason {
         Some(Check::Test(written)) => (written.key.clone(), subject.display(&written.test.field)),
         Some(Check::SameAncestor(tests)) => {
             let keys: Vec<&str> = tests.iter().map(|written| written.key.as_str()).collect();
-            (format!("ancestor with {}", keys.join(" and ")), Vec::new())
+            let seen: Vec<Vec<u8>> =
+                tests.iter().map(|written| subject.display(&written.test.field)).collect();
+            (format!("ancestor with {}", keys.join(" and ")), seen.join(&b"; "[..]))
         }
         None => (String::new(), Vec::new()),
     };

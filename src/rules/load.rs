@@ -29,16 +29,13 @@ const LARGEST_FILE: u64 = 16 << 20;
 
 /// Loads everything. `None` if anything was refused; the messages tell what.
 pub fn load(places: &Places, diagnostics: &Diagnostics) -> Option<RuleSet> {
-    let own: Vec<Source> =
-        places.folders.iter().flat_map(|folder| files(folder, places, diagnostics)).collect();
-    let replaced = |name: &str| {
-        own.iter().any(|source| Path::new(&source.name).file_name().is_some_and(|own| own == name))
-    };
-    let builtin: Vec<Source> = builtin::FILES
-        .iter()
-        .filter(|(name, _)| places.builtin && !replaced(base(name)))
-        .map(|(name, text)| Source { name: format!("<built-in {name}>"), text: (*text).to_owned() })
-        .collect();
+    compile(sources(places, Kind::Rules, diagnostics), diagnostics)
+}
+
+/// Compiles the texts of files, the compiled-in ones known by their names. `None` if anything was refused.
+pub fn compile(sources: Vec<Source>, diagnostics: &Diagnostics) -> Option<RuleSet> {
+    let (builtin, own): (Vec<Source>, Vec<Source>) =
+        sources.into_iter().partition(|source| is_builtin(&source.name));
     let documents = |sources| -> Vec<(&Source, Document<'_>)> { parse(sources, diagnostics) };
     let (base, top) = (documents(&builtin), documents(&own));
     // All macros come first, so that a rule may use those of a later file.
@@ -58,6 +55,48 @@ pub fn load(places: &Places, diagnostics: &Diagnostics) -> Option<RuleSet> {
     let exceptions = exceptions.into_iter().map(|placed| placed.entry.value).collect();
     let utilities = utilities.into_iter().map(|placed| placed.entry.value).collect();
     (!diagnostics.any_error()).then(|| RuleSet::new(utilities, rules, exceptions))
+}
+
+/// The compiled-in rules alone.
+pub fn builtin(diagnostics: &Diagnostics) -> Option<RuleSet> {
+    load(&Places { builtin: true, folders: Vec::new(), folders_required: false }, diagnostics)
+}
+
+/// What files are read for. The administrator's hold both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Rules, exceptions, macros and utilities.
+    Rules,
+    /// Tests of rules.
+    Tests,
+}
+
+/// How the names of compiled-in sources begin.
+const BUILTIN: &str = "<built-in ";
+
+/// True for the name of a compiled-in source.
+pub fn is_builtin(name: &str) -> bool {
+    name.starts_with(BUILTIN)
+}
+
+/// The files that are to be read: compiled-in ones first, then the administrator's.
+pub fn sources(places: &Places, kind: Kind, diagnostics: &Diagnostics) -> Vec<Source> {
+    let own: Vec<Source> =
+        places.folders.iter().flat_map(|folder| files(folder, places, diagnostics)).collect();
+    let replaced = |name: &str| {
+        own.iter().any(|source| Path::new(&source.name).file_name().is_some_and(|own| own == name))
+    };
+    let builtin = match kind {
+        Kind::Rules => builtin::FILES,
+        Kind::Tests => builtin::TESTS,
+    };
+    let mut sources: Vec<Source> = builtin
+        .iter()
+        .filter(|(name, _)| places.builtin && !replaced(base(name)))
+        .map(|(name, text)| Source { name: format!("{BUILTIN}{name}>"), text: (*text).to_owned() })
+        .collect();
+    sources.extend(own);
+    sources
 }
 
 fn base(name: &str) -> &str {

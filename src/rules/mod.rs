@@ -27,6 +27,7 @@ pub mod question;
 pub mod review;
 pub mod ruleset;
 pub mod selection;
+pub mod sigma;
 pub mod subject;
 pub mod threshold;
 pub mod value;

@@ -119,6 +119,8 @@ pub fn read(document: &Document<'_>, macros: &Macros, diagnostics: &Diagnostics)
     let root = document.root(diagnostics);
     root.skip("macro");
     root.skip("selection");
+    // The daemon has no use for tests: `self_test` reads them.
+    root.skip("test");
     let tables = Tables {
         utilities: root.sections("utility", "a utility").into_iter().filter_map(utility).collect(),
         rules: root

@@ -375,6 +375,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const COMPARISONS: &[Comparison] = &[
+        Comparison::Equals,
+        Comparison::Contains,
+        Comparison::StartsWith,
+        Comparison::EndsWith,
+        Comparison::Glob,
+        Comparison::PathGlob,
+    ];
+
     fn matches(comparison: Comparison, value: &str, text: &str) -> bool {
         Pattern::new(comparison, &[value], false).unwrap().matches(text.as_bytes())
     }
@@ -391,6 +400,36 @@ mod tests {
         assert!(!cased(Comparison::Equals) && !cased(Comparison::Contains) && !cased(Comparison::Glob));
         assert!(!matches(Comparison::Regex, "NC", "nc"));
         assert!(matches(Comparison::Regex, "(?i)N.$", "nnc"));
+    }
+
+    #[test]
+    fn a_text_that_was_cut() {
+        let certain = |comparison, value: &str, text: &str| {
+            Pattern::new(comparison, &[value], false).unwrap().matches_beginning(text.as_bytes())
+        };
+        assert!(certain(Comparison::Contains, "nc -e", "nc -e /bin"));
+        assert!(certain(Comparison::StartsWith, "nc", "nc -e /bin"));
+        assert!(!certain(Comparison::Equals, "nc", "nc") && !certain(Comparison::EndsWith, "nc", "nc"));
+        assert!(certain(Comparison::Glob, "nc*", "nc -e") && !certain(Comparison::Glob, "*nc", "nc"));
+        assert!(
+            certain(Comparison::PathGlob, "/a/**", "/a/b") && !certain(Comparison::PathGlob, "/a/*", "/a/b")
+        );
+        assert!(certain(Comparison::Regex, r"-e(\s|$)", "nc -e /bin"));
+        assert!(!certain(Comparison::Regex, r"-e(\s|$)", "nc -e"));
+    }
+
+    #[test]
+    fn many_values() {
+        let values: Vec<String> = (0..100_001).map(|number| format!("/opt/Tool{number}x")).collect();
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        for comparison in COMPARISONS {
+            let pattern = Pattern::new(*comparison, &values[..100_000], false).unwrap();
+            assert!(pattern.matches(b"/opt/tool99999x") && !pattern.matches(b"/opt/tool"), "{comparison:?}");
+            let (index, message) = Pattern::new(*comparison, &values, false).unwrap_err();
+            assert!(index == 100_000 && message.contains("100000 values at most"), "{message}");
+        }
+        let (_, message) = Pattern::new(Comparison::Regex, &values[..1_001], false).unwrap_err();
+        assert!(message.contains("1000 regular expressions at most"), "{message}");
     }
 
     #[test]
@@ -447,6 +486,49 @@ mod tests {
             let expression = format!("(?s-u)^{}$", pattern.replace('*', ".*").replace('?', "."));
             let expected = Regex::new(&expression).unwrap().is_match(text.as_bytes());
             prop_assert_eq!(Glob::new(pattern.as_bytes()).unwrap().matches(text.as_bytes(), true), expected);
+        }
+
+        #[test]
+        fn a_glob_of_a_path_is_the_regex_it_stands_for(pattern in "[ab/*?]{0,8}", text in "[ab/]{0,10}") {
+            // Of three and more the first two stand for all.
+            let mut expression = pattern.clone();
+            while expression.contains("***") {
+                expression = expression.replace("***", "**");
+            }
+            let expression = expression.replace("**", "\u{1}").replace('*', "[^/]*").replace('?', "[^/]");
+            let expression = format!("(?s-u)^{}$", expression.replace('\u{1}', ".*"));
+            let expected = Regex::new(&expression).unwrap().is_match(text.as_bytes());
+            prop_assert_eq!(Glob::of_path(pattern.as_bytes()).unwrap().matches(text.as_bytes(), true), expected);
+        }
+
+        #[test]
+        fn case_of_ascii_letters_alone_is_ignored(
+            comparison in proptest::sample::select(COMPARISONS), value in "[aBéÉ/*]{1,4}", text in "[aAbBéÉ/]{0,6}",
+        ) {
+            let pattern = |value: &str, cased| Pattern::new(comparison, &[value], cased).unwrap();
+            let folded = |text: &str| text.to_ascii_lowercase();
+            let found = pattern(&value, false).matches(text.as_bytes());
+            prop_assert_eq!(found, pattern(&value.to_ascii_uppercase(), false).matches(folded(&text).as_bytes()));
+            prop_assert_eq!(found, pattern(&folded(&value), true).matches(folded(&text).as_bytes()));
+        }
+
+        #[test]
+        fn what_a_beginning_fulfils_the_whole_does(
+            comparison in proptest::sample::select(COMPARISONS), value in "[ab*]{1,4}", text in "[ab]{0,6}", rest in "[ab\n]{0,4}",
+        ) {
+            let pattern = Pattern::new(comparison, &[&value], false).unwrap();
+            let whole = text.clone() + &rest;
+            prop_assert!(!pattern.matches_beginning(text.as_bytes()) || pattern.matches(whole.as_bytes()));
+        }
+
+        #[test]
+        fn what_a_beginning_fulfils_the_whole_does_of_expressions(
+            value in proptest::sample::select(&["a", "a$", "(?m)a$", r"a\b", r"a\B", "^a", "a*$", "a|b$", "(?s)a.", "^$", r"\z", "ab?"][..]),
+            text in "[ab\n]{0,6}", rest in "[ab\n]{0,4}",
+        ) {
+            let pattern = Pattern::new(Comparison::Regex, &[value], false).unwrap();
+            let whole = text.clone() + &rest;
+            prop_assert!(!pattern.matches_beginning(text.as_bytes()) || pattern.matches(whole.as_bytes()));
         }
 
         #[test]

@@ -9,6 +9,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
+use regex_syntax::hir::literal::Extractor;
+use regex_syntax::hir::{Hir, HirKind};
 
 use super::catalogue::{Catalogue, LONGEST_NAME};
 use super::condition::{Condition, Truth};
@@ -35,6 +37,8 @@ struct Guard {
 
 /// Pieces of text shorter than this stand in too many programs to be worth an index.
 const SHORTEST_LITERAL: usize = 2;
+/// Parts of a regular expression beyond this many are not looked at.
+const MOST_PARTS: usize = 32;
 
 impl Guard {
     fn always() -> Self {
@@ -139,22 +143,70 @@ impl Guard {
 
     fn of_literal(comparison: Comparison, value: &str) -> Guard {
         let pieces = match comparison {
-            Comparison::Regex => Vec::new(),
+            Comparison::Regex => return Guard::of_regex(value),
             Comparison::Glob | Comparison::PathGlob => {
                 Glob::new(value.as_bytes()).map(|glob| glob.literals()).unwrap_or_default()
             }
             _ => vec![value.as_bytes().to_vec()],
         };
-        // Arguments are searched as the kernel gives them, with NULs between: a piece may not reach over a space.
+        Guard::of_pieces(pieces.iter().map(Vec::as_slice))
+    }
+
+    /// All of these pieces stand in the text.
+    fn of_pieces<'p>(pieces: impl Iterator<Item = &'p [u8]>) -> Guard {
+        // Arguments are searched as the kernel gives them, with NULs between: a piece may not reach over a space. Other
+        // white space is left out for the sake of expressions, in which `\s` stands for all of it.
         let longest = pieces
-            .iter()
-            .flat_map(|piece| piece.split(|&byte| byte == b' '))
+            .flat_map(|piece| piece.split(|byte| matches!(byte, b'\t'..=b'\r' | b' ')))
             .max_by_key(|piece| piece.len())
             .filter(|piece| piece.len() >= SHORTEST_LITERAL);
         match longest {
             Some(piece) => Guard { literals: [piece.to_ascii_lowercase()].into(), ..Guard::default() },
             None => Guard::always(),
         }
+    }
+
+    /// A text that holds another of them is found with that one.
+    fn without_needless(mut self) -> Guard {
+        let literals = self.literals.clone();
+        let holds = |text: &[u8], part: &[u8]| {
+            text.len() > part.len() && text.windows(part.len()).any(|it| it == part)
+        };
+        self.literals.retain(|text| !literals.iter().any(|part| holds(text, part)));
+        self
+    }
+
+    fn of_regex(expression: &str) -> Guard {
+        // As the pattern is compiled.
+        let parsed = regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(expression);
+        parsed.map_or_else(|_| Guard::always(), |tree| Guard::of_tree(&tree))
+    }
+
+    /// What fits the tree holds a text with which some part of it must begin. Nesting is bounded by the parser.
+    fn of_tree(tree: &Hir) -> Guard {
+        let beginning = |tree: &Hir| match Extractor::new().extract(tree).literals() {
+            Some(literals) => literals
+                .iter()
+                .map(|literal| Guard::of_pieces(std::iter::once(literal.as_bytes())))
+                .fold(Guard::default(), Guard::union),
+            None => Guard::always(),
+        };
+        let inner = match tree.kind() {
+            HirKind::Capture(capture) => Guard::of_tree(&capture.sub),
+            HirKind::Repetition(repetition) if repetition.min > 0 => Guard::of_tree(&repetition.sub),
+            HirKind::Alternation(parts) => {
+                parts.iter().map(Guard::of_tree).fold(Guard::default(), Guard::union)
+            }
+            HirKind::Concat(parts) => {
+                let tails = (1..parts.len().min(MOST_PARTS))
+                    .map(|start| beginning(&Hir::concat(parts[start..].to_vec())));
+                let own = parts.iter().take(MOST_PARTS).map(Guard::of_tree);
+                tails.chain(own).min_by_key(Guard::cost).unwrap_or_else(Guard::always)
+            }
+            HirKind::Empty | HirKind::Literal(_) | HirKind::Class(_) | HirKind::Look(_) => Guard::always(),
+            HirKind::Repetition(_) => Guard::always(),
+        };
+        std::cmp::min_by_key(beginning(tree), inner, Guard::cost).without_needless()
     }
 }
 
@@ -244,5 +296,78 @@ impl Index {
     /// The rules that are evaluated for every program.
     pub fn always(&self) -> &[usize] {
         &self.always
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostics::{Diagnostics, Source};
+    use crate::document::Document;
+    use crate::process::capture::Prefilter;
+    use crate::rules::catalogue::Hints;
+    use crate::rules::condition::Truth;
+    use crate::rules::macros::Macros;
+    use crate::rules::model;
+    use crate::rules::ruleset::{RuleSet, evaluate};
+    use crate::rules::subject::Subject;
+    use proptest::prelude::*;
+
+    fn literals(expression: &str) -> Vec<String> {
+        let guard = Guard::of_regex(expression);
+        if guard.always {
+            return Vec::new();
+        }
+        assert!(!guard.literals.is_empty(), "{expression}");
+        guard.literals.into_iter().map(|literal| String::from_utf8(literal).unwrap()).collect()
+    }
+
+    #[test]
+    fn expressions_need_texts() {
+        for (expression, needed) in [
+            (r"-(W|R)\s?(\s|x)([0-9a-f]{2}\s?){2,20}", &["-r", "-w"][..]),
+            (r"\s-[FTd]\s", &["-d", "-f", "-t"]),
+            (r"(?i)^.*MiXed$", &["mixed"]),
+            ("[0-9]+(curl|wget) ", &["curl", "wget"]),
+            ("(abc|[0-9]+def)?xyz", &["xyz"]),
+            ("(?:ab)+", &["ab"]),
+            ("a|.bc", &[]),
+            ("(?:ab)*", &[]),
+            ("[a-z]{30}", &[]),
+            ("", &[]),
+        ] {
+            assert_eq!(literals(expression), needed, "{expression}");
+        }
+    }
+
+    fn rule_set(select: &str) -> Option<RuleSet> {
+        let text =
+            format!("[[rule]]\nid = 'x'\ntitle = 'x'\nseverity = 'low'\n[[rule.select.s]]\n{select}\n");
+        let source = Source { name: String::new(), text };
+        let diagnostics = Diagnostics::default();
+        let tables = model::read(&Document::parse(&source, &diagnostics), &Macros::default(), &diagnostics);
+        let rules = tables.rules.into_iter().map(|rule| rule.value).collect();
+        (!diagnostics.any_error()).then(|| RuleSet::new(Vec::new(), rules, Vec::new()))
+    }
+
+    proptest! {
+        #[test]
+        fn what_matches_is_never_let_go(
+            field in "exe|exe\\.name|exe\\.dir|argv0|args|cmdline|cmdline\\.args",
+            comparison in "|\\|contains|\\|startswith|\\|endswith|\\|glob|\\|pathglob|\\|re|\\|contains\\|all",
+            values in proptest::collection::vec("[abA/ ]{0,3}([.*?+|]|\\(a\\|b\\)|\\[ab\\]|\\{1,2\\}|\\(a[^b]\\)|\\\\s|\\^|\\$|\\(\\?i\\))?[ab /]{0,3}[.*?+]?[ab]{0,2}", 1..4),
+            exe in "/[abAB/]{0,6}",
+            arguments in proptest::collection::vec("[abAB/ ]{0,6}", 0..4),
+        ) {
+            let values: Vec<String> = values.iter().map(|value| format!("'{value}'")).collect();
+            // Most are good; a mistake, such as an empty value, says nothing here.
+            if let Some(rules) = rule_set(&format!("'{field}{comparison}' = [{}]", values.join(", "))) {
+                let image = Image::new(Some(exe.as_bytes()), Some(&arguments));
+                let subject = Subject::on_hot_path(&image, rules.catalogue(), Hints::default());
+                if evaluate(&rules.rules()[0], &subject) == Truth::True {
+                    prop_assert!(rules.could_match(&image, Hints::default()));
+                }
+            }
+        }
     }
 }

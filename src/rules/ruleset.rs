@@ -183,3 +183,285 @@ pub fn evaluate(rule: &Rule, subject: &Subject<'_>) -> Truth {
         rule.selections.get(index).map_or(Truth::Unknown, |selection| selection.evaluate(subject))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+    use crate::alert::HostClock;
+    use crate::diagnostics::{Diagnostics, Source};
+    use crate::document::Document;
+    use crate::process::details::Namespaces;
+    use crate::process::names::Accounts;
+    use crate::process::relatives::NoProcesses;
+    use crate::rules::macros::Macros;
+    use crate::rules::model;
+
+    const UTILITIES: &str = "
+        [[utility]]
+        name = \"nc\"
+        aliases = [\"nc.openbsd\", \"ncat*\"]
+        category = \"netcat\"
+        [[utility]]
+        name = \"curl\"
+        category = \"web\"
+        everyday = true
+        [[utility]]
+        name = \"sh\"
+        aliases = [\"dash\"]
+        category = \"shell\"\n";
+
+    fn rules(text: &str) -> RuleSet {
+        let source = Source { name: "test.toml".to_owned(), text: UTILITIES.to_owned() + text };
+        let diagnostics = Diagnostics::default();
+        let tables = {
+            let document = Document::parse(&source, &diagnostics);
+            model::read(&document, &Macros::default(), &diagnostics)
+        };
+        let mistakes: Vec<String> = diagnostics.into_list().iter().map(ToString::to_string).collect();
+        assert!(mistakes.is_empty(), "{}\n{text}", mistakes.join("\n"));
+        RuleSet::new(
+            tables.utilities.into_iter().map(|it| it.value).collect(),
+            tables.rules.into_iter().map(|it| it.value).collect(),
+            Vec::new(),
+        )
+    }
+
+    /// One test: a field, how it is compared and with what.
+    fn test() -> impl Strategy<Value = (String, String)> {
+        let fields = vec![
+            "exe",
+            "exe.name",
+            "exe.dir",
+            "script",
+            "argv0",
+            "args",
+            "argv",
+            "cmdline",
+            "cmdline.args",
+            "cmdline.comm",
+            "comm",
+            "args.flags",
+            "args.options",
+            "utility.name",
+            "utility.category",
+            "utility.via",
+            "user",
+            "parent.name",
+        ];
+        let modifiers = vec![
+            "",
+            "|contains",
+            "|startswith",
+            "|endswith",
+            "|glob",
+            "|pathglob",
+            "|contains|all",
+            "|cased",
+            "|endswith|all",
+            "|contains|cased",
+        ];
+        let values = vec![
+            "nc",
+            "NC",
+            "curl",
+            "sh",
+            "/bin/sh",
+            "/usr/bin/nc.openbsd",
+            "-e",
+            "-l",
+            "e",
+            "x y",
+            " ",
+            "y",
+            "/",
+            "/nc",
+            "n",
+            "*",
+            "*nc*",
+            "/*/nc*",
+            "**",
+            "netcat",
+            "web",
+            "shell",
+            "busybox",
+            "openbsd",
+            "applet",
+            "ld-linux-x86-64.so.2",
+            "memfd:nc",
+            "/tmp/a.sh",
+            "p=80",
+            "root",
+        ];
+        let expressions = vec![
+            "nc",
+            r"^nc$",
+            r"n[cC]\s-[el]",
+            r"-e|-l",
+            r"(?i)CURL",
+            r"\bsh\b",
+            r"nc.openbsd(\s|$)",
+            r"/(?:usr/)?bin/.*sh",
+            r"x[ -]y",
+            r"e\s+x",
+            r"[a-z]+\.sh",
+            r"(?:nc|sh)?80",
+        ];
+        let expressions = select(expressions).prop_map(|expression| ("|re", vec![expression]));
+        let plain = (select(modifiers), proptest::collection::vec(select(values), 1..3));
+        let texts = (select(fields), prop_oneof![5 => plain, 1 => expressions])
+            .prop_map(|(field, (modifier, values))| (format!("{field}{modifier}"), format!("{values:?}")));
+        let others = vec![
+            ("utility.everyday", "false"),
+            ("utility.disguised", "true"),
+            ("utility.name|exists", "true"),
+            ("utility.name|exists", "false"),
+            ("utility.name|known", "false"),
+            ("exe|known", "false"),
+            ("args|exists", "false"),
+            ("args|every|startswith", "\"-\""),
+            ("args.count|lt", "2"),
+            ("exe.memfd", "true"),
+            ("exe.deleted", "false"),
+            ("exe.name|fieldref", "\"argv0\""),
+            ("args.cut", "true"),
+            ("uid", "0"),
+        ];
+        let others = select(others).prop_map(|(key, value): (&str, &str)| (key.to_owned(), value.to_owned()));
+        prop_oneof![4 => texts, 1 => others]
+    }
+
+    fn rule() -> impl Strategy<Value = String> {
+        let alternative = proptest::collection::vec(test(), 1..3).prop_map(|tests| {
+            // Keys of a table differ.
+            let tests: std::collections::BTreeMap<String, String> = tests.into_iter().collect();
+            tests.into_iter().fold(String::new(), |mut text, (key, value)| {
+                let _ = writeln!(text, "\"{key}\" = {value}");
+                text
+            })
+        });
+        let selection = proptest::collection::vec(alternative, 1..3);
+        let conditions = vec![
+            "a",
+            "not a",
+            "a and b",
+            "a or b",
+            "a and not b",
+            "not (a and b)",
+            "not (a or not b) or c",
+            "1 of them",
+            "all of them",
+            "a and (b or not c)",
+            "not 1 of them",
+            "(a or b) and c",
+        ];
+        (select(conditions), proptest::collection::vec(selection, 3)).prop_map(|(condition, selections)| {
+            let head = "title = \"x\"\nseverity = \"low\"";
+            let mut text = format!("[[rule]]\nid = \"ID\"\n{head}\ncondition = \"{condition}\"\n");
+            for (name, alternatives) in ["a", "b", "c"].iter().zip(selections) {
+                for alternative in alternatives {
+                    let _ = write!(text, "[[rule.select.{name}]]\n{alternative}");
+                }
+            }
+            text
+        })
+    }
+
+    fn exec() -> impl Strategy<Value = Exec> {
+        let exes = vec![
+            "/usr/bin/nc.openbsd",
+            "/bin/nc",
+            "/usr/bin/curl",
+            "/bin/sh",
+            "/usr/bin/dash",
+            "/bin/busybox",
+            "/tmp/x",
+            "/memfd:nc (deleted)",
+            "/tmp/nc (deleted)",
+            "/lib64/ld-linux-x86-64.so.2",
+            "/usr/bin/python3.11",
+            "/",
+        ];
+        let words = vec![
+            "nc",
+            "NC",
+            "ncat7",
+            "curl",
+            "sh",
+            "/bin/sh",
+            "/usr/bin/nc",
+            "-e",
+            "-le",
+            "-l",
+            "x y",
+            "x",
+            "y",
+            " ",
+            "",
+            "/tmp/a.sh",
+            "-p",
+            "80",
+            "--p=80",
+            "busybox",
+            "root",
+            "[kworker]",
+        ];
+        let argv = proptest::option::weighted(0.9, proptest::collection::vec(select(words.clone()), 0..5));
+        let exe = proptest::option::weighted(0.9, select(exes));
+        let comm = proptest::option::of(select(words));
+        (exe, argv, comm, any::<bool>()).prop_map(|(exe, argv, comm, cut)| {
+            let mut exec =
+                Exec { image: Image::new(exe.map(str::as_bytes), argv.as_deref()), ..Exec::default() };
+            if cut {
+                exec.image.cut_arguments(exec.image.raw_arguments().map_or(0, <[u8]>::len) / 2);
+            }
+            if let Some(comm) = comm {
+                exec.details.set_comm(comm.as_bytes());
+            }
+            exec.details.uids = Some([0; 4]);
+            exec
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn nothing_that_matches_is_let_go(
+            text in proptest::collection::vec(rule(), 1..4),
+            execs in proptest::collection::vec(exec(), 1..12),
+        ) {
+            let numbered = text.iter().enumerate();
+            let text: String = numbered.map(|(number, rule)| rule.replace("ID", &format!("r{number}"))).collect();
+            let rules = rules(&text);
+            let surroundings = Surroundings {
+                accounts: Accounts::none(),
+                namespaces: Namespaces::default(),
+                processes: Box::new(NoProcesses),
+            files: Default::default(),
+            };
+            for exec in &execs {
+                let subject = rules.subject(exec, &surroundings, &HostClock);
+                let today = Date { year: 2026, month: 1, day: 1 };
+                let found: Vec<&str> =
+                    rules.matching(&subject, today).iter().map(|found| found.rule.id.as_str()).collect();
+                // One by one, without the index.
+                let expected: Vec<&str> = rules
+                    .rules()
+                    .iter()
+                    .filter(|rule| evaluate(rule, &subject) == Truth::True)
+                    .map(|rule| rule.id.as_str())
+                    .collect();
+                prop_assert_eq!(&found, &expected, "{:?}\n{}", exec, text);
+                let hints = |comm| Hints { comm, ..Hints::default() };
+                let passes = rules.could_match(&exec.image, hints(None))
+                    || rules.wants_comm(&exec.image)
+                        && rules.could_match(&exec.image, hints(exec.details.comm()));
+                prop_assert!(passes || expected.is_empty(), "{:?}\n{}", exec, text);
+            }
+        }
+    }
+}

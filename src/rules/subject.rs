@@ -12,13 +12,13 @@ use super::value::Value;
 use crate::alert::Clock;
 use crate::calendar::LocalTime;
 use crate::identity::settle::Executables;
-use crate::process::details::{Details, Namespaces};
+use crate::process::details::{Details, Login, Namespaces, known_id};
 use crate::process::entry::{self, Entry, Link};
 use crate::process::exec::{Certainty, Exec, Image};
-use crate::process::names::Accounts;
+use crate::process::names::{Accounts, Name, OwnNames};
 use crate::process::parse::tty_name;
 use crate::process::place::Place;
-use crate::process::relatives::{Ancestors, Processes, Relative};
+use crate::process::relatives::{Ancestors, Leader, Processes, Relative};
 
 /// What is needed besides the exec to read its fields.
 #[derive(Debug)]
@@ -144,8 +144,8 @@ impl<'a> Subject<'a> {
             Role::Parent if details.ppid == Some(0) => Person::Nobody,
             Role::Parent => Person::Parent,
             Role::AncestorAt(number) => self.ancestor(usize::from(number).saturating_sub(1)),
-            Role::SessionLeader => whole.leader(&whole.session_leader, details.session),
-            Role::GroupLeader => whole.leader(&whole.group_leader, details.pgid),
+            Role::SessionLeader => whole.leader(&whole.session_leader, Leader::Session, details.session),
+            Role::GroupLeader => whole.leader(&whole.group_leader, Leader::Group, details.pgid),
             Role::EntryLeader => match self.entry() {
                 Some((_, 0)) => Person::Own,
                 Some((_, number)) => self.ancestor(number - 1),
@@ -256,10 +256,8 @@ impl<'a> Subject<'a> {
         if let Some(value) = of_image(attribute, &relative.image) {
             return value;
         }
-        let uid = |index: usize| relative.uids.map(|uids| uids[index]);
-        let gid = |index: usize| relative.gids.map(|gids| gids[index]);
         match attribute {
-            Attribute::Pid => Value::number(Some(relative.pid)),
+            Attribute::Pid => Value::number(Some(relative.pid).filter(|&pid| pid != 0)),
             Attribute::Ppid => Value::number(relative.ppid),
             Attribute::Vpid => Value::number(relative.vpid),
             Attribute::Start => self.start(relative.start_ticks),
@@ -275,7 +273,7 @@ impl<'a> Subject<'a> {
             Attribute::Cwd => Value::text(relative.cwd.as_deref()),
             Attribute::Tty => terminal(relative.tty),
             Attribute::Interactive => Value::flag(relative.tty.map(|device| device != 0)),
-            _ => self.account(attribute, uid, gid),
+            _ => self.account(attribute, relative.uids, relative.gids, relative.names.as_deref()),
         }
     }
 
@@ -283,28 +281,30 @@ impl<'a> Subject<'a> {
     fn account(
         &self,
         attribute: Attribute,
-        uid: impl Fn(usize) -> Option<u32>,
-        gid: impl Fn(usize) -> Option<u32>,
+        uids: Option<[u32; 4]>,
+        gids: Option<[u32; 4]>,
+        own: Option<&OwnNames>,
     ) -> Value<'static> {
+        let uid = |which| known_id(uids, which);
+        let gid = |which| known_id(gids, which);
         match attribute {
-            Attribute::User => self.user(uid(0)),
+            Attribute::User => self.user(own.map(|own| &own.user), uid(0)),
             Attribute::Uid => Value::number(uid(0)),
-            Attribute::UserEffective => self.user(uid(1)),
+            Attribute::UserEffective => self.user(own.map(|own| &own.effective), uid(1)),
             Attribute::Euid => Value::number(uid(1)),
             Attribute::Gid => Value::number(gid(0)),
             Attribute::Egid => Value::number(gid(1)),
-            Attribute::Group => self.group(gid(0)),
-            Attribute::GroupEffective => self.group(gid(1)),
+            Attribute::Group => self.group(own.map(|own| &own.group), gid(0)),
+            // Who brings names along has none for it.
+            Attribute::GroupEffective => self.group(own.map(|_| &Name::Unknown), gid(1)),
             _ => Value::Unknown,
         }
     }
 
-    fn group(&self, gid: Option<u32>) -> Value<'static> {
-        match (&self.whole, gid) {
-            (Some(whole), Some(gid)) => {
-                whole.surroundings.accounts.groups.name(gid).map_or(Value::Absent, Value::name)
-            }
-            _ => Value::Unknown,
+    fn group(&self, own: Option<&Name>, gid: Option<u32>) -> Value<'static> {
+        match &self.whole {
+            Some(whole) => name_value(whole.surroundings.accounts.groups.of(own, gid)),
+            None => Value::Unknown,
         }
     }
 
@@ -317,16 +317,22 @@ impl<'a> Subject<'a> {
     /// Seconds from a start time to the exec.
     fn age(&self, ticks: Option<u64>) -> Value<'static> {
         let Some((whole, ticks)) = self.whole.as_ref().zip(ticks) else { return Value::Unknown };
+        if whole.local().is_none() {
+            // An event that does not tell its time.
+            return Value::Unknown;
+        }
         let age = whole.time_ns().saturating_sub(whole.clock.wall_from_start_ticks(ticks));
         Value::Number((age / 1_000_000_000) as i64)
     }
 
-    /// The age of the container's oldest process: of its init, if that is known, or else of the oldest that its cgroup
-    /// lists. The oldest ancestor in the container alone would not do: a process that was put into it has none.
-    fn container_age(&self, whole: &Whole<'_>) -> Value<'static> {
+    /// When the container's oldest process was made, in ticks since boot: its init, if that is known, or else the oldest
+    /// that its cgroup lists. The oldest ancestor in the container alone would not do: a process that was put into it has
+    /// none. `None` outside of containers too.
+    pub fn container_start(&self) -> Option<u64> {
+        let whole = self.whole.as_ref()?;
         let details = &whole.exec.details;
-        let Some(cgroup) = details.cgroup() else { return Value::Unknown };
-        let Some(container) = Place::of_cgroup(cgroup).container_id else { return Value::Absent };
+        let cgroup = details.cgroup()?;
+        let container = Place::of_cgroup(cgroup).container_id?;
         let same = |relative: &&Relative| {
             relative.place().and_then(|place| place.container_id).as_deref() == Some(&*container)
         };
@@ -339,15 +345,13 @@ impl<'a> Subject<'a> {
             let start = whole.surroundings.processes.container_start(cgroup)?;
             Some(oldest.map_or(start, |oldest| oldest.min(start)))
         };
-        self.age(init.or_else(listed))
+        init.or_else(listed)
     }
 
-    fn user(&self, uid: Option<u32>) -> Value<'static> {
-        match (&self.whole, uid) {
-            (Some(whole), Some(uid)) => {
-                whole.surroundings.accounts.users.name(uid).map_or(Value::Absent, Value::name)
-            }
-            _ => Value::Unknown,
+    fn user(&self, own: Option<&Name>, uid: Option<u32>) -> Value<'static> {
+        match &self.whole {
+            Some(whole) => name_value(whole.surroundings.accounts.users.of(own, uid)),
+            None => Value::Unknown,
         }
     }
 
@@ -397,18 +401,19 @@ impl<'a> Subject<'a> {
         let own = &details.namespaces;
         let differs =
             |own: Option<u64>, host: Option<u64>| Value::flag(own.zip(host).map(|(own, host)| own != host));
-        let login = |value: &dyn Fn(u32) -> Value<'static>| match details.login {
-            Some(login) => login.user().map_or(Value::Absent, value),
-            None => Value::Unknown,
-        };
+        let names = details.names.as_deref();
         match attribute {
-            Attribute::Pid => Value::number(Some(whole.exec.pid)),
+            Attribute::Pid => Value::number(Some(whole.exec.pid).filter(|&pid| pid != 0)),
             Attribute::Ppid => Value::number(details.ppid),
             Attribute::Vpid => Value::number(details.vpid),
             Attribute::Start => self.start(details.start_ticks),
             Attribute::Age => self.age(details.start_ticks),
             Attribute::ExeUpperLayer => Value::flag(details.upper_layer),
-            Attribute::ContainerAge => self.container_age(whole),
+            Attribute::ContainerAge => match whole.place(details, |place| place.container_id.as_deref()) {
+                Value::Text(_) => self.age(self.container_start()),
+                // On the host, or it is not known where.
+                other => other,
+            },
             Attribute::EntryKind => Value::text(self.entry().map(|(kind, _)| kind.as_str().as_bytes())),
             Attribute::Environment => details
                 .variables()
@@ -420,8 +425,9 @@ impl<'a> Subject<'a> {
                     .variable(argument.unwrap_or_default().as_bytes())
                     .map(|value| value.map(Cow::Borrowed)),
             ),
-            Attribute::Groups => match details.uids {
-                Some(_) => Value::Texts(
+            Attribute::Groups => match (details.uids, names) {
+                (_, Some(own)) => own.groups.as_deref().map_or(Value::Unknown, Value::Words),
+                (Some(_), None) => Value::Texts(
                     details
                         .groups
                         .iter()
@@ -431,10 +437,16 @@ impl<'a> Subject<'a> {
                         })
                         .collect(),
                 ),
-                None => Value::Unknown,
+                (None, None) => Value::Unknown,
             },
-            Attribute::LoginUser => login(&|uid| self.user(Some(uid))),
-            Attribute::Loginuid => login(&|uid| Value::Number(uid.into())),
+            Attribute::LoginUser => match details.login {
+                Some(Login::Nobody) => Value::Absent,
+                login => self.user(names.map(|own| &own.login), login.and_then(Login::user)),
+            },
+            Attribute::Loginuid => match details.login {
+                Some(Login::Nobody) => Value::Absent,
+                login => Value::number(login.and_then(Login::user)),
+            },
             Attribute::CapabilitiesEffective => capabilities(details.capabilities.effective),
             Attribute::CapabilitiesPermitted => capabilities(details.capabilities.permitted),
             Attribute::CapabilitiesInheritable => capabilities(details.capabilities.inheritable),
@@ -452,14 +464,10 @@ impl<'a> Subject<'a> {
             Attribute::NamespaceMnt => differs(own.mnt, host.mnt),
             Attribute::NamespaceNet => differs(own.net, host.net),
             Attribute::NamespaceUser => differs(own.user, host.user),
-            Attribute::TimeHour => Value::Number(whole.local().hour.into()),
-            Attribute::TimeWeekday => Value::Text(whole.local().weekday_name().as_bytes().into()),
+            Attribute::TimeHour => Value::number(whole.local().map(|time| time.hour)),
+            Attribute::TimeWeekday => Value::text(whole.local().map(|time| time.weekday_name().as_bytes())),
             Attribute::AlreadyRunning => Value::Flag(whole.exec.certainty == Certainty::AlreadyRunning),
-            _ => self.account(
-                attribute,
-                |index| details.uids.map(|uids| uids[index]),
-                |index| details.gids.map(|gids| gids[index]),
-            ),
+            _ => self.account(attribute, details.uids, details.gids, names),
         }
     }
 }
@@ -474,18 +482,23 @@ impl Whole<'_> {
         self.clock.wall_from_monotonic(self.exec.timestamp_ns)
     }
 
-    fn local(&self) -> LocalTime {
+    /// The same in the host's time zone, if it is known.
+    fn local(&self) -> Option<LocalTime> {
         self.clock.local(self.time_ns() / 1_000_000_000)
     }
 
-    fn leader<'w>(&'w self, cell: &'w OnceCell<Option<Relative>>, pid: Option<u32>) -> Person<'w> {
+    fn leader<'w>(
+        &'w self,
+        cell: &'w OnceCell<Option<Relative>>,
+        of: Leader,
+        pid: Option<u32>,
+    ) -> Person<'w> {
         match pid {
-            None => Person::Missing,
             // A leader outside the pid namespace that /proc shows, or none at all: a kernel thread's child.
             Some(0) => Person::Nobody,
             Some(pid) if pid == self.exec.pid => Person::Own,
-            Some(pid) => {
-                let find = || self.surroundings.processes.find(pid, self.exec.details.start_ticks);
+            _ => {
+                let find = || self.surroundings.processes.leader(of, pid, self.exec.details.start_ticks);
                 cell.get_or_init(find).as_ref().map_or(Person::Missing, Person::Relative)
             }
         }
@@ -587,7 +600,7 @@ fn terminal<'v>(device: Option<u32>) -> Value<'v> {
 }
 
 /// Names of capabilities by their bits (include/uapi/linux/capability.h).
-const CAPABILITIES: [&str; 41] = [
+pub const CAPABILITIES: [&str; 41] = [
     "chown",
     "dac_override",
     "dac_read_search",
@@ -631,10 +644,22 @@ const CAPABILITIES: [&str; 41] = [
     "checkpoint_restore",
 ];
 
+/// The names of the capabilities in a set, but for those that have none.
+pub fn capability_names(bits: u64) -> impl Iterator<Item = &'static str> {
+    CAPABILITIES.into_iter().enumerate().filter(move |(bit, _)| bits >> bit & 1 == 1).map(|(_, name)| name)
+}
+
 fn capabilities<'v>(bits: Option<u64>) -> Value<'v> {
     let Some(bits) = bits else { return Value::Unknown };
-    let set = CAPABILITIES.iter().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1);
-    Value::Texts(set.map(|(_, name)| Cow::Borrowed(name.as_bytes())).collect())
+    Value::Texts(capability_names(bits).map(|name| Cow::Borrowed(name.as_bytes())).collect())
+}
+
+fn name_value(name: Name) -> Value<'static> {
+    match name {
+        Name::Unknown => Value::Unknown,
+        Name::Absent => Value::Absent,
+        Name::Is(name) => Value::name(name),
+    }
 }
 
 /// Arguments joined with single spaces.

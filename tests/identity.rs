@@ -339,7 +339,9 @@ fn a_utility_installed_later_is_known() {
     let Some(later) = plain(b"later") else { return skip("knows no executable for this architecture") };
     let daemon = setup.environment("EXECWATCH_LOG", "debug").start();
     daemon.wait_for_message("2 files of utilities are installed");
-    write(&installed.join("curl"), &later);
+    // As package managers do it: whole.
+    write(&daemon.folder().join("later"), &later);
+    fs::rename(daemon.folder().join("later"), installed.join("curl")).unwrap();
     daemon.wait_for_message("3 files of utilities are installed");
     program::copy(&installed.join("curl"), &daemon.folder().join("bin/copy"));
     let alert = alert_of(&daemon, &mut Command::new("bin/copy"));

@@ -11,11 +11,13 @@
 //! does, and a test over the shipped rules. The tables stand in any file of rules, those of the shipped rules in files
 //! of their own that are compiled in.
 //!
+//! `rule = "*"` is for what no rule may match: ordinary operation.
+//!
 //! A near miss must be refused for what the event says: where a rule cannot be decided because the event says too little,
 //! the test proves nothing, and fails. Exceptions and thresholds play no part. Each event also goes through the
 //! prefilter, which must not stop what a rule matches.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use toml::Spanned;
 
@@ -29,6 +31,9 @@ use crate::rules::explain::why_not;
 use crate::rules::load::{self, Places};
 use crate::rules::model::Rule;
 use crate::rules::ruleset::{RuleSet, evaluate};
+
+/// In the place of a rule's id: none of them matches.
+const ALL: &str = "*";
 
 /// Tests of rules, with the files they stand in.
 #[derive(Debug)]
@@ -82,12 +87,17 @@ impl SelfTest {
         SelfTest { files: files.collect(), places: places.clone() }
     }
 
+    /// The events that rules must match.
+    pub fn matches(&self) -> impl Iterator<Item = &Event> {
+        let tests = self.files.iter().flat_map(|(_, tests)| tests);
+        tests.flat_map(|test| &test.matches).map(Spanned::get_ref)
+    }
+
     /// Tries every rule on its events.
     pub fn run(&self, ruleset: &RuleSet) -> Outcome {
         let mut outcome = Outcome::default();
         // For each rule, whether an event that it matches and one that it does not were seen.
         let mut covered: BTreeMap<&str, (bool, bool)> = BTreeMap::new();
-        let mut left_out = BTreeSet::new();
         let mut as_shipped: Option<Option<RuleSet>> = None;
         for (source, test) in
             self.files.iter().flat_map(|(source, tests)| tests.iter().map(move |test| (source, test)))
@@ -95,6 +105,23 @@ impl SelfTest {
             let id: &str = test.rule.get_ref();
             let events = test.matches.len() + test.misses.len();
             let from_package = load::is_builtin(&source.name);
+            if id == ALL {
+                for event in &test.misses {
+                    match strangers(ruleset, event.get_ref(), from_package) {
+                        Ok(()) => outcome.passed += 1,
+                        Err(mistake) => {
+                            outcome.failed += 1;
+                            outcome.messages.push(Diagnostic::at(
+                                Level::Error,
+                                source,
+                                event.span(),
+                                mistake,
+                            ));
+                        }
+                    }
+                }
+                continue;
+            }
             let Some(rule) = ruleset.rules().iter().find(|rule| rule.id == id) else {
                 let hint =
                     crate::diagnostics::suggestion(id, ruleset.rules().iter().map(|rule| rule.id.as_str()));
@@ -109,7 +136,6 @@ impl SelfTest {
             };
             if !rule.enabled || from_package && !load::is_builtin(&rule.origin) {
                 outcome.skipped += events;
-                left_out.insert(id);
                 continue;
             }
             let (matches, misses) = covered.entry(id).or_default();
@@ -142,8 +168,7 @@ impl SelfTest {
             }
         }
         outcome.rules = covered.len();
-        for rule in ruleset.rules().iter().filter(|rule| rule.enabled && !left_out.contains(rule.id.as_str()))
-        {
+        for rule in ruleset.rules().iter().filter(|rule| rule.enabled) {
             let missing = match covered.get(rule.id.as_str()).copied().unwrap_or_default() {
                 (true, true) => continue,
                 (false, true) => "no test of an exec that it matches",
@@ -158,6 +183,24 @@ impl SelfTest {
     }
 }
 
+/// Errs if any rule matches; of the package's tests, any of the package's rules.
+fn strangers(ruleset: &RuleSet, event: &Event, from_package: bool) -> Result<(), String> {
+    let case = event.case(0);
+    let seconds = case.exec.timestamp_ns / 1_000_000_000;
+    let subject = ruleset.subject(&case.exec, &case.surroundings, &case.clock);
+    let matching = ruleset.matching(&subject, Date::of_unix_time(seconds));
+    let ids: Vec<&str> = matching
+        .iter()
+        .filter(|found| !from_package || load::is_builtin(&found.rule.origin))
+        .map(|found| found.rule.id.as_str())
+        .collect();
+    if ids.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("`{}` matches this exec, and no rule should", ids.join("`, `")))
+    }
+}
+
 fn test(section: Section<'_>) -> Option<Test> {
     let rule = section.required_string("rule");
     let matches = section.deserialize::<Vec<Spanned<Event>>>("matches");
@@ -166,11 +209,12 @@ fn test(section: Section<'_>) -> Option<Test> {
         matches.map(|list| list.value).unwrap_or_default(),
         misses.map(|list| list.value).unwrap_or_default(),
     );
-    if let Some(rule) = &rule
-        && matches.is_empty()
-        && misses.is_empty()
-    {
-        section.error(rule.span.clone(), "a test needs events in `matches`, `misses` or both");
+    if let Some(rule) = &rule {
+        if matches.is_empty() && misses.is_empty() {
+            section.error(rule.span.clone(), "a test needs events in `matches`, `misses` or both");
+        } else if rule.value == ALL && !matches.is_empty() {
+            section.error(rule.span.clone(), "a test of all rules takes `misses` only");
+        }
     }
     section.finish();
     let rule = rule?;

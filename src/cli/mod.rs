@@ -6,6 +6,7 @@ mod import;
 mod replay;
 mod rules;
 mod run;
+mod show;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -5,12 +5,10 @@ use std::fmt::Write;
 
 use clap::Args;
 
-use super::{Files, exit, print, report};
+use super::{Files, exit, print, report, show};
 use crate::diagnostics::Diagnostics;
 use crate::health::hits::{Hit, Hits};
-use crate::rules::catalogue::Utility;
 use crate::rules::fields::{ATTRIBUTES, RELATIVES};
-use crate::rules::model::Rule;
 use crate::rules::ruleset::RuleSet;
 use crate::rules::selection::MODIFIERS;
 
@@ -111,43 +109,8 @@ fn fields() -> String {
 
 fn show(ruleset: &RuleSet, name: &str) -> Option<String> {
     if let Some(rule) = ruleset.rules().iter().find(|rule| rule.id == name) {
-        return Some(show_rule(rule));
+        return Some(show::rule(rule));
     }
     let number = ruleset.catalogue().look_up(name.as_bytes())?;
-    ruleset.catalogue().utilities().get(number).map(show_utility)
-}
-
-fn show_rule(rule: &Rule) -> String {
-    let mut text = String::new();
-    let mut add = |key: &str, value: &str| {
-        if !value.is_empty() {
-            let _ = writeln!(text, "{key:16} {}", value.replace('\n', &format!("\n{:17}", "")));
-        }
-    };
-    add("rule", &rule.id);
-    add("title", &rule.title);
-    add("severity", rule.severity.as_str());
-    add("enabled", if rule.enabled { "yes" } else { "no" });
-    add("attack", &rule.attack.join(" "));
-    add("description", &rule.description);
-    add("false positives", &rule.false_positives.join("\n"));
-    add("triage", &rule.triage);
-    add("file", &rule.origin);
-    text
-}
-
-fn show_utility(utility: &Utility) -> String {
-    let mut text = String::new();
-    let mut add = |key: &str, value: &str| {
-        if !value.is_empty() {
-            let _ = writeln!(text, "{key:16} {value}");
-        }
-    };
-    add("utility", &utility.name);
-    add("aliases", &utility.aliases.join(" "));
-    add("category", &utility.category);
-    add("attack", &utility.attack.join(" "));
-    add("everyday", if utility.everyday { "yes" } else { "no" });
-    add("note", &utility.note);
-    text
+    ruleset.catalogue().utilities().get(number).map(show::utility)
 }

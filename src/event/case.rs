@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Absent, Bytes, Event, Moment, Namespaces, Process};
+use super::{Absent, Bytes, Event, File, Moment, Namespaces, Process};
 use crate::alert::Clock;
 use crate::calendar::LocalTime;
 use crate::process::details::{self, Details, Login, UNSET};
 use crate::process::exec::{Certainty, Exec, Image};
+use crate::process::file::FileFacts;
 use crate::process::names::{Accounts, Name, OwnNames};
 use crate::process::parse;
 use crate::process::relatives::{Ancestors, Leader, Processes, Relative};
@@ -44,6 +45,24 @@ impl Clock for EventClock {
     }
 }
 
+/// The facts of a file, whose place no rule asks for.
+fn file_facts(file: File) -> FileFacts {
+    const REGULAR: u32 = 0o100_000;
+    let stamp = |moment: Moment| i64::try_from(moment.ns).unwrap_or(i64::MAX);
+    FileFacts {
+        device: (0, 0),
+        inode: 0,
+        mode: REGULAR | file.mode & 0o7777,
+        links: file.links,
+        uid: file.uid,
+        gid: file.gid,
+        size: file.size,
+        modified_ns: stamp(file.modified),
+        changed_ns: stamp(file.changed),
+        mount: None,
+    }
+}
+
 impl Event {
     /// What rules are evaluated on. `otherwise_ns` stands for a time that is not said, in nanoseconds since 1970, where
     /// exceptions expire and thresholds count; rules about the time of day do not see it.
@@ -55,6 +74,7 @@ impl Event {
             hold_ns: self.hold_ns.unwrap_or_default(),
             certainty: self.certainty.unwrap_or(Certainty::Reported),
             image: image(self.exe.as_ref(), self.args.as_deref(), self.args_cut),
+            file: self.exe_file.map(file_facts),
             ..Exec::default()
         };
         let host_namespaces = self.fill(&mut exec.details);

@@ -133,6 +133,9 @@ pub struct Event {
     /// When the oldest process of its container was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container_start: Option<Moment>,
+    /// The executable's file: all of this is known, or nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exe_file: Option<File>,
     /// The executable lies in the upper layer of an overlay mount.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exe_upper_layer: Option<bool>,
@@ -222,6 +225,27 @@ pub struct Process {
     pub cgroup: Option<Cgroup>,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub absent: BTreeSet<Absent>,
+}
+
+/// What is known of an executable's file, but for the names of its owner and group, which the rules do not see then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Bytes.
+    pub size: u64,
+    /// Hard links; 0 if it was unlinked.
+    pub links: u32,
+    /// Permission bits with set-user-id, set-group-id and sticky, in octal digits: `"4755"`.
+    #[serde(with = "values::octal_digits")]
+    pub mode: u32,
+    /// Id of the owner.
+    pub uid: u32,
+    /// Id of the group.
+    pub gid: u32,
+    /// When the content was modified.
+    pub modified: Moment,
+    /// When content, name, owner or mode was changed.
+    pub changed: Moment,
 }
 
 /// Something for each kind of namespace.
@@ -436,6 +460,9 @@ mod tests {
         ) -> Event {
             Event {
                 container_start: start, exe_upper_layer: foreign[0],
+                exe_file: start.zip(umask).map(|(changed, mode)| File {
+                    size: 1, links: 2, mode: mode & 0o7777, uid: 3, gid: 4, modified: changed, changed,
+                }),
                 time, host, exe, args, args_cut, args_length, comm, cwd, tty, pid, ppid, vpid, user, uid, euid, suid, fsuid, gid,
                 egid, sgid, fsgid, groups, loginuid, audit_session, session, process_group, umask, start, cgroup,
                 namespace: Namespaces { pid: foreign[0], net: foreign[1], ..Namespaces::default() },

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Absent, Bytes, Capabilities, CapabilitySet, Cgroup, Event, Moment, Namespaces, Process, Terminal,
+    Absent, Bytes, Capabilities, CapabilitySet, Cgroup, Event, File, Moment, Namespaces, Process, Terminal,
 };
 use crate::alert::Clock;
 use crate::process::details::{Details, Login, UNSET, known_id};
 use crate::process::exec::{Exec, Image};
+use crate::process::file::FileFacts;
 use crate::process::names::{Accounts, Name};
 use crate::process::relatives::Relative;
 use crate::rules::fields::Role;
@@ -53,6 +54,7 @@ impl Event {
             start: details.start_ticks.map(moment),
             cgroup: details.cgroup().map(Cgroup::new),
             container_start: subject.container_start().map(moment),
+            exe_file: exec.file.as_ref().map(file),
             exe_upper_layer: details.upper_layer,
             namespace: foreign(details, surroundings),
             namespace_id: Namespaces {
@@ -108,6 +110,20 @@ impl Event {
         event.session_leader = leader(Role::SessionLeader);
         event.group_leader = leader(Role::GroupLeader);
         event
+    }
+}
+
+fn file(file: &FileFacts) -> File {
+    // A time before 1970 is as old as any.
+    let moment = |ns: i64| Moment::on_this_host(u64::try_from(ns).unwrap_or(0));
+    File {
+        size: file.size,
+        links: file.links,
+        mode: file.permissions(),
+        uid: file.uid,
+        gid: file.gid,
+        modified: moment(file.modified_ns),
+        changed: moment(file.changed_ns),
     }
 }
 

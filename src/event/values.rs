@@ -270,6 +270,20 @@ impl<'de> Deserialize<'de> for CapabilitySet {
     }
 }
 
+/// A number in octal digits that must be there.
+pub(super) mod octal_digits {
+    use super::{Deserializer, Error, Serializer, octal};
+
+    pub(in crate::event) fn serialize<S: Serializer>(number: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+        octal::serialize(&Some(*number), serializer)
+    }
+
+    pub(in crate::event) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+        octal::deserialize(deserializer)?
+            .ok_or_else(|| D::Error::custom("a number in octal digits is missing"))
+    }
+}
+
 /// A number in octal digits.
 pub(super) mod octal {
     use super::{Deserializer, Error, Serializer, text};

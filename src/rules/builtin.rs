@@ -42,6 +42,7 @@ pub const TESTS: &[(&str, &str)] = files![
     "tests.d/exfiltration.toml",
     "tests.d/ingress.toml",
     "tests.d/network-utility.toml",
+    "tests.d/ordinary.toml",
     "tests.d/remote-access.toml",
     "tests.d/reverse-shell.toml",
     "tests.d/scanning.toml",

@@ -38,6 +38,8 @@ pub(super) fn of_file<'v>(
         Attribute::ExeSetgid => {
             flag(|file| file.mode & (SET_GROUP_ID | GROUP_EXECUTES) == SET_GROUP_ID | GROUP_EXECUTES)
         }
+        // An exec that was written down brings the names of its users along, but not those of its file.
+        Attribute::ExeOwner | Attribute::ExeGroup if exec.details.names.is_some() => Value::Unknown,
         Attribute::ExeOwner => name(file.map(|file| file.uid), &surroundings.accounts.users),
         Attribute::ExeGroup => name(file.map(|file| file.gid), &surroundings.accounts.groups),
         Attribute::ExeSha256 => match surroundings.files.sha256(exec) {

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::connector::wire;
 use crate::diagnostics::{Diagnostics, Source};
 use crate::event::Event;
+use crate::identity::elf;
 use crate::process::capture::Prefilter;
 use crate::process::details::{Details, Namespaces};
 use crate::process::exec::{Exec, Image};
@@ -43,7 +44,16 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("netlink", netlink),
     ("proc_files", proc_files),
     ("arguments", command_line),
+    ("elf", elf),
 ];
+
+/// The beginning of an ELF file.
+pub fn elf(data: &[u8]) {
+    if let Some(build_id) = elf::build_id(data) {
+        let own = build_id.as_bytes();
+        assert!(elf::is_elf(data) && data.windows(own.len()).any(|piece| piece == own));
+    }
+}
 
 /// A larger input is left alone: it finds nothing that a small one does not.
 const LONGEST: usize = 64 * 1024;

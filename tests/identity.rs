@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use support::{Daemon, Machine, Setup, assert_certain, installed, program, skip};
+use support::{Machine, Setup, alert_of, assert_certain, installed, program, skip};
 
 /// A catalogue, and a rule that lets only recognised utilities through the prefilter.
 const RULES: &str = r#"
@@ -83,20 +83,6 @@ fn write(path: &Path, bytes: &[u8]) {
     fs::write(&raw, bytes).unwrap();
     program::copy(&raw, path);
     fs::remove_file(raw).unwrap();
-}
-
-/// Runs a command in the daemon's folder and waits for its alert. Whether the command succeeds is of no concern.
-fn alert_of(daemon: &Daemon<'_>, command: &mut Command) -> Value {
-    let mut child = command
-        .current_dir(daemon.folder())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let pid = child.id();
-    child.wait().unwrap();
-    daemon.wait_for(|alert| alert["process"]["pid"] == pid)
 }
 
 /// The utility, by what it was recognised, and that it is shown to be hidden.
@@ -353,7 +339,9 @@ fn a_utility_installed_later_is_known() {
     let Some(later) = plain(b"later") else { return skip("knows no executable for this architecture") };
     let daemon = setup.environment("EXECWATCH_LOG", "debug").start();
     daemon.wait_for_message("2 files of utilities are installed");
-    write(&installed.join("curl"), &later);
+    // As package managers do it: whole.
+    write(&daemon.folder().join("later"), &later);
+    fs::rename(daemon.folder().join("later"), installed.join("curl")).unwrap();
     daemon.wait_for_message("3 files of utilities are installed");
     program::copy(&installed.join("curl"), &daemon.folder().join("bin/copy"));
     let alert = alert_of(&daemon, &mut Command::new("bin/copy"));

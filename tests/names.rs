@@ -7,10 +7,10 @@ mod support;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
-use support::{Daemon, Machine, installed, program};
+use support::{Daemon, Machine, alert_of, installed, program};
 
 /// Names as the shipped catalogue has them, and rules that tell this test's programs from others on the machine: each
 /// is started in the test's folder.
@@ -32,20 +32,6 @@ severity = "low"
 "utility.name|exists" = true
 cwd = "{dir}"
 "#;
-
-/// Runs a command in the daemon's folder and waits for its alert. Whether the command succeeds is of no concern.
-fn alert_of(daemon: &Daemon<'_>, command: &mut Command) -> Value {
-    let mut child = command
-        .current_dir(daemon.folder())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let pid = child.id();
-    child.wait().unwrap();
-    daemon.wait_for(|alert| alert["process"]["pid"] == pid)
-}
 
 #[track_caller]
 fn assert_utility(alert: &Value, name: &str, via: &str) {

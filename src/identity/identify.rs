@@ -122,7 +122,7 @@ impl Identifier {
         let (file, is_loaded) = match &runs {
             Runs::Executable => (exe, false),
             Runs::Loaded(fd) => {
-                let file = sys::fs::status_at(fd.as_fd(), c"").ok().map(FileFacts::from)?;
+                let file = sys::fs::status_at(fd.as_fd(), c"").ok()?;
                 exec.details.loaded_file = Some(file);
                 (file, true)
             }
@@ -145,7 +145,7 @@ impl Identifier {
             return None;
         }
         let reach = match index.mounts.reach(file.device) {
-            Reach::Unknown if self.reader.learned().knows(file.device) => Reach::Local,
+            Reach::Unknown => self.reader.learned().reach(file.device),
             reach => reach,
         };
         match reach {

@@ -64,7 +64,7 @@ pub(super) fn open_path(path: &Path) -> nix::Result<OwnedFd> {
 
 /// The facts of an opened file.
 pub(super) fn status(fd: &impl AsFd) -> std::io::Result<FileFacts> {
-    sys::fs::status_at(fd.as_fd(), c"").map(FileFacts::from)
+    sys::fs::status_at(fd.as_fd(), c"")
 }
 
 impl Index {

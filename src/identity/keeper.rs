@@ -14,6 +14,9 @@ use crate::rules::ruleset::RuleSet;
 /// How often it looks whether something was installed or mounted. A utility is known by its file from then on; by its
 /// name it is known at once.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
+/// So long after a change the index is made anew at each look: a folder tells when a file was made in it, not when that
+/// was written.
+const SETTLED_AFTER: Duration = Duration::from_secs(60);
 /// How long the start waits for the first index. It takes some ten milliseconds unless a folder lies on a file system
 /// whose server does not answer.
 const FIRST_WITHIN: Duration = Duration::from_secs(2);
@@ -84,6 +87,15 @@ struct Stamp {
     mounts: Mounts,
 }
 
+impl Stamp {
+    /// Something was changed a short time ago, or in the future, as far as the clock can tell.
+    fn fresh(&self) -> bool {
+        let now = SystemTime::now();
+        let settled = |time: &SystemTime| now.duration_since(*time).is_ok_and(|since| since > SETTLED_AFTER);
+        !self.folders.iter().flatten().all(settled)
+    }
+}
+
 struct Keeping {
     ruleset: Arc<RuleSet>,
     files: Arc<Executables>,
@@ -110,7 +122,7 @@ impl Keeping {
         self.retired.retain(|index| Arc::strong_count(index) > 1);
         self.files.packages.refresh();
         let stamp = Stamp { folders: changes(&self.folders), mounts: Mounts::of_this_host() };
-        if stamp == self.last {
+        if stamp == self.last && !stamp.fresh() {
             return;
         }
         if stamp.mounts != self.last.mounts {

@@ -177,7 +177,7 @@ pub(super) fn find_reach(fd: BorrowedFd<'_>, file: &FileFacts, pid: u32) -> Reac
     Reach::Unknown
 }
 
-/// Devices of other mount namespaces that the worker found to be local. Listeners read it without a lock.
+/// What the worker found out of devices of other mount namespaces. Listeners read it without a lock.
 #[derive(Debug)]
 pub struct Learned([AtomicU64; Learned::MOST]);
 
@@ -191,15 +191,24 @@ impl Learned {
     /// Containers' file systems with a device of their own that are remembered at once.
     const MOST: usize = 64;
 
-    /// Never zero, which marks a free place.
-    fn code((major, minor): Device) -> u64 {
-        1 << 63 | u64::from(major) << 32 | u64::from(minor)
+    /// Marks a local device. Numbers of devices have 12 and 20 bits, so the marks are free.
+    const LOCAL: u64 = 1 << 63;
+    /// Marks a remote device. Without a mark a place is free.
+    const REMOTE: u64 = 1 << 62;
+
+    fn number((major, minor): Device) -> u64 {
+        (u64::from(major) << 32 | u64::from(minor)) & !(Self::LOCAL | Self::REMOTE)
     }
 
     /// Remembers a device; in the place of another one if there are too many.
-    pub fn learn(&self, device: Device) {
-        let code = Self::code(device);
-        if self.knows(device) {
+    pub fn learn(&self, device: Device, reach: Reach) {
+        let mark = match reach {
+            Reach::Local => Self::LOCAL,
+            Reach::Remote => Self::REMOTE,
+            Reach::Unknown => return,
+        };
+        let code = mark | Self::number(device);
+        if self.reach(device) != Reach::Unknown {
             return;
         }
         let free = self.0.iter().find(|place| place.load(Relaxed) == 0);
@@ -209,10 +218,18 @@ impl Learned {
         }
     }
 
-    /// Whether a device is remembered.
-    pub fn knows(&self, device: Device) -> bool {
-        let code = Self::code(device);
-        self.0.iter().any(|place| place.load(Relaxed) == code)
+    /// What is remembered of a device.
+    pub fn reach(&self, device: Device) -> Reach {
+        let number = Self::number(device);
+        let known = |code: u64| {
+            let marked = code & (Self::LOCAL | Self::REMOTE);
+            (marked != 0 && code & !marked == number).then_some(marked)
+        };
+        match self.0.iter().find_map(|place| known(place.load(Relaxed))) {
+            Some(Self::LOCAL) => Reach::Local,
+            Some(_) => Reach::Remote,
+            None => Reach::Unknown,
+        }
     }
 
     /// Forgets all: the number of a file system that was unmounted is used again.
@@ -270,12 +287,15 @@ mod tests {
     #[test]
     fn devices_are_learned_and_forgotten() {
         let learned = Learned::default();
-        assert!(!learned.knows((0, 0)));
+        assert_eq!(learned.reach((0, 0)), Reach::Unknown);
         for minor in 0..200 {
-            learned.learn((0, minor));
-            assert!(learned.knows((0, minor)));
+            let reach = if minor % 2 == 0 { Reach::Local } else { Reach::Remote };
+            learned.learn((0, minor), reach);
+            assert_eq!(learned.reach((0, minor)), reach);
         }
+        learned.learn((0, 300), Reach::Unknown);
+        assert_eq!(learned.reach((0, 300)), Reach::Unknown);
         learned.forget();
-        assert!(!learned.knows((0, 199)));
+        assert_eq!(learned.reach((0, 199)), Reach::Unknown);
     }
 }

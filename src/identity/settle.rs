@@ -40,10 +40,11 @@ impl Executables {
         let settled = file.and_then(|file| {
             let fd = exec.descriptor.fd()?;
             if unsettled == Unsettled::Device {
-                if find_reach(fd, &file, exec.pid) != Reach::Local {
+                let reach = find_reach(fd, &file, exec.pid);
+                self.shared.learned.learn(file.device, reach);
+                if reach != Reach::Local {
                     return None;
                 }
-                self.shared.learned.learn(file.device);
             }
             self.compare(&self.shared.current(), &file, &File::from(reopen(&fd)?))
         });

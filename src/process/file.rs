@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::names::Name;
-use crate::sys::fs::Status;
+/// What is known of a file.
+pub use crate::sys::fs::Status as FileFacts;
 
 /// File type bits of a mode (inode(7)).
 const TYPE: u32 = 0o170_000;
@@ -14,34 +15,6 @@ const TYPE: u32 = 0o170_000;
 pub const REGULAR: u32 = 0o100_000;
 /// Permission bits with set-user-id, set-group-id and sticky.
 pub const PERMISSIONS: u32 = 0o7777;
-
-/// What is known of a file.
-///
-/// Device and inode are those of stat(2). On btrfs and overlayfs the device differs from that of the mount and from what
-/// /proc/PID/maps and audit show, so it is only ever compared with what stat said of another file.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FileFacts {
-    /// Major and minor number of the device; the major number is 0 for a file system without a block device.
-    pub device: (u32, u32),
-    /// Inode number.
-    pub inode: u64,
-    /// Type and permissions.
-    pub mode: u32,
-    /// Hard links; 0 if it was unlinked.
-    pub links: u32,
-    /// The owner.
-    pub uid: u32,
-    /// The group.
-    pub gid: u32,
-    /// Bytes.
-    pub size: u64,
-    /// When the content was modified, in nanoseconds since 1970. Its owner can set it.
-    pub modified_ns: i64,
-    /// When content, name, owner or mode was changed, in nanoseconds since 1970.
-    pub changed_ns: i64,
-    /// The mount it was executed on; `None` before Linux 5.8.
-    pub mount: Option<u64>,
-}
 
 /// What an exec that was not read here brings along of its file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,13 +50,6 @@ pub struct FileKey {
     size: u64,
     modified_ns: i64,
     changed_ns: i64,
-}
-
-impl From<Status> for FileFacts {
-    fn from(status: Status) -> Self {
-        let Status { device, inode, mode, links, uid, gid, size, modified_ns, changed_ns, mount } = status;
-        FileFacts { device, inode, mode, links, uid, gid, size, modified_ns, changed_ns, mount }
-    }
 }
 
 impl FileFacts {

@@ -89,7 +89,7 @@ impl ProcDir<'_> {
     /// The facts of the file that a link leads to. A network file system answers from what it remembers, if the kernel
     /// has statx(2); some (NFS, 9p) may still ask their server once whether that holds.
     pub fn status(&self, name: &CStr) -> Option<FileFacts> {
-        self.at(name, |dir, name| sys::fs::status_at(dir, name).ok()).map(FileFacts::from)
+        self.at(name, |dir, name| sys::fs::status_at(dir, name).ok())
     }
 
     /// Opens the file that a link leads to. Without O_PATH it may wait for the file system.

@@ -16,18 +16,29 @@ pub fn read_link_at(dir: BorrowedFd<'_>, name: &CStr, buffer: &mut [u8]) -> io::
     if length < 0 { Err(io::Error::last_os_error()) } else { Ok(length as usize) }
 }
 
-/// What the kernel says of a file. Times are nanoseconds since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are those of stat(2)")]
+/// What the kernel says of a file.
+///
+/// Device and inode are those of stat(2). On btrfs and overlayfs the device differs from that of the mount and from what
+/// /proc/PID/maps and audit show, so it is only ever compared with what stat said of another file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Status {
+    /// Major and minor number of the device; the major number is 0 for a file system without a block device.
     pub device: (u32, u32),
+    /// Inode number.
     pub inode: u64,
+    /// Type and permissions.
     pub mode: u32,
+    /// Hard links; 0 if it was unlinked.
     pub links: u32,
+    /// The owner.
     pub uid: u32,
+    /// The group.
     pub gid: u32,
+    /// Bytes.
     pub size: u64,
+    /// When the content was modified, in nanoseconds since 1970. Its owner can set it.
     pub modified_ns: i64,
+    /// When content, name, owner or mode was changed, in nanoseconds since 1970.
     pub changed_ns: i64,
     /// The id of the mount, as in mountinfo; `None` before Linux 5.8.
     pub mount: Option<u64>,

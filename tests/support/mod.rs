@@ -145,6 +145,20 @@ pub(crate) fn assert_certain(alert: &serde_json::Value) {
     }
 }
 
+/// Runs a command in the daemon's folder and waits for its alert. Whether the command succeeds is of no concern.
+pub(crate) fn alert_of(daemon: &Daemon<'_>, command: &mut Command) -> serde_json::Value {
+    let mut child = command
+        .current_dir(daemon.folder())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = child.id();
+    child.wait().unwrap();
+    daemon.wait_for(|alert| alert["process"]["pid"] == pid)
+}
+
 /// A program that stays until this is dropped: a copy of sleep(1).
 pub(crate) struct Staying(Child);
 

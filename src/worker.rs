@@ -194,24 +194,26 @@ impl Worker {
     /// Drains forks and exits; true if there were many.
     fn drain_events(&mut self) -> bool {
         let worker = &self.counters.worker;
-        match self.follower.drain() {
-            Ok(drained) => {
-                worker.forks.fetch_add(drained.forks, Relaxed);
-                worker.exits.fetch_add(drained.exits, Relaxed);
-                worker.event_overruns.fetch_add(drained.overruns, Relaxed);
-                worker.strange.fetch_add(drained.strange, Relaxed);
-                if drained.overruns > 0
-                    && let Some(dropped) = self.follower.dropped()
-                {
-                    worker.events_dropped.store(dropped, Relaxed);
-                }
-                drained.forks + drained.exits > MANY
-            }
-            Err(error) => {
-                log::error!("forks and exits cannot be read: {error}");
-                false
-            }
+        let before = worker.forks.load(Relaxed) + worker.exits.load(Relaxed);
+        if let Err(error) = self.follower.drain() {
+            log::error!("forks and exits cannot be read: {error}");
         }
+        let (drained, counts) = (self.follower.drained(), self.follower.counts());
+        worker.forks.store(drained.forks, Relaxed);
+        worker.exits.store(drained.exits, Relaxed);
+        worker.event_overruns.store(drained.overruns, Relaxed);
+        worker.strange.store(drained.strange, Relaxed);
+        worker.processes.store(counts.processes as u64, Relaxed);
+        worker
+            .evicted
+            .store(counts.evicted_ended + counts.evicted_ancestors + counts.evicted_living, Relaxed);
+        worker.execs_unfollowed.store(self.follower.refused(), Relaxed);
+        if drained.overruns > 0
+            && let Some(dropped) = self.follower.dropped()
+        {
+            worker.events_dropped.store(dropped, Relaxed);
+        }
+        drained.forks + drained.exits > before + MANY
     }
 }
 
@@ -274,6 +276,7 @@ impl Losses {
                 totals.events_dropped - self.said.events_dropped,
                 "forks and exits discarded by the kernel for that",
             ),
+            (totals.execs_unfollowed - self.said.execs_unfollowed, "programs that lineage does not know of"),
         ];
         let said: Vec<String> = parts
             .iter()

@@ -685,7 +685,14 @@ fn own(alert: &Alert) -> Own<'_> {
         exe_memfd: exec.image.memfd().filter(|&memfd| memfd),
         exe_device: exec.file.map(|file| format!("{}:{}", file.device.0, file.device.1)),
         exe_links: exec.file.map(|file| file.links),
-        ancestors: alert.origin.ancestors.iter().map(relative).collect(),
+        // The argument list is enough: two forms of it would fill a syslog message.
+        ancestors: alert
+            .origin
+            .ancestors
+            .iter()
+            .map(relative)
+            .map(|it| Relative { image: ImagePart { command_line: None, ..it.image }, ..it })
+            .collect(),
         ancestors_complete: (!alert.origin.ancestors.is_empty()).then_some(alert.origin.complete),
         adopted_by: details.adopter,
         entry: alert.origin.entry,

@@ -95,6 +95,12 @@ impl Origin {
         }
     }
 
+    /// Keeps the first `bytes` bytes of each argument list.
+    pub fn cut_arguments(&mut self, bytes: usize) {
+        let images = self.ancestors.iter_mut().map(|ancestor| &mut ancestor.image).chain(&mut self.earlier);
+        images.for_each(|image| image.cut_arguments(bytes));
+    }
+
     /// The entry leader, if it is an ancestor.
     pub fn leader(&self) -> Option<&Ancestor> {
         self.ancestors.get(self.entry_leader?.checked_sub(1)?)

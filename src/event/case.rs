@@ -95,6 +95,8 @@ impl Event {
         details.audit_session =
             if self.absent.contains(&Absent::AuditSession) { Some(UNSET) } else { self.audit_session };
         details.umask = self.umask;
+        details.adopter = self.adopter;
+        details.ssh_client = self.ssh_client;
         details.session = self.session;
         details.pgid = self.process_group;
         details.vpid = self.vpid;
@@ -139,7 +141,11 @@ impl Event {
             Some(ancestors) => ancestors.iter().map(Process::relative).collect(),
             None => self.parent.iter().map(Process::relative).collect(),
         };
-        Ancestors { processes, complete: self.ancestors_complete, ..Ancestors::default() }
+        Ancestors {
+            processes,
+            complete: self.ancestors_complete,
+            earlier: self.earlier.iter().map(Process::image).collect(),
+        }
     }
 
     fn processes(&self) -> Described {
@@ -181,7 +187,8 @@ impl Process {
             start_ticks: self.start.map(|start| start.ns),
             vpid: self.vpid,
             cgroup: self.cgroup.as_ref().map(|cgroup| cgroup.content().to_vec()),
-            ..Relative::default()
+            learnt: self.learnt,
+            ended: self.ended,
         }
     }
 }

@@ -21,11 +21,13 @@ pub mod recorder;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::document::{Located, Section};
 use crate::process::exec::Certainty;
+use crate::process::relatives::Learnt;
 
 pub use case::{Case, EventClock};
 pub use file::{File, SameAs};
@@ -166,6 +168,15 @@ pub struct Event {
     /// The ancestors, the parent first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ancestors: Option<Vec<Process>>,
+    /// What the process itself had executed before, the last first; of each only `exe`, `args` and `args-cut` are said.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Process>,
+    /// Who adopted the process after its parent had ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adopter: Option<u32>,
+    /// Address and port of the client of the ssh session: `203.0.113.9:50022`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssh_client: Option<SocketAddr>,
     /// There are no other ancestors.
     #[serde(skip_serializing_if = "is_false")]
     pub ancestors_complete: bool,
@@ -231,6 +242,12 @@ pub struct Process {
     pub vpid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Cgroup>,
+    /// How executable and arguments were learnt: `seen`, `snapshot`, `inherited`, `unknown`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub learnt: Learnt,
+    /// It had ended.
+    #[serde(skip_serializing_if = "is_false")]
+    pub ended: bool,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub absent: BTreeSet<Absent>,
 }
@@ -422,7 +439,7 @@ mod tests {
             (user, user_effective, group, start) in (of(".{0,5}"), of(".{0,5}"), of(".{0,5}"), of(moment())),
         ) -> Process {
             let absent = if tty.is_none() { BTreeSet::from([Absent::Tty]) } else { BTreeSet::new() };
-            Process { vpid: pid, cgroup: None, exe, args, args_cut, comm, cwd, tty, pid, ppid, user, user_effective, uid, euid, group, gid, egid: None, start, absent }
+            Process { vpid: pid, cgroup: None, exe, args, args_cut, comm, cwd, tty, pid, ppid, user, user_effective, uid, euid, group, gid, egid: None, start, learnt: if args_cut { Learnt::Seen } else { Learnt::Unknown }, ended: args_cut, absent }
         }
     }
 
@@ -465,8 +482,9 @@ mod tests {
                     ambient: sets[1].map(CapabilitySet),
                     ..Capabilities::default()
                 },
-                env, parent, ancestors, ancestors_complete, group_leader: session_leader.clone(), session_leader, certainty, cpu,
-                hold_ns, absent, user_effective: None, group: None, login_user: None,
+                env, parent, ancestors, ancestors_complete, earlier: session_leader.iter().cloned().collect(),
+                group_leader: session_leader.clone(), session_leader, certainty, cpu, hold_ns, absent, adopter: pid,
+                ssh_client: uid.map(|number| SocketAddr::from((number.to_be_bytes(), 22))), user_effective: None, group: None, login_user: None,
             }
         }
     }

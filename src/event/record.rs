@@ -93,13 +93,11 @@ impl Event {
         let ancestors = subject.ancestors();
         let found: Vec<Process> = ancestors.processes.iter().map(process).collect();
         event.ancestors_complete = ancestors.complete;
+        event.earlier = ancestors.earlier.iter().map(shown).collect();
+        event.adopter = details.adopter;
+        event.ssh_client = subject.ssh_client().flatten().or(details.ssh_client);
         event.ancestors = Some(found).filter(|found| !found.is_empty());
-        let parent = Process {
-            exe: exe(&details.parent),
-            args: args(&details.parent),
-            args_cut: details.parent.cut(),
-            ..Process::default()
-        };
+        let parent = shown(&details.parent);
         let same = ancestors.processes.first().is_some_and(|first| first.image == details.parent);
         event.parent = Some(parent).filter(|_| !same && !details.parent.is_empty());
         let leader = |role| match subject.person(role) {
@@ -141,9 +139,16 @@ impl Process {
             start: relative.start_ticks.map(|ticks| Moment::on_this_host(clock.wall_from_start_ticks(ticks))),
             vpid: relative.vpid,
             cgroup: relative.cgroup.as_deref().map(Cgroup::new),
+            learnt: relative.learnt,
+            ended: relative.ended,
             absent,
         }
     }
+}
+
+/// What a process shows, and nothing else.
+fn shown(image: &Image) -> Process {
+    Process { exe: exe(image), args: args(image), args_cut: image.cut(), ..Process::default() }
 }
 
 fn exe(image: &Image) -> Option<Bytes> {

@@ -70,6 +70,12 @@ pub struct WorkerCounters {
     pub event_overruns: AtomicU64,
     /// Forks and exits the kernel discarded for want of room in the queue; 0 on kernels before 4.12.
     pub events_dropped: AtomicU64,
+    /// Processes in the table now.
+    pub processes: AtomicU64,
+    /// Processes that the table gave up for want of room.
+    pub evicted: AtomicU64,
+    /// Light records of execs that found no room on the way to the table.
+    pub execs_unfollowed: AtomicU64,
     /// Datagrams at the event socket that were forged or no forks and exits.
     pub strange: AtomicU64,
 }
@@ -125,6 +131,12 @@ pub struct Totals {
     pub event_overruns: u64,
     /// See [`WorkerCounters`].
     pub events_dropped: u64,
+    /// See [`WorkerCounters`].
+    pub processes: u64,
+    /// See [`WorkerCounters`].
+    pub evicted: u64,
+    /// See [`WorkerCounters`].
+    pub execs_unfollowed: u64,
 }
 
 impl Counters {
@@ -146,6 +158,9 @@ impl Counters {
             exits: self.worker.exits.load(Relaxed),
             event_overruns: self.worker.event_overruns.load(Relaxed),
             events_dropped: self.worker.events_dropped.load(Relaxed),
+            processes: self.worker.processes.load(Relaxed),
+            evicted: self.worker.evicted.load(Relaxed),
+            execs_unfollowed: self.worker.execs_unfollowed.load(Relaxed),
             strange: self.worker.strange.load(Relaxed),
             ..Totals::default()
         };
@@ -179,7 +194,8 @@ impl std::fmt::Display for Totals {
         write!(
             f,
             "totals: execs={} exact={} likely={} best-effort={} gone={} lost={} alerts={} already-running={} silenced={} \
-             candidates={} args-cut={} unidentified={} overruns={} dropped={} strange={} longest-hold-us={} forks={} exits={} event-overruns={} events-dropped={}",
+             candidates={} args-cut={} unidentified={} overruns={} dropped={} strange={} longest-hold-us={} forks={} exits={} event-overruns={} events-dropped={} \
+             processes={} evicted={} execs-unfollowed={}",
             self.execs,
             self.exact,
             self.likely,
@@ -200,6 +216,9 @@ impl std::fmt::Display for Totals {
             self.exits,
             self.event_overruns,
             self.events_dropped,
+            self.processes,
+            self.evicted,
+            self.execs_unfollowed,
         )
     }
 }

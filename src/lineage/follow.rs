@@ -45,6 +45,7 @@ pub struct Follower {
     processes: HostProcesses,
     facts: Facts,
     batch: Vec<Event>,
+    drained: Drained,
     /// Everything up to this moment has been applied.
     applied_ns: u64,
     /// Records of execs that rings refused, as far as the table has been told.
@@ -67,27 +68,20 @@ impl Follower {
             processes: HostProcesses::new(proc),
             facts: Facts::default(),
             batch: Vec::new(),
+            drained: Drained::default(),
             applied_ns: 0,
             refused: 0,
         }
     }
 
     /// Applies what has come.
-    pub fn drain(&mut self) -> io::Result<Drained> {
-        let mut total = Drained::default();
-        loop {
-            let drained = self.drain_once()?;
-            total.forks += drained.forks;
-            total.exits += drained.exits;
-            total.overruns += drained.overruns;
-            total.strange += drained.strange;
-            if !drained.more {
-                return Ok(total);
-            }
-        }
+    pub fn drain(&mut self) -> io::Result<()> {
+        while self.drain_once()? {}
+        Ok(())
     }
 
-    fn drain_once(&mut self) -> io::Result<Drained> {
+    /// Applies a part of it; true if there may be more.
+    fn drain_once(&mut self) -> io::Result<bool> {
         let begun_ns = clock::monotonic_ns();
         self.rings.extend(self.new_rings.try_iter());
         for ring in &mut self.rings {
@@ -121,10 +115,20 @@ impl Follower {
                 Happened::Change(Change::User(uids)) => self.table.set_user(pid, time_ns, uids),
             }
         }
+        let total = &mut self.drained;
+        total.forks += drained.forks;
+        total.exits += drained.exits;
+        total.overruns += drained.overruns;
+        total.strange += drained.strange;
         if !drained.more {
             self.applied_ns = begun_ns;
         }
-        Ok(drained)
+        Ok(drained.more)
+    }
+
+    /// What was drained since the start.
+    pub fn drained(&self) -> Drained {
+        self.drained
     }
 
     /// Takes all processes from /proc, at the start and after losses.

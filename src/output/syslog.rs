@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::Destination;
 use crate::alert::{Host, Record};
 use crate::config::{Format, Syslog};
+use crate::process::ring::ARGUMENTS;
 
 /// rsyslog cuts a message at 8 KB by default, which would leave broken JSON.
 const LONGEST: usize = 8000;
@@ -118,20 +119,27 @@ impl Destination for SyslogOutput {
     }
 }
 
-/// JSON that fits a syslog message: of an alert with a long argument list, only its beginning is kept.
+/// JSON that fits a syslog message: first the arguments of ancestors are cut, then the program's own.
 fn short_json(record: &Record, host: &Host) -> String {
-    let whole = super::format(record, Format::Json, host);
-    let Record::Alert(alert) = record else { return whole };
-    let mut line = whole;
+    /// Ancestors keep at least this many bytes of arguments.
+    const SHORTEST: usize = 32;
+    let mut line = super::format(record, Format::Json, host);
+    let Record::Alert(alert) = record else { return line };
     let mut alert = alert.clone();
+    let mut of_ancestors = ARGUMENTS;
     while line.len() > LONGEST {
-        let kept = alert.exec.image.raw_arguments().map_or(0, <[u8]>::len) / 2;
-        let parent = alert.exec.details.parent.raw_arguments().map_or(0, <[u8]>::len) / 2;
-        if kept + parent == 0 {
-            break;
+        if of_ancestors > SHORTEST {
+            of_ancestors /= 2;
+            alert.origin.cut_arguments(of_ancestors);
+        } else {
+            let kept = alert.exec.image.raw_arguments().map_or(0, <[u8]>::len) / 2;
+            let parent = alert.exec.details.parent.raw_arguments().map_or(0, <[u8]>::len) / 2;
+            if kept + parent == 0 {
+                break;
+            }
+            alert.exec.image.cut_arguments(kept);
+            alert.exec.details.parent.cut_arguments(parent);
         }
-        alert.exec.image.cut_arguments(kept);
-        alert.exec.details.parent.cut_arguments(parent);
         line = super::format(&Record::Alert(alert.clone()), Format::Json, host);
     }
     line

@@ -21,7 +21,8 @@ const MOST_MEMBERS: usize = 256;
 const ARGUMENTS: usize = 4096;
 
 /// How what is shown of a relative was learnt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Learnt {
     /// An event told.
     Seen,

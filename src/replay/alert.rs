@@ -1,7 +1,11 @@
 //! The daemon's own JSON alerts as events: as much of an exec as an alert holds.
 //!
-//! What alerts do not tell stays unknown: groups, capabilities, the environment, and all ancestors but the parent.
+//! What alerts do not tell stays unknown: groups, capabilities, the environment, and what is not shown of ancestors.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::alert::escape::of_json as bytes_of;
@@ -9,6 +13,7 @@ use crate::calendar;
 use crate::event::{Absent, Bytes, Cgroup, Event, File, Moment, Namespaces, Process, SameAs, Terminal};
 use crate::identity::By;
 use crate::process::exec::Certainty;
+use crate::process::relatives::Learnt;
 
 /// The event of a line of JSON; `Some(Ok(None))` if it is a notice of ours. `None` if it is no record in the names of the
 /// Elastic Common Schema.
@@ -139,17 +144,20 @@ fn of_alert(value: &Value) -> Result<Event, String> {
     absent(Absent::User, event.uid.is_some() && event.user.is_none());
     absent(Absent::UserEffective, event.euid.is_some() && event.user_effective.is_none());
     absent(Absent::LoginUser, event.loginuid.is_some() && event.login_user.is_none());
-    if let Some(parent) = alert.get("/process/parent").map(Part) {
-        let process = Process {
-            exe: parent.bytes("/executable"),
-            args: parent.list("/args"),
-            // Their number is told only of a whole list.
-            args_cut: parent.get("/args").is_some() && parent.get("/args_count").is_none(),
-            pid: parent.number("/pid"),
-            ..Process::default()
-        };
-        event.parent = Some(process).filter(|process| process.pid != Some(0));
-    }
+    let parent = alert.get("/process/parent").map(|parent| process(Part(parent)));
+    event.parent = parent.filter(|process| process.pid != Some(0));
+    let processes = |path: &str| -> Vec<Process> {
+        let list = alert.get(path).and_then(Value::as_array);
+        list.into_iter().flatten().map(|one| process(Part(one))).collect()
+    };
+    event.ancestors = Some(processes("/execwatch/ancestors")).filter(|found| !found.is_empty());
+    event.ancestors_complete = alert.flag("/execwatch/ancestors_complete") == Some(true);
+    event.earlier = processes("/process/previous");
+    event.adopter = alert.number("/execwatch/adopted_by");
+    event.ssh_client = alert.text("/source/ip").and_then(|address| {
+        let port = u16::try_from(alert.number("/source/port")?).ok()?;
+        Some(SocketAddr::new(address.parse().ok()?, port))
+    });
     event.exe_file = file(alert);
     event.identity_unknown = unknown("identity");
     if let Some(same) = alert.get("/execwatch/utility/same_as").map(Part)
@@ -168,6 +176,35 @@ fn of_alert(value: &Value) -> Result<Event, String> {
         (event.namespace_id, event.namespace) = of_namespaces(namespaces);
     }
     Ok(event)
+}
+
+/// An ancestor, or what the process itself was before.
+fn process(part: Part<'_>) -> Process {
+    let uid = part.id("/user/id");
+    let user = part.owned("/user/name");
+    let absent = if uid.is_some() && user.is_none() { [Absent::User].into() } else { BTreeSet::new() };
+    let exe = part.text("/executable").map(|exe| {
+        let mut exe = bytes_of(exe);
+        // That of memory is always unlinked.
+        if exe.starts_with(b"/memfd:") {
+            exe.extend_from_slice(b" (deleted)");
+        }
+        Bytes::new(&exe)
+    });
+    Process {
+        exe,
+        args: part.list("/args"),
+        // Their number is told only of a whole list.
+        args_cut: part.get("/args").is_some() && part.get("/args_count").is_none(),
+        pid: part.number("/pid"),
+        start: part.moment("/start"),
+        uid,
+        user,
+        learnt: part.get("/learnt").and_then(|word| Learnt::deserialize(word).ok()).unwrap_or_default(),
+        ended: part.flag("/ended") == Some(true),
+        absent,
+        ..Process::default()
+    }
 }
 
 fn file(alert: Part<'_>) -> File {

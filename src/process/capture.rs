@@ -3,9 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+
 use super::details::Scratch;
 use super::exec::{Certainty, Exec, Image};
 use super::overlay;
+use super::pin::Pinned;
 use super::proc_dir::{ProcDir, ProcRoot};
 use super::queue::{Claimed, ExecSender};
 use super::relatives::{Ancestors, HostProcesses, Processes};
@@ -111,6 +115,8 @@ pub struct Capture {
     spare: Exec,
     /// Takes a light record of every exec.
     ring: Option<RingWriter>,
+    /// The CPUs of the host when this was made.
+    online: CpuSet,
     counters: Arc<ListenerCounters>,
 }
 
@@ -153,6 +159,7 @@ impl Capture {
             claimed: None,
             spare: Exec::default(),
             ring: None,
+            online: online(),
             counters,
         }
     }
@@ -218,6 +225,7 @@ impl ExecSink for Capture {
                 && let Some(wants) = wants
                 && let Ok(dir) = self.proc.process(notice.pid)
             {
+                let _pinned = Pinned::new(notice.pid, notice.cpu, &self.online);
                 reading.details(&dir, &mut self.buffers, wants, exec);
             }
             candidate
@@ -257,6 +265,11 @@ impl ExecSink for Capture {
             None => {}
         }
     }
+}
+
+/// The CPUs that this process may run on, which are those of the host unless it was given fewer; none if that is unknown.
+fn online() -> CpuSet {
+    sched_getaffinity(Pid::from_raw(std::process::id() as i32)).unwrap_or_default()
 }
 
 impl Drop for Capture {

@@ -14,6 +14,7 @@ pub mod file;
 pub mod names;
 pub mod overlay;
 pub mod parse;
+mod pin;
 pub mod place;
 pub mod proc_dir;
 pub mod queue;

@@ -53,6 +53,9 @@ struct Options {
     /// Program to spawn [default: a static one that only exits]
     #[arg(long, value_name = "PATH")]
     target: Option<PathBuf>,
+    /// Folder of rules that the daemon has besides the shipped ones
+    #[arg(long, value_name = "DIR")]
+    rules: Option<PathBuf>,
     /// Print the results as JSON
     #[arg(long)]
     json: bool,

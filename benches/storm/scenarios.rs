@@ -92,8 +92,12 @@ pub(crate) struct Results {
 pub(crate) fn run(options: &Options) -> Result<Results> {
     let folder = TempDir::with_prefix("execwatch-storm-")?;
     let Target { path, what } = target::make(options.target.as_deref(), folder.path())?;
-    let lab =
-        Lab { folder: folder.path(), target: &path, prototype: monitors::compile_prototype(folder.path()) };
+    let lab = Lab {
+        folder: folder.path(),
+        target: &path,
+        rules: options.rules.as_deref(),
+        prototype: monitors::compile_prototype(folder.path()),
+    };
     let mut results = Results {
         execs: options.execs,
         rate: options.rate,

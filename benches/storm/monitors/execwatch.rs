@@ -35,6 +35,16 @@ impl Setup {
             fs::remove_dir_all(&folder)?;
         }
         fs::create_dir_all(folder.join("rules"))?;
+        if let Some(more) = lab.rules {
+            for entry in fs::read_dir(more)? {
+                let file = entry?.path();
+                if file.extension().is_some_and(|extension| extension == "toml")
+                    && let Some(name) = file.file_name()
+                {
+                    fs::copy(&file, folder.join("rules").join(name))?;
+                }
+            }
+        }
         let config = format!(
             "[output.syslog]\nenabled = false\n[output.file]\npath = {:?}\n",
             alerts.display().to_string()

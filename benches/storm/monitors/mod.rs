@@ -63,6 +63,8 @@ pub(crate) struct Lab<'a> {
     pub(crate) folder: &'a Path,
     /// What storms spawn.
     pub(crate) target: &'a Path,
+    /// Rules that the daemon has besides the shipped ones: a folder of TOML files.
+    pub(crate) rules: Option<&'a Path>,
     /// The compiled prototype, if there is a C compiler.
     pub(crate) prototype: Option<PathBuf>,
 }

@@ -1,7 +1,7 @@
 //! Errors and warnings about files that an administrator writes: with file, line, column and the line quoted, and all of
 //! a run at once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::Range;
 
@@ -12,6 +12,13 @@ pub struct Source {
     pub name: String,
     /// Its content.
     pub text: String,
+}
+
+impl Source {
+    /// The number of the line, from 1, that a byte of the text stands in.
+    pub fn line(&self, at: usize) -> usize {
+        self.text.as_bytes().iter().take(at).filter(|&&byte| byte == b'\n').count() + 1
+    }
 }
 
 /// How bad it is.
@@ -48,7 +55,7 @@ impl Diagnostic {
         let start = floor_boundary(text, span.start);
         let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
-        let line = text[..line_start].matches('\n').count() + 1;
+        let line = source.line(line_start);
         let column = text[line_start..start].chars().count() + 1;
         let end = floor_boundary(text, span.end.min(line_end)).max(start);
         let marked = text[start..end].chars().count().max(1);
@@ -104,35 +111,56 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// Messages of a run that are kept; the others are counted. Each costs the time to find its line.
+const MOST: usize = 500;
+
 /// The messages of a run, in the order they were found.
 #[derive(Debug, Default)]
 pub struct Diagnostics {
     list: RefCell<Vec<Diagnostic>>,
+    errors: Cell<usize>,
+    left_out: Cell<usize>,
 }
 
 impl Diagnostics {
     /// Adds a message.
     pub fn push(&self, diagnostic: Diagnostic) {
-        self.list.borrow_mut().push(diagnostic);
+        self.add(diagnostic.level, || diagnostic);
     }
 
     /// Adds an error about `span` of a source.
     pub fn error(&self, source: &Source, span: Range<usize>, message: impl Into<String>) {
-        self.push(Diagnostic::at(Level::Error, source, span, message));
+        self.add(Level::Error, || Diagnostic::at(Level::Error, source, span, message));
     }
 
     /// Adds a warning about `span` of a source.
     pub fn warning(&self, source: &Source, span: Range<usize>, message: impl Into<String>) {
-        self.push(Diagnostic::at(Level::Warning, source, span, message));
+        self.add(Level::Warning, || Diagnostic::at(Level::Warning, source, span, message));
+    }
+
+    fn add(&self, level: Level, make: impl FnOnce() -> Diagnostic) {
+        self.errors.update(|errors| errors + usize::from(level == Level::Error));
+        let mut list = self.list.borrow_mut();
+        if list.len() < MOST {
+            list.push(make());
+        } else {
+            self.left_out.update(|number| number + 1);
+        }
+    }
+
+    /// How many errors were found.
+    pub fn errors(&self) -> usize {
+        self.errors.get()
     }
 
     /// True if anything was refused.
     pub fn any_error(&self) -> bool {
-        self.list.borrow().iter().any(|diagnostic| diagnostic.level == Level::Error)
+        self.errors() > 0
     }
 
-    /// All messages, file by file in the order of the lines.
+    /// All messages, file by file in the order of the lines; the last says how many were left out.
     pub fn into_list(self) -> Vec<Diagnostic> {
+        let (errors, left_out) = (self.errors.get(), self.left_out.get());
         let mut list = self.list.into_inner();
         let mut files: Vec<String> = Vec::new();
         for diagnostic in &list {
@@ -143,15 +171,27 @@ impl Diagnostics {
         list.sort_by_key(|diagnostic| {
             (files.iter().position(|file| *file == diagnostic.file), diagnostic.place)
         });
+        if left_out > 0 {
+            let level = if errors > 0 { Level::Error } else { Level::Warning };
+            list.push(Diagnostic::whole(
+                level,
+                "execwatch",
+                format!("{left_out} more like these are not shown"),
+            ));
+        }
         list
     }
 }
 
 /// «; did you mean `x`?» if one of `known` is close to `given`, else nothing.
 pub fn suggestion<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    let closest = known.into_iter().map(|name| (distance(given, name), name)).min();
+    let most = |name: &str| 1 + name.len() / 4;
+    // Names whose lengths differ by more are not close, and `given` may have any length.
+    let length = given.chars().count();
+    let similar = known.into_iter().filter(|name| name.chars().count().abs_diff(length) <= most(name));
+    let closest = similar.map(|name| (distance(given, name), name)).min();
     match closest {
-        Some((distance, name)) if distance <= 1 + name.len() / 4 => format!("; did you mean `{name}`?"),
+        Some((distance, name)) if distance <= most(name) => format!("; did you mean `{name}`?"),
         _ => String::new(),
     }
 }
@@ -188,6 +228,23 @@ mod tests {
     fn suggestions() {
         assert_eq!(suggestion("severty", ["title", "severity"]), "; did you mean `severity`?");
         assert_eq!(suggestion("zzz", ["title", "severity"]), "");
+        assert_eq!(suggestion(&"title".repeat(1 << 20), ["title", "severity"]), "");
+    }
+
+    #[test]
+    fn of_very_many_messages_some_are_kept_and_all_are_counted() {
+        let source = Source { name: "a.toml".into(), text: "x\n".repeat(100_000) };
+        let diagnostics = Diagnostics::default();
+        for line in 0..100_000 {
+            diagnostics.warning(&source, 2 * line..2 * line + 1, "too much");
+        }
+        diagnostics.error(&source, 0..1, "too much");
+        assert!(diagnostics.any_error(), "what is not shown is refused all the same");
+        let list = diagnostics.into_list();
+        assert_eq!((list.len(), list[1].place), (MOST + 1, Some((2, 1))));
+        let last = list.last().unwrap();
+        assert_eq!(last.to_string(), "execwatch: 99501 more like these are not shown");
+        assert_eq!(last.level, Level::Error);
     }
 
     proptest! {

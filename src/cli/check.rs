@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::{Files, exit, print, report};
 use crate::clock;
-use crate::diagnostics::{Diagnostics, Level};
+use crate::diagnostics::Diagnostics;
 use crate::health::hits::Hits;
 use crate::rules::review::review;
 use crate::self_test::{Outcome, SelfTest};
@@ -36,9 +36,8 @@ pub(super) fn check(arguments: &CheckArguments) -> u8 {
             outcome = Some(found);
         }
     }
-    let list = diagnostics.into_list();
-    if let Some(code) = report(&list) {
-        let mistakes = list.iter().filter(|diagnostic| diagnostic.level == Level::Error).count();
+    let mistakes = diagnostics.errors();
+    if let Some(code) = report(&diagnostics.into_list()) {
         if let Some(outcome) = &outcome {
             eprintln!("execwatch: {}", told(outcome));
         }

@@ -144,7 +144,11 @@ fn search(folder: &Path, depth: usize, found: &mut Vec<PathBuf>, messages: &mut 
         if is_folder && depth < DEEPEST_FOLDER {
             search(&path, depth + 1, found, messages);
         } else if !is_folder && is_rule {
-            found.push(path);
+            // A pipe would make the reader wait for its writer; what cannot be read says so then.
+            match fs::metadata(&path) {
+                Ok(metadata) if !metadata.is_file() => messages.push(whole(&path, "it is no ordinary file")),
+                _ => found.push(path),
+            }
         }
     }
 }

@@ -359,6 +359,7 @@ impl Reading<'_> {
             exec.file = dir.status(c"exe");
         }
         self.identifier.hold(dir, wants.content, exec);
+        exec.details.read_cgroup(dir, &mut buffers.details);
     }
 }
 
@@ -395,6 +396,7 @@ pub fn read_running(
     exec.file = exec.file.or_else(|| dir.status(c"exe"));
     identifier.hold(&dir, wants.content, &mut exec);
     exec.details.read(proc, &dir, &mut buffers.details, wants.environment);
+    exec.details.read_cgroup(&dir, &mut buffers.details);
     exec.details.read_parent_arguments(proc, &mut buffers.details);
     exec.ancestors = HostProcesses::new(Arc::clone(proc)).ancestors(&exec.details);
     if wants.upper_layer {

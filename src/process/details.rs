@@ -159,8 +159,8 @@ impl Details {
         };
     }
 
-    /// Reads everything through the process's folder, what matters most first: an unheld process may end any time.
-    /// The environment is read only if a rule wants it: it may hold secrets, and nothing else needs it.
+    /// Reads everything but the cgroup through the process's folder, what matters most first: an unheld process may end
+    /// any time. The environment is read only if a rule wants it: it may hold secrets, and nothing else needs it.
     pub fn read(
         &mut self,
         proc: &ProcRoot,
@@ -194,9 +194,6 @@ impl Details {
         if let Some(cwd) = dir.link(c"cwd", buffer) {
             self.set_cwd(cwd);
         }
-        if let Some(cgroup) = dir.file(c"cgroup", buffer) {
-            self.set_cgroup(cgroup);
-        }
         if let Some(content) = dir.file(c"environ", buffer) {
             self.ssh_client = parse::ssh_client(content);
             if environment {
@@ -210,6 +207,15 @@ impl Details {
             && let Some(exe) = parent.link(c"exe", buffer)
         {
             self.parent.set_exe(exe);
+        }
+    }
+
+    /// Reads the cgroup, after everything else that only the process itself can tell. Before Linux 6.8 the kernel takes
+    /// cgroup_mutex for it (`proc_cgroup_show` in kernel/cgroup/cgroup.c), a lock that sleeps and that a host of containers
+    /// holds for milliseconds while it makes or removes a cgroup: a listener that waits for it lets go of the program.
+    pub(super) fn read_cgroup(&mut self, dir: &ProcDir<'_>, Scratch(buffer): &mut Scratch) {
+        if let Some(cgroup) = dir.file(c"cgroup", buffer) {
+            self.set_cgroup(cgroup);
         }
     }
 

@@ -15,8 +15,9 @@ use crate::process::exec::Certainty;
 
 /// Events that wait for more records at a time. auditd keeps the order but for the few that run on other CPUs.
 const MOST_OPEN: usize = 128;
-/// Bytes of arguments that may wait; one exec has 2 MB by default, and up to 6 MB if the stack limit is raised.
-const MOST_BYTES: usize = 16 << 20;
+/// Bytes that may wait. One exec has 2 MB of arguments by default, and up to 6 MB if the stack limit is raised; arguments
+/// of one character take ten times as much here.
+const MOST_BYTES: usize = 64 << 20;
 /// An event that is so many nanoseconds older than the last record is complete, as for ausearch(8).
 const COMPLETE_AFTER: u64 = 2_000_000_000;
 /// Bytes of a command line that PROCTITLE holds (MAX_PROCTITLE_AUDIT_LEN in kernel/audit.h).
@@ -47,7 +48,7 @@ struct Pending {
     arguments: BTreeMap<usize, Argument>,
     cwd: Option<Bytes>,
     title: Option<Vec<u8>>,
-    /// Bytes of arguments held.
+    /// Bytes held, or more.
     bytes: usize,
 }
 
@@ -66,7 +67,8 @@ struct Argument {
     length: Option<usize>,
     /// Characters that it wrote, without quotation marks.
     written: usize,
-    parts: BTreeMap<usize, Vec<u8>>,
+    /// By their numbers, in the order of these; almost always one.
+    parts: Vec<(usize, Vec<u8>)>,
 }
 
 impl Joiner {
@@ -82,14 +84,16 @@ impl Joiner {
             // The other records come with one of these: with the first in a log, after which nothing else is of interest;
             // the other way round from ausearch without --raw.
             None => {
-                self.open.push_back(Pending::new(record.stamp.clone()));
+                let pending = Pending::new(record.stamp.clone());
+                self.bytes += pending.bytes;
+                self.open.push_back(pending);
                 self.open.len() - 1
             }
         };
         let Some(pending) = self.open.get_mut(at) else { return Ok(Kind::Other) };
-        let before = pending.bytes;
-        let result = pending.add(&record);
-        self.bytes += pending.bytes - before;
+        self.bytes -= pending.bytes;
+        let result = pending.add(&record, line.len());
+        self.bytes += pending.bytes;
         if pending.complete() {
             self.finish(at, found);
         }
@@ -185,17 +189,22 @@ impl<'l> Record<'l> {
 impl Pending {
     fn new(stamp: Stamp) -> Self {
         Pending {
+            bytes: size_of::<Pending>() + stamp.node.len(),
             stamp,
             syscall: None,
             count: None,
             arguments: BTreeMap::new(),
             cwd: None,
             title: None,
-            bytes: 0,
         }
     }
 
-    fn add(&mut self, record: &Record<'_>) -> Result<Kind, String> {
+    /// Adds a record, from a line of `length` bytes.
+    fn add(&mut self, record: &Record<'_>, length: usize) -> Result<Kind, String> {
+        if record.kind != b"EXECVE" {
+            // No record holds more than its line.
+            self.bytes += length;
+        }
         match record.kind {
             b"SYSCALL" => {
                 // What can be read of it counts, even if a text in it cannot.
@@ -230,6 +239,7 @@ impl Pending {
             let part = match &rest[digits..] {
                 "" => Some(0),
                 "_len" => {
+                    self.bytes += size_of::<Argument>();
                     self.arguments.entry(index).or_default().length = number(value);
                     continue;
                 }
@@ -238,12 +248,11 @@ impl Pending {
             let Some(part) = part else { continue };
             // An empty argument is written as two quotation marks, an unreadable one as (null).
             let Some(bytes) = decode(key, value)? else { continue };
-            self.bytes += bytes.len() + size_of::<Argument>();
+            // What is written twice is counted twice.
+            self.bytes += bytes.len() + size_of::<Argument>() + size_of::<(usize, Vec<u8>)>();
             let argument = self.arguments.entry(index).or_default();
             argument.written += value.iter().filter(|&&byte| byte != b'"').count();
-            if let Some(twice) = argument.parts.insert(part, bytes) {
-                self.bytes -= twice.len();
-            }
+            argument.add(part, bytes);
         }
         Ok(())
     }
@@ -295,14 +304,26 @@ impl Pending {
 }
 
 impl Argument {
+    /// Adds a part, in the place of one with the same number.
+    fn add(&mut self, number: usize, bytes: Vec<u8>) {
+        match self.parts.binary_search_by_key(&number, |(number, _)| *number) {
+            Ok(at) => self.parts[at].1 = bytes,
+            Err(at) => {
+                // Not the four that a list begins with: most arguments have one.
+                self.parts.reserve_exact(usize::from(self.parts.is_empty()));
+                self.parts.insert(at, (number, bytes));
+            }
+        }
+    }
+
     /// All parts are there.
     fn whole(&self) -> bool {
-        let gapless = self.parts.keys().enumerate().all(|(at, part)| at == *part);
+        let gapless = self.parts.iter().enumerate().all(|(at, (part, _))| at == *part);
         gapless && !self.parts.is_empty() && self.length.is_none_or(|length| self.written >= length)
     }
 
     fn joined(self) -> Vec<u8> {
-        self.parts.into_values().flatten().collect()
+        self.parts.into_iter().flat_map(|(_, bytes)| bytes).collect()
     }
 }
 
@@ -413,4 +434,55 @@ fn number<T: std::str::FromStr>(bytes: &[u8]) -> Option<T> {
 fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     let at = bytes.iter().position(|&byte| byte == at)?;
     Some((&bytes[..at], &bytes[at + 1..]))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+mod tests {
+    use super::*;
+
+    fn found(lines: impl IntoIterator<Item = String>) -> (Joiner, Vec<Event>) {
+        let (mut joiner, mut events) = (Joiner::default(), Vec::new());
+        for line in lines {
+            joiner.take(line.as_bytes(), &mut |event| events.push(event)).unwrap();
+        }
+        (joiner, events)
+    }
+
+    #[test]
+    fn an_argument_that_is_written_twice_counts_as_it_was_written_last() {
+        let long = "a".repeat(1000);
+        let record = |argument: &str| format!("type=EXECVE msg=audit(1.000:7): argc=1 a0=\"{argument}\"");
+        let (mut joiner, mut events) = found([record(&long), record("b")]);
+        joiner.end(&mut |event| events.push(event));
+        assert_eq!(events[0].args, Some(vec![Bytes::from("b")]));
+        assert_eq!(joiner.bytes, 0);
+    }
+
+    #[test]
+    fn parts_may_come_in_any_order() {
+        let records = ["a1[2]=63", "a1_len=6 a1[0]=61", "a1[1]=62", "argc=2 a0=\"x\""];
+        let lines = records.map(|record| format!("type=EXECVE msg=audit(1.000:7): {record}"));
+        let (mut joiner, mut events) = found(lines);
+        joiner.end(&mut |event| events.push(event));
+        assert_eq!(events[0].args, Some(vec![Bytes::from("x"), Bytes::from("abc")]));
+    }
+
+    /// Whatever kind of record it comes from: what waits is bounded, and the oldest is given up for it.
+    #[test]
+    fn what_waits_is_bounded() {
+        let megabyte = "61".repeat(1 << 20);
+        let lengths: String = (0..100_000).map(|number| format!("a{number}_len=1 ")).collect();
+        let bodies = [
+            format!("type=CWD msg=audit(1.000:@): cwd={megabyte}"),
+            format!("type=PROCTITLE msg=audit(1.000:@): proctitle={megabyte}"),
+            format!("type=SYSCALL msg=audit(1.000:@): arch=c000003e syscall=59 exe={megabyte}"),
+            format!("type=EXECVE msg=audit(1.000:@): argc=1 {lengths}"),
+            format!("node={megabyte} type=EXECVE msg=audit(1.000:@): argc=1 a0=\"x\""),
+        ];
+        for body in bodies {
+            let (joiner, _) = found((0..MOST_OPEN).map(|serial| body.replace('@', &serial.to_string())));
+            assert!(joiner.bytes <= MOST_BYTES && joiner.open.len() < MOST_OPEN, "{body:.40}");
+        }
+    }
 }

@@ -1,6 +1,9 @@
 //! Loading: compiled-in files, then the administrator's, into one rule set.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::builtin;
@@ -26,6 +29,8 @@ pub struct Places {
 
 /// A larger file is refused.
 const LARGEST_FILE: u64 = 16 << 20;
+/// A folder whose files hold more is refused.
+const LARGEST_FOLDER: u64 = 64 << 20;
 
 /// Loads everything. `None` if anything was refused; the messages tell what.
 pub fn load(places: &Places, diagnostics: &Diagnostics) -> Option<RuleSet> {
@@ -147,29 +152,25 @@ impl<'s> Layer<'s> {
 
 /// Names that were seen, with the place of the first.
 #[derive(Default)]
-struct Seen(HashMap<String, String>);
+struct Seen<'s>(HashMap<String, (&'s Source, usize)>);
 
-impl Seen {
+impl<'s> Seen<'s> {
     fn note<T>(
         &mut self,
         name: String,
         what: &str,
-        source: &Source,
+        source: &'s Source,
         at: &Located<T>,
         diagnostics: &Diagnostics,
     ) {
-        let place = Diagnostic::at(Level::Error, source, at.span.clone(), "");
-        let line = place.place.map_or(0, |(line, _)| line);
         match self.0.get(&name) {
-            Some(first) => {
-                diagnostics.error(
-                    source,
-                    at.span.clone(),
-                    format!("{what} `{name}` is defined at {first} already"),
-                );
+            Some((first, start)) => {
+                let place = format!("{}:{}", first.name, first.line(*start));
+                let message = format!("{what} `{name}` is defined at {place} already");
+                diagnostics.error(source, at.span.clone(), message);
             }
             None => {
-                self.0.insert(name, format!("{}:{line}", source.name));
+                self.0.insert(name, (source, at.span.start));
             }
         }
     }
@@ -230,7 +231,8 @@ fn files(folder: &Path, places: &Places, diagnostics: &Diagnostics) -> Vec<Sourc
     let whole = |path: &Path, message: String| {
         diagnostics.push(Diagnostic::whole(Level::Error, path.display().to_string(), message));
     };
-    let entries = match std::fs::read_dir(folder) {
+    let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+    let entries = match entries {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !places.folders_required => {
             return Vec::new();
@@ -241,29 +243,54 @@ fn files(folder: &Path, places: &Places, diagnostics: &Diagnostics) -> Vec<Sourc
         }
     };
     let mut paths: Vec<PathBuf> = entries
-        .flatten()
+        .into_iter()
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
         .filter(|path| path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b".")))
         .collect();
     paths.sort();
     let mut sources = Vec::new();
+    let mut size = 0;
     for path in paths {
-        match read_text(&path) {
-            Ok(text) => sources.push(Source { name: path.display().to_string(), text }),
+        match read_ordinary(&path) {
+            Ok(text) => {
+                size += text.len() as u64;
+                if size > LARGEST_FOLDER {
+                    let most = LARGEST_FOLDER >> 20;
+                    whole(folder, format!("its *.toml files hold more than {most} MiB; take some away"));
+                    break;
+                }
+                sources.push(Source { name: path.display().to_string(), text });
+            }
             Err(error) => whole(&path, format!("cannot read the file: {error}")),
         }
     }
     sources
 }
 
-/// A file's text, if it is one of reasonable size.
+/// A file's text, if it is one of reasonable size. A pipe is read to its end.
 pub fn read_text(path: &Path) -> std::io::Result<String> {
-    use std::io::Read;
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(LARGEST_FILE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > LARGEST_FILE {
-        return Err(std::io::Error::other(format!("larger than {} MiB", LARGEST_FILE >> 20)));
+    text_of(File::open(path)?)
+}
+
+/// The text of what was found in a folder: a pipe there is no file, and opening it would wait for its writer.
+fn read_ordinary(path: &Path) -> std::io::Result<String> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is no ordinary file"));
     }
-    Ok(text)
+    text_of(file)
+}
+
+fn text_of(file: File) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err(std::io::Error::other(format!("it is larger than {} MiB", LARGEST_FILE >> 20)));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = good.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        std::io::Error::other(format!("it is no text: line {line} is not valid UTF-8"))
+    })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use regex::bytes::{Regex, RegexBuilder};
 
 /// How a text is compared with a value.
@@ -94,6 +94,8 @@ impl Pattern {
             Comparison::Contains => Matcher::Contains(
                 AhoCorasick::builder()
                     .ascii_case_insensitive(!cased)
+                    // Arguments are short: a faster automaton would not pay for its time and memory.
+                    .kind(Some(AhoCorasickKind::ContiguousNFA))
                     .build(values)
                     .map_err(|error| (0, format!("too many or too long values: {error}")))?,
             ),

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use regex_syntax::hir::literal::Extractor;
-use regex_syntax::hir::{Hir, HirKind};
+use regex_syntax::hir::{Class, Hir, HirKind, Repetition};
 
 use super::catalogue::{Catalogue, LONGEST_NAME};
 use super::condition::{Condition, Truth};
@@ -58,14 +58,28 @@ impl Guard {
         self.always |= other.always;
         self
     }
+}
 
-    fn of_condition(condition: &Condition, rule: &Rule, catalogue: &Catalogue) -> Guard {
+/// Makes guards. What several rules have in common, as through macros, is worked out once.
+struct Guards<'r> {
+    catalogue: &'r Catalogue,
+    /// By field with modifiers, and values.
+    of_utilities: HashMap<(&'r str, &'r [String]), Guard>,
+    of_expressions: HashMap<&'r str, Guard>,
+}
+
+impl<'r> Guards<'r> {
+    fn new(catalogue: &'r Catalogue) -> Self {
+        Guards { catalogue, of_utilities: HashMap::new(), of_expressions: HashMap::new() }
+    }
+
+    fn of_condition(&mut self, condition: &Condition, rule: &'r Rule) -> Guard {
         match condition {
             Condition::Selection(index) => {
                 rule.selections.get(*index).map_or_else(Guard::always, |selection| {
                     let alternatives = selection.alternatives.iter().map(|checks| {
                         let guards = checks.iter().map(|check| match check {
-                            Check::Test(test) => Guard::of_test(test, catalogue),
+                            Check::Test(test) => self.of_test(test),
                             Check::SameAncestor(_) => Guard::always(),
                         });
                         guards.min_by_key(Guard::cost).unwrap_or_else(Guard::always)
@@ -76,19 +90,18 @@ impl Guard {
             // One of the parts suffices, so the cheapest is taken.
             Condition::All(parts) => parts
                 .iter()
-                .map(|part| Guard::of_condition(part, rule, catalogue))
+                .map(|part| self.of_condition(part, rule))
                 .min_by_key(Guard::cost)
                 .unwrap_or_else(Guard::always),
-            Condition::Any(parts) => parts
-                .iter()
-                .map(|part| Guard::of_condition(part, rule, catalogue))
-                .fold(Guard::default(), Guard::union),
+            Condition::Any(parts) => {
+                parts.iter().map(|part| self.of_condition(part, rule)).fold(Guard::default(), Guard::union)
+            }
             // That something is missing cannot be looked up.
             Condition::Not(_) => Guard::always(),
         }
     }
 
-    fn of_test(test: &Written, catalogue: &Catalogue) -> Guard {
+    fn of_test(&mut self, test: &'r Written) -> Guard {
         let field = &test.test.field;
         let attribute = field.info.attribute;
         if field.role != Role::Own || matches!(test.test.question, Question::Field(..)) {
@@ -96,14 +109,12 @@ impl Guard {
         }
         let of_none = matches!(test.test.question, Question::Exists(false) | Question::Known(_));
         if attribute.of_utility() && !of_none {
-            let fulfils = |utility| match utility_value(attribute, utility) {
-                Some(value) => test.test.answer(&value) == Truth::True,
-                // How a utility was recognised is no property of it, but takes one.
-                None => true,
-            };
-            let all = catalogue.utilities().iter().enumerate();
-            let utilities = all.filter(|(_, utility)| fulfils(utility)).map(|(number, _)| number).collect();
-            return Guard { utilities, ..Guard::default() };
+            if test.values.is_empty() {
+                return Guard::of_utilities(test, self.catalogue);
+            }
+            let key = (test.key.as_str(), test.values.as_slice());
+            let make = || Guard::of_utilities(test, self.catalogue);
+            return self.of_utilities.entry(key).or_insert_with(make).clone();
         }
         let searched = matches!(
             attribute,
@@ -117,20 +128,36 @@ impl Guard {
                 | Attribute::CmdlineArgs
         );
         let Some(comparison) = test.comparison.filter(|_| searched) else { return Guard::always() };
-        let literal = |value: &str| Guard::of_literal(comparison, value);
         let guards = test.values.iter().map(|value| match (attribute, comparison) {
             (Attribute::ExeName, Comparison::Equals) => Guard::of_name(value.as_bytes()),
             (Attribute::Exe, Comparison::Equals) => Guard::of_name(base_name(value.as_bytes())),
             (Attribute::Exe, Comparison::EndsWith) if value.contains('/') => {
                 Guard::of_name(base_name(value.as_bytes()))
             }
-            _ => literal(value),
+            (_, Comparison::Regex) => {
+                self.of_expressions.entry(value).or_insert_with(|| Guard::of_regex(value)).clone()
+            }
+            _ => Guard::of_literal(comparison, value),
         });
         if test.all {
             guards.min_by_key(Guard::cost).unwrap_or_else(Guard::always)
         } else {
             guards.fold(Guard::default(), Guard::union)
         }
+    }
+}
+
+impl Guard {
+    /// The utilities that fulfil a test.
+    fn of_utilities(test: &Written, catalogue: &Catalogue) -> Guard {
+        let fulfils = |utility| match utility_value(test.test.field.info.attribute, utility) {
+            Some(value) => test.test.answer(&value) == Truth::True,
+            // How a utility was recognised is no property of it, but takes one.
+            None => true,
+        };
+        let all = catalogue.utilities().iter().enumerate();
+        let utilities = all.filter(|(_, utility)| fulfils(utility)).map(|(number, _)| number).collect();
+        Guard { utilities, ..Guard::default() }
     }
 
     fn of_name(name: &[u8]) -> Guard {
@@ -143,7 +170,6 @@ impl Guard {
 
     fn of_literal(comparison: Comparison, value: &str) -> Guard {
         let pieces = match comparison {
-            Comparison::Regex => return Guard::of_regex(value),
             Comparison::Glob | Comparison::PathGlob => {
                 Glob::new(value.as_bytes()).map(|glob| glob.literals()).unwrap_or_default()
             }
@@ -179,7 +205,7 @@ impl Guard {
     fn of_regex(expression: &str) -> Guard {
         // As the pattern is compiled.
         let parsed = regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(expression);
-        parsed.map_or_else(|_| Guard::always(), |tree| Guard::of_tree(&tree))
+        parsed.map_or_else(|_| Guard::always(), |tree| Guard::of_tree(&folded(&tree)))
     }
 
     /// What fits the tree holds a text with which some part of it must begin. Nesting is bounded by the parser.
@@ -210,6 +236,30 @@ impl Guard {
     }
 }
 
+/// The tree with letters in lower case, as guards are: what fits the one fits the other once it is in lower case too. A
+/// class such as `[Aa]`, of which expressions with `(?i)` are made, becomes a letter and joins the text around it.
+fn folded(tree: &Hir) -> Hir {
+    match tree.kind() {
+        HirKind::Literal(literal) => Hir::literal(literal.0.to_ascii_lowercase()),
+        HirKind::Class(Class::Bytes(class)) => {
+            let mut members = class.iter().flat_map(|range| range.start()..=range.end());
+            let first = members.next().map(|byte| byte.to_ascii_lowercase());
+            match first.filter(|first| members.all(|byte| byte.to_ascii_lowercase() == *first)) {
+                Some(letter) => Hir::literal([letter]),
+                None => tree.clone(),
+            }
+        }
+        HirKind::Repetition(repetition) => {
+            let Repetition { min, max, greedy, ref sub } = *repetition;
+            Hir::repetition(Repetition { min, max, greedy, sub: Box::new(folded(sub)) })
+        }
+        HirKind::Capture(capture) => folded(&capture.sub),
+        HirKind::Concat(parts) => Hir::concat(parts.iter().map(folded).collect()),
+        HirKind::Alternation(parts) => Hir::alternation(parts.iter().map(folded).collect()),
+        HirKind::Empty | HirKind::Class(Class::Unicode(_)) | HirKind::Look(_) => tree.clone(),
+    }
+}
+
 /// The index over all rules' guards. Rules are numbered as in the rule set.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -224,8 +274,9 @@ impl Index {
     pub fn new(rules: &[Rule], catalogue: &Catalogue) -> Self {
         let mut index = Index::default();
         let mut literals: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();
+        let mut guards = Guards::new(catalogue);
         for (number, rule) in rules.iter().enumerate() {
-            let guard = Guard::of_condition(&rule.condition, rule, catalogue);
+            let guard = guards.of_condition(&rule.condition, rule);
             if guard.always {
                 index.always.push(number);
                 continue;
@@ -328,6 +379,7 @@ mod tests {
             (r"-(W|R)\s?(\s|x)([0-9a-f]{2}\s?){2,20}", &["-r", "-w"][..]),
             (r"\s-[FTd]\s", &["-d", "-f", "-t"]),
             (r"(?i)^.*MiXed$", &["mixed"]),
+            (r"(?i)^(?:https?://)?LocalHost(?::\d+)?", &["localhost"]),
             ("[0-9]+(curl|wget) ", &["curl", "wget"]),
             ("(abc|[0-9]+def)?xyz", &["xyz"]),
             ("(?:ab)+", &["ab"]),

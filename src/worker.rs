@@ -25,6 +25,7 @@ use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::ExecReceiver;
 use crate::rules::model::Severity;
 use crate::rules::subject::Surroundings;
+use crate::sys::sched::set_nice;
 
 /// How often forks and exits are drained; more often while many come.
 const TICK: Duration = Duration::from_secs(1);
@@ -41,6 +42,8 @@ const MOST_STARTS: usize = 100_000;
 /// Programs of the snapshot that wait until it is complete; more are handled at once.
 const MOST_WAITING: usize = 1000;
 
+/// The worker's nice value: before ordinary programs, after what the administrator put first.
+const NICE: i32 = -10;
 /// How often hits of rules and exceptions are written to the state folder.
 const KEEP_EVERY: Duration = Duration::from_secs(60);
 
@@ -88,6 +91,10 @@ pub struct Worker {
 impl Worker {
     /// Works until told to stop and the queue is empty. Returns the outputs, which may still be writing.
     pub fn run(mut self) -> Vec<Output> {
+        // The listeners' rings hold a fraction of a second's execs, and those who execute so many all want the CPU.
+        if let Err(error) = set_nice(NICE) {
+            log::debug!("the worker keeps its priority: {error}");
+        }
         // Only from then on is every exec seen that could make what /proc shows now out of date.
         while !self.signals.listening.load(Relaxed) && !self.signals.stop.load(Relaxed) {
             self.receiver.wait(Some(TICK));

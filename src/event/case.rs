@@ -188,6 +188,7 @@ impl Process {
             vpid: self.vpid,
             cgroup: self.cgroup.as_ref().map(|cgroup| cgroup.content().to_vec()),
             learnt: self.learnt,
+            earlier: Vec::new(),
             ended: self.ended,
         }
     }

@@ -4,6 +4,7 @@
 //! the child can execute anything, so then no exec comes without the fork that led to it. What was taken is applied in
 //! the order of time.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
@@ -20,6 +21,14 @@ use crate::process::exec::{Exec, Image};
 use crate::process::proc_dir::ProcRoot;
 use crate::process::relatives::{Ancestors, HostProcesses, Learnt, Processes, Relative};
 use crate::process::ring::RingReader;
+
+/// Events taken before any is applied; more wait in the socket.
+const MOST_TAKEN: usize = 1 << 17;
+/// Events for which room is kept.
+const BATCH_KEPT: usize = 4096;
+/// All of /proc is read at most once in this time, in nanoseconds, however often events are lost: it would starve the
+/// worker while somebody forks without end. What it has to confirm is unknown until then.
+const SCAN_EVERY_NS: u64 = 1_000_000_000;
 
 /// What happened, to be applied in the order of time.
 #[derive(Debug)]
@@ -50,6 +59,11 @@ pub struct Follower {
     applied_ns: u64,
     /// Records of execs that rings refused, as far as the table has been told.
     refused: u64,
+    /// The queue of forks and exits has overflowed, and was not found empty since.
+    overrun: bool,
+    /// Something was lost since the last look at /proc, which was at that moment.
+    outdated: bool,
+    scanned_ns: u64,
 }
 
 impl Follower {
@@ -71,6 +85,9 @@ impl Follower {
             drained: Drained::default(),
             applied_ns: 0,
             refused: 0,
+            overrun: false,
+            outdated: false,
+            scanned_ns: 0,
         }
     }
 
@@ -91,21 +108,35 @@ impl Follower {
                 self.batch.push(Event { time_ns: exec.time_ns, pid: exec.pid, happened });
             }
         }
-        let batch = &mut self.batch;
-        let drained = self.events.drain(|ProcessChange { time_ns, pid, change }| {
-            batch.push(Event { time_ns, pid, happened: Happened::Change(change) });
-        })?;
+        // After an overrun the kernel discards until the queue is found empty, so only then is the loss over.
+        let mut more = true;
+        while more && self.batch.len() < MOST_TAKEN {
+            let batch = &mut self.batch;
+            let drained = self.events.drain(|ProcessChange { time_ns, pid, change }| {
+                batch.push(Event { time_ns, pid, happened: Happened::Change(change) });
+            })?;
+            let total = &mut self.drained;
+            total.forks += drained.forks;
+            total.exits += drained.exits;
+            total.overruns += drained.overruns;
+            total.strange += drained.strange;
+            self.overrun |= drained.overruns > 0;
+            more = drained.more;
+        }
         let refused = self.rings.iter().map(RingReader::refused).sum();
+        let now_ns = clock::monotonic_ns();
         if refused > self.refused {
-            self.table.execs_lost(self.applied_ns, begun_ns);
-        }
-        if drained.overruns > 0 {
-            self.table.events_lost(begun_ns);
-        }
-        if refused > self.refused || drained.overruns > 0 {
             self.refused = refused;
-            self.scan();
+            self.table.execs_lost(self.applied_ns, now_ns);
+            self.outdated = true;
         }
+        if self.overrun {
+            self.table.events_lost(self.applied_ns, now_ns);
+            self.overrun = more;
+            self.outdated = true;
+        }
+        let scan_due = self.outdated && now_ns.saturating_sub(self.scanned_ns) >= SCAN_EVERY_NS;
+        let running = scan_due.then(|| self.scan());
         self.batch.sort_by_key(|event| event.time_ns);
         for Event { time_ns, pid, happened } in self.batch.drain(..) {
             match happened {
@@ -115,15 +146,15 @@ impl Follower {
                 Happened::Change(Change::User(uids)) => self.table.set_user(pid, time_ns, uids),
             }
         }
-        let total = &mut self.drained;
-        total.forks += drained.forks;
-        total.exits += drained.exits;
-        total.overruns += drained.overruns;
-        total.strange += drained.strange;
-        if !drained.more {
+        if let Some(running) = running {
+            // The ends of those that the batch told of may be among what was lost.
+            self.table.absent(&running, self.scanned_ns);
+        }
+        self.batch.shrink_to(BATCH_KEPT);
+        if !more {
             self.applied_ns = begun_ns;
         }
-        Ok(drained.more)
+        Ok(more)
     }
 
     /// What was drained since the start.
@@ -131,18 +162,23 @@ impl Follower {
         self.drained
     }
 
-    /// Takes all processes from /proc, at the start and after losses.
-    pub fn scan(&mut self) {
+    /// Takes all processes from /proc, at the start and after losses; returns their pids.
+    pub fn scan(&mut self) -> HashSet<u32> {
         let now_ns = clock::monotonic_ns();
+        self.scanned_ns = now_ns;
+        self.outdated = false;
+        let mut pids = HashSet::new();
         match procfs::process::all_processes() {
             Ok(all) => {
-                let pids = all.filter_map(|process| process.ok().map(|process| process.pid().unsigned_abs()));
-                let found = pids.filter_map(|pid| self.processes.find(pid, None)).filter_map(running);
+                let listed = all.filter_map(|process| process.ok().map(|process| process.pid().unsigned_abs()));
+                pids.extend(listed);
+                let found = pids.iter().filter_map(|&pid| self.processes.find(pid, None)).filter_map(running);
                 let found = found.collect();
                 self.table.snapshot(found, true, now_ns);
             }
             Err(error) => log::warn!("the processes that run cannot be listed: {error}"),
         }
+        pids
     }
 
     /// Where an executed program comes from, as far as it is known.
@@ -200,6 +236,7 @@ impl Follower {
         relative.ended = ancestor.ended;
         relative.ppid = None;
         if let Some(image) = &ancestor.image {
+            relative.earlier = ancestor.earlier.iter().map(|shown| shown.image()).collect();
             // A list that was cut can be read whole while the process shows the same.
             let same = relative.image.link() == image.exe.as_deref();
             if !(image.cut && same) {
@@ -241,6 +278,10 @@ fn running(process: Relative) -> Option<Running> {
         ppid: process.ppid?,
         start_ns: clock::monotonic_from_start_ticks(process.start_ticks?),
         uids: process.uids.map(|uids| [uids[0], uids[1]]),
-        shown: Shown::new(image.link(), image.cmdline(), image.cut()),
+        shown: match (image.link(), image.cmdline()) {
+            // It has ended and waits to be reaped, or is a thread of the kernel.
+            (None, Some([])) => Shown::default(),
+            (exe, cmdline) => Shown::new(exe, cmdline, image.cut()),
+        },
     })
 }

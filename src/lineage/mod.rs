@@ -31,6 +31,8 @@ pub struct Ancestor {
     pub image: Option<Arc<Image>>,
     /// How the image was learnt.
     pub learnt: Learnt,
+    /// What it had executed before that, the last first.
+    pub earlier: Vec<Arc<Image>>,
     /// It has ended.
     pub ended: bool,
 }

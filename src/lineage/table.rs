@@ -14,7 +14,7 @@ mod room;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::image::{Images, Shown};
+use super::image::{Image, Images, Shown};
 use super::{Ancestor, Lineage};
 use crate::process::relatives::{Learnt, MOST_ANCESTORS};
 use entry::{ALIVE, Entry, Exec, Id, Maker, Place, Queue, Start};
@@ -83,8 +83,10 @@ pub struct Table {
     ancestors: VecDeque<Id>,
     /// Times in which execs were lost.
     gaps: VecDeque<(u64, u64)>,
-    /// Until when forks and exits were lost.
-    blind_until_ns: u64,
+    /// Between which moments forks and exits were lost last: whoever ended then, and when, is not known.
+    blind: (u64, u64),
+    /// No snapshot has told since then who is still there.
+    unsure: bool,
     /// Where the next living process to be given up is looked for.
     hand: usize,
     counts: Counts,
@@ -103,7 +105,8 @@ impl Table {
             ended: VecDeque::new(),
             ancestors: VecDeque::new(),
             gaps: VecDeque::new(),
-            blind_until_ns: 0,
+            blind: (0, 0),
+            unsure: false,
             hand: 0,
             counts: Counts::default(),
         }
@@ -179,11 +182,12 @@ impl Table {
                 self.end_unseen(process.pid, process.start_ns);
                 self.insert(Entry::new(process.pid, process.start_ns, Start::Ticks))
             });
+            let id = self.id(index);
             let Some(entry) = self.places[index as usize].entry.as_mut() else { continue };
             // What events told is more exact; only what they did not is taken.
             entry.uids = entry.uids.or(process.uids);
             if entry.maker.pid.is_none() {
-                motherless.push((index, process.ppid));
+                motherless.push((id, process.ppid));
             }
             let (image, _, since_ns) = entry.image_at(now_ns);
             if image.is_none() {
@@ -194,24 +198,37 @@ impl Table {
             }
         }
         // Parents can be found only now that all are there.
-        for (index, ppid) in motherless {
+        for (id, ppid) in motherless {
+            // One that was given up for another since has left its place to that.
+            if self.entry(id).is_none() {
+                continue;
+            }
             let maker = match ppid {
                 0 => Maker { pid: Some(0), ..Maker::default() },
                 ppid => self.maker(ppid, now_ns),
             };
             let learnt = if maker.image.is_some() { Learnt::Snapshot } else { Learnt::Unknown };
-            self.adopt(index, Maker { learnt, ..maker });
+            self.adopt(id.index, Maker { learnt, ..maker });
         }
         if whole {
-            let gone = self.by_pid.iter().filter(|((pid, start), _)| *start < now_ns && !seen.contains(pid));
-            let gone: Vec<Id> = gone.map(|(_, &index)| self.id(index)).collect();
-            for id in gone {
-                if self.entry(id).is_some_and(|entry| entry.end_ns == ALIVE) {
-                    self.end(id, now_ns);
-                }
-            }
+            self.unsure = false;
+            self.absent(&seen, now_ns);
         }
         self.expire(now_ns);
+    }
+
+    /// Ends whoever is not among the processes that were running at a moment.
+    ///
+    /// When it ended is not known, but that its pid may have been another's from the loss on: so it counts as ended since.
+    pub fn absent(&mut self, running: &HashSet<u32>, now_ns: u64) {
+        let gone = self.by_pid.iter().filter(|((pid, start), _)| *start < now_ns && !running.contains(pid));
+        let gone: Vec<Id> = gone.map(|(_, &index)| self.id(index)).collect();
+        let (from, until) = self.blind;
+        for id in gone {
+            if self.entry(id).is_some_and(|entry| entry.end_ns == ALIVE) {
+                self.end(id, if until > 0 { from.min(now_ns) } else { now_ns });
+            }
+        }
     }
 
     /// Execs between these moments were lost: what a process shows that lived through them may be out of date, until a
@@ -226,9 +243,13 @@ impl Table {
         }
     }
 
-    /// Forks and exits up to this moment were lost. A whole [`snapshot`](Self::snapshot) should follow.
-    pub fn events_lost(&mut self, until_ns: u64) {
-        self.blind_until_ns = self.blind_until_ns.max(until_ns);
+    /// Forks and exits between these moments were lost. Until a whole [`snapshot`](Self::snapshot) follows, processes that
+    /// were there before are unknown.
+    pub fn events_lost(&mut self, from_ns: u64, until_ns: u64) {
+        // Before a snapshot nobody has been ended for the loss before.
+        let from_ns = if self.unsure { self.blind.0.min(from_ns) } else { from_ns };
+        self.blind = (from_ns, self.blind.1.max(until_ns));
+        self.unsure = true;
     }
 
     /// Where the process comes from that has this pid at this moment; `None` if the table does not have it.
@@ -247,14 +268,18 @@ impl Table {
             }
             let maker = &entry.maker;
             let parent = maker.id.and_then(|id| self.entry(id));
+            let (image, learnt, since_ns) = self.maker_showed(entry);
+            let before =
+                parent.iter().flat_map(|parent| parent.execs.iter().rev()).filter(|exec| exec.since_ns < since_ns);
             lineage.ancestors.push(Ancestor {
                 pid,
                 start_ns: parent
                     .filter(|parent| parent.start != Start::Guessed)
                     .map(|parent| parent.start_ns),
                 uids: maker.uids,
-                image: maker.image.clone(),
-                learnt: maker.learnt,
+                image: image.cloned(),
+                learnt,
+                earlier: before.map(|exec| Arc::clone(&exec.image)).collect(),
                 ended: parent.is_none_or(|parent| parent.end_ns != ALIVE),
             });
             match parent {
@@ -268,6 +293,35 @@ impl Table {
     /// True if the table has the process that this pid names at this moment, and knows who made it.
     pub fn knows(&self, pid: u32, time_ns: u64) -> bool {
         self.find(pid, time_ns).and_then(|id| self.entry(id)).is_some_and(|entry| entry.maker.pid.is_some())
+    }
+
+    /// What a process's maker showed when it made it, how that was learnt, and since when it did if it had executed that
+    /// itself (else 0).
+    ///
+    /// What was noted at the fork stands, unless an exec of before it was told later: a listener that holds nobody is
+    /// overtaken by the forks of the program that it reads.
+    fn maker_showed<'t>(&'t self, entry: &'t Entry) -> (Option<&'t Arc<Image>>, Learnt, u64) {
+        let maker = &entry.maker;
+        let (mut child, mut inherited) = (entry, false);
+        for _ in 0..MOST_ANCESTORS {
+            let Some(parent) = child.maker.id.and_then(|id| self.entry(id)) else { break };
+            if child.start != Start::Exact {
+                break;
+            }
+            let exec = parent.execs.iter().rev().find(|exec| exec.since_ns <= child.start_ns);
+            if let Some(exec) = exec {
+                let doubtful = maker.image.is_none() || lost(&self.gaps, exec.since_ns, entry.start_ns);
+                if exec.learnt != Learnt::Seen || doubtful {
+                    break;
+                }
+                return match inherited {
+                    true => (Some(&exec.image), Learnt::Inherited, 0),
+                    false => (Some(&exec.image), Learnt::Seen, exec.since_ns),
+                };
+            }
+            (child, inherited) = (parent, true);
+        }
+        (maker.image.as_ref(), maker.learnt, 0)
     }
 
     fn entry(&self, id: Id) -> Option<&Entry> {
@@ -285,11 +339,14 @@ impl Table {
     }
 
     /// The process that had the pid at a moment: the one that had started last by then. One that had ended may be meant
-    /// too, unless forks were lost since, one of which may have given its pid to another.
+    /// too, unless forks were lost since, one of which may have given its pid to another; and one that is only believed to
+    /// live is nobody until a snapshot shows it.
     fn find(&self, pid: u32, time_ns: u64) -> Option<Id> {
         let (_, &index) = self.by_pid.range((pid, 0)..=(pid, time_ns)).next_back()?;
         let entry = self.places[index as usize].entry.as_ref()?;
-        let doubtful = entry.end_ns < time_ns && entry.end_ns < self.blind_until_ns;
+        let (from, until) = self.blind;
+        let doubtful = entry.end_ns < time_ns && entry.end_ns < until
+            || self.unsure && from < time_ns && entry.start_ns < until;
         (!doubtful).then(|| self.id(index))
     }
 
@@ -559,7 +616,7 @@ mod tests {
         assert_eq!(chain(&table, 22, 1006), "20 bash seen, 10 sshd snapshot, 1 init snapshot");
         // An ended process may not be taken for the one that has its pid after forks were lost.
         table.exit(22, 1007);
-        table.events_lost(1010);
+        table.events_lost(1007, 1010);
         table.exec(22, 1011, shown("stranger"));
         assert_eq!(chain(&table, 22, 1011), "...");
         assert_eq!(chain(&table, 99, 1011), "none");
@@ -637,7 +694,7 @@ mod tests {
                     3 => table.exit(one, time),
                     4 => table.set_user(one, time, [other, other]),
                     5 => table.execs_lost(time, time + 10),
-                    _ => table.events_lost(time),
+                    _ => table.events_lost(time, time + 10),
                 }
                 prop_assert!(table.counts().processes <= limits.processes);
                 if let Some(lineage) = table.lineage(one, time) {

@@ -57,6 +57,8 @@ pub struct Relative {
     pub image: Image,
     /// How these were learnt.
     pub learnt: Learnt,
+    /// What it had executed before that, the last first, if events told.
+    pub earlier: Vec<Image>,
     /// It has ended.
     pub ended: bool,
     /// The kernel's name of it.

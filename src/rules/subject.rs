@@ -205,18 +205,27 @@ impl<'a> Subject<'a> {
         Some(*whole.ssh_client.get_or_init(find))
     }
 
-    /// The nearest program among the ancestors that lets a user act as another, and the process that called it.
+    /// The nearest program on the way here that lets a user act as another, and the process that called it.
+    ///
+    /// It may be an ancestor that waits for what it started, or what the program itself or an ancestor was before.
     pub fn elevation(&self) -> Option<(&'static str, Option<&'a Relative>)> {
         const PROGRAMS: [&str; 6] = ["sudo", "su", "doas", "pkexec", "runuser", "sudo-rs"];
-        let ancestors = &self.ancestors().processes;
-        let named = |ancestor: &Relative| {
-            let own = ancestor.image.name()?;
+        let found = self.ancestors();
+        let ancestors = &found.processes;
+        let named = |image: &Image| {
+            let own = image.name()?;
             PROGRAMS.into_iter().find(|name| name.as_bytes() == own)
         };
-        let (last, program) = ancestors.iter().enumerate().find_map(|(at, it)| Some((at, named(it)?)))?;
+        let was = |earlier: &[Image]| earlier.iter().find_map(named);
+        let now = |ancestor: &Relative| named(&ancestor.image).or_else(|| was(&ancestor.earlier));
+        // The first that may be the caller.
+        let (program, next) = match was(&found.earlier) {
+            Some(program) => (program, 0),
+            None => ancestors.iter().enumerate().find_map(|(at, it)| Some((now(it)?, at + 1)))?,
+        };
         // sudo watches over a process of its own, so that two of the name may follow each other.
-        let above = ancestors[last..].iter().position(|ancestor| named(ancestor) != Some(program));
-        Some((program, above.and_then(|above| ancestors.get(last + above))))
+        let above = ancestors.iter().skip(next).find(|ancestor| named(&ancestor.image) != Some(program));
+        Some((program, above))
     }
 
     fn relative_user(&self, relative: &Relative) -> Value<'static> {

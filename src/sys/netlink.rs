@@ -59,7 +59,14 @@ pub struct Batch {
     buffers: Box<[[u8; Batch::DATAGRAM]]>,
     lengths: Box<[u32]>,
     senders: Box<[u32]>,
+    /// Room for what the system call is given; it is filled anew for each call, so that no pointer is kept.
+    headers: Vec<libc::mmsghdr>,
+    vectors: Vec<libc::iovec>,
+    addresses: Vec<libc::sockaddr_nl>,
 }
+
+// SAFETY: the pointers in `headers` and `vectors` are only followed within `receive`, which writes them before.
+unsafe impl Send for Batch {}
 
 impl Batch {
     /// Bytes kept of each datagram: a connector event is 76 bytes, so there is room for kernels to come.
@@ -71,6 +78,9 @@ impl Batch {
             buffers: vec![[0; Self::DATAGRAM]; messages].into_boxed_slice(),
             lengths: vec![0; messages].into_boxed_slice(),
             senders: vec![0; messages].into_boxed_slice(),
+            headers: Vec::with_capacity(messages),
+            vectors: Vec::with_capacity(messages),
+            addresses: Vec::with_capacity(messages),
         }
     }
 
@@ -83,14 +93,18 @@ impl Batch {
         // SAFETY: as above.
         let address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
         let count = self.buffers.len();
-        let mut addresses = vec![address; count];
-        let mut vectors: Vec<libc::iovec> = self
-            .buffers
-            .iter_mut()
-            .map(|buffer| libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() })
-            .collect();
-        let mut headers = vec![empty; count];
-        for ((header, vector), address) in headers.iter_mut().zip(&mut vectors).zip(&mut addresses) {
+        let Batch { buffers, lengths, senders, headers, vectors, addresses } = self;
+        headers.clear();
+        headers.resize(count, empty);
+        addresses.clear();
+        addresses.resize(count, address);
+        vectors.clear();
+        vectors.extend(
+            buffers
+                .iter_mut()
+                .map(|buffer| libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() }),
+        );
+        for ((header, vector), address) in headers.iter_mut().zip(vectors.iter_mut()).zip(addresses.iter_mut()) {
             header.msg_hdr.msg_iov = vector;
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_name = std::ptr::from_mut(address).cast();
@@ -112,15 +126,14 @@ impl Batch {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error),
         };
-        for (index, (header, address)) in headers.iter().zip(&addresses).take(received).enumerate() {
-            self.lengths[index] = header.msg_len.min(Self::DATAGRAM as u32);
-            self.senders[index] = address.nl_pid;
+        for (index, (header, address)) in headers.iter().zip(addresses.iter()).take(received).enumerate() {
+            lengths[index] = header.msg_len.min(Self::DATAGRAM as u32);
+            senders[index] = address.nl_pid;
         }
-        Ok(self
-            .buffers
+        Ok(buffers
             .iter()
-            .zip(&self.lengths)
-            .zip(&self.senders)
+            .zip(lengths.iter())
+            .zip(senders.iter())
             .take(received)
             .map(|((buffer, &length), &sender)| Datagram { sender, bytes: &buffer[..length as usize] }))
     }

@@ -3,10 +3,12 @@
 //! The shipped `config/execwatch.toml` is its manual: it names every key with its default, and a test keeps it true.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::connector::listeners::Arrangement;
 use crate::diagnostics::{Diagnostic, Diagnostics, Level, Source};
 use crate::document::{Document, Section};
+use crate::followup;
 use crate::identity::{self, Mode};
 use crate::lineage::table::Limits;
 use crate::rules::load::{Places, read_text};
@@ -30,6 +32,8 @@ pub struct Config {
     pub capture: Capture,
     /// Bounds of the process table.
     pub lineage: Limits,
+    /// What is looked at after an alert.
+    pub follow: followup::Settings,
     /// Where rules come from.
     pub rules: Places,
     /// Where alerts go.
@@ -167,6 +171,7 @@ impl Default for Config {
                 identity_folders: identity::FOLDERS.map(PathBuf::from).to_vec(),
             },
             lineage: Limits { processes: 32_768, bytes: 8 << 20, keep_ended_ns: 600 * NS_PER_S },
+            follow: followup::Settings::default(),
             rules: Places {
                 builtin: true,
                 folders: DEFAULT_FOLDERS.map(PathBuf::from).to_vec(),
@@ -214,6 +219,9 @@ impl Config {
         }
         if let Some(section) = root.section("lineage", "[lineage]") {
             read_lineage(&mut config.lineage, section);
+        }
+        if let Some(section) = root.section("follow", "[follow]") {
+            read_follow(&mut config.follow, section);
         }
         if let Some(section) = root.section("rules", "[rules]") {
             if let Some(builtin) = section.flag("builtin") {
@@ -285,6 +293,57 @@ fn read_lineage(limits: &mut Limits, section: Section<'_>) {
         section.seconds("keep-ended").and_then(|seconds| seconds.value.checked_mul(NS_PER_S)),
     );
     section.finish();
+}
+
+fn read_follow(follow: &mut followup::Settings, section: Section<'_>) {
+    /// Records that one alert may have while its program goes on as before.
+    const MOST_MOMENTS: usize = 16;
+    /// A process that was let run for a day has been seen by somebody.
+    const LAST_MOMENT: Duration = Duration::from_secs(86_400);
+    set(&mut follow.enabled, section.flag("enabled").map(|flag| flag.value));
+    let at_once = section.integer("at-once", 1..=4096);
+    set(&mut follow.at_once, at_once.and_then(|number| usize::try_from(number.value).ok()));
+    set(&mut follow.severity, section.choice("severity", &SEVERITIES).map(|choice| choice.value));
+    let after = section.strings("after");
+    let mut moments = Vec::new();
+    for text in &after {
+        match moment(text.value) {
+            Some(moment) if moment > LAST_MOMENT => {
+                section.error(text.span.clone(), "the moments of `after` lie within a day (\"24h\")");
+            }
+            Some(moment) if moments.last().is_some_and(|&last| moment <= last) => {
+                section.error(text.span.clone(), "the moments of `after` must ascend");
+            }
+            Some(moment) => moments.push(moment),
+            None => {
+                let message = "`after` holds times such as \"100ms\", \"10s\", \"5m\" or \"1h\"";
+                section.error(text.span.clone(), message);
+            }
+        }
+    }
+    if let Some(beyond) = after.get(MOST_MOMENTS) {
+        section.error(beyond.span.clone(), format!("`after` holds at most {MOST_MOMENTS} moments"));
+        moments.truncate(MOST_MOMENTS);
+    }
+    if !moments.is_empty() {
+        follow.after = moments;
+    }
+    section.finish();
+}
+
+/// A time of more than nothing, in a unit from milliseconds to hours.
+fn moment(text: &str) -> Option<Duration> {
+    let at = text.find(|letter: char| !letter.is_ascii_digit())?;
+    let (number, unit) = text.split_at(at);
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    let number = number.parse::<u64>().ok().filter(|&number| number > 0)?;
+    number.checked_mul(unit_ms).map(Duration::from_millis)
 }
 
 impl Output {
@@ -386,6 +445,7 @@ mod tests {
         assert_eq!(mistakes, Vec::new());
         assert_eq!(config.capture, Config::default().capture);
         assert_eq!(config.lineage, Config::default().lineage);
+        assert_eq!(config.follow, Config::default().follow);
         assert_eq!(config.output.syslog, Config::default().output.syslog);
         assert!(config.output.file.is_some());
     }
@@ -395,7 +455,8 @@ mod tests {
         let (config, mistakes) = parse(
             "[capture]\nlisteners = 'single'\nrealtime-priority = 0\nreceive-buffer = 70000\nargs-limit = 300\n\
              queue-length = 17\nalready-running = false\nidentity = 'all'\nidentity-folders = ['/a', '/b/*/bin']\n\
-             [lineage]\nprocesses = 300\nmemory = 300000\nkeep-ended = '2m'\n[rules]\nbuiltin = false\nfolders = ['/x']\n\
+             [lineage]\nprocesses = 300\nmemory = 300000\nkeep-ended = '2m'\n\
+             [follow]\nenabled = false\nat-once = 3\nafter = ['5ms', '2h']\nseverity = 'high'\n[rules]\nbuiltin = false\nfolders = ['/x']\n\
              [output.syslog]\nsocket = '/s'\nfacility = 'local3'\ntag = 't'\nformat = 'json'\n\
              [output.syslog.severity]\nlow = 'debug'\n[output.file]\npath = '/f'\nformat = 'text'\n\
              [output.stdout]\nenabled = true\nformat = 'text'\n[state]\nfolder = '/v'\n",
@@ -413,6 +474,12 @@ mod tests {
                 identity_folders: vec!["/a".into(), "/b/*/bin".into()],
             },
             lineage: Limits { processes: 300, bytes: 300_000, keep_ended_ns: 120 * NS_PER_S },
+            follow: followup::Settings {
+                enabled: false,
+                at_once: 3,
+                severity: Severity::High,
+                after: vec![Duration::from_millis(5), Duration::from_secs(7200)],
+            },
             rules: Places { builtin: false, folders: vec!["/x".into()], folders_required: true },
             output: Output {
                 syslog: Some(Syslog {
@@ -430,5 +497,30 @@ mod tests {
         assert_eq!(config, expected);
         let off = parse("[output.syslog]\nenabled = false\n[output.file]\nenabled = false\n").0.output;
         assert_eq!((off.syslog, off.file), (None, None));
+    }
+
+    #[test]
+    fn moments_of_follow_ups() {
+        let mistakes = |after: &str| {
+            let (config, mistakes) = parse(&format!("[follow]\nafter = {after}\n"));
+            let said: Vec<String> = mistakes.into_iter().map(|mistake| mistake.message).collect();
+            (config.follow.after.len(), said.join("; "))
+        };
+        assert_eq!(mistakes("['1s', '2s', '3m']"), (3, String::new()));
+        assert_eq!(mistakes("[]"), (4, String::new()));
+        for (wrong, said) in [
+            ("['2s', '1s']", "ascend"),
+            ("['0s']", "times such as"),
+            ("['1 s']", "times such as"),
+            ("['18446744073709551615h']", "times such as"),
+            ("['25h']", "within a day"),
+        ] {
+            assert!(mistakes(wrong).1.contains(said), "{wrong}: {:?}", mistakes(wrong));
+        }
+        let many: Vec<String> = (1..=17).map(|number| format!("'{number}s'")).collect();
+        assert_eq!(
+            mistakes(&format!("[{}]", many.join(","))),
+            (16, "`after` holds at most 16 moments".into())
+        );
     }
 }

@@ -10,6 +10,8 @@ use crate::config::Config;
 use crate::connector::wire;
 use crate::diagnostics::{Diagnostics, Source};
 use crate::event::Event;
+use crate::followup::diag;
+use crate::followup::sockets::{self, Layout, Protocol};
 use crate::identity::elf;
 use crate::process::capture::Prefilter;
 use crate::process::details::{Details, Namespaces};
@@ -223,9 +225,11 @@ pub fn replay(data: &[u8]) {
     assert!(found <= data.len());
 }
 
-/// A datagram of the process connector.
+/// A datagram of the process connector or of sock_diag.
 pub fn netlink(data: &[u8]) {
     let count = wire::messages(data).count();
+    assert!(count <= data.len() / 16 + 1, "a message has a header of 16 bytes");
+    let count = diag::answers(data, Protocol::Tcp).count();
     assert!(count <= data.len() / 16 + 1, "a message has a header of 16 bytes");
 }
 
@@ -236,6 +240,9 @@ pub fn proc_files(data: &[u8]) {
     parse::stat(data);
     parse::namespace(data);
     parse::number::<u32>(data);
+    for layout in [Layout::Inet, Layout::Unix, Layout::InodeAt(8)] {
+        sockets::line(data, Protocol::Udp, layout);
+    }
     assert!(parse::cgroup_paths(data).count() <= data.len());
     Place::of_cgroup(data);
     for path in parse::cgroup_paths(data).filter_map(|path| std::str::from_utf8(path).ok()) {

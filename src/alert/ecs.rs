@@ -24,6 +24,7 @@ pub fn line(record: &Record, host: &Host) -> String {
     escape::json_line(&match record {
         Record::Alert(alert) => Document::of_alert(alert, host),
         Record::Notice(notice) => Document::of_notice(notice, host),
+        Record::FollowUp(record) => return crate::followup::json::line(record, host),
     })
 }
 
@@ -56,8 +57,13 @@ struct Document<'a> {
 }
 
 #[derive(Serialize)]
-struct Ecs {
+pub(crate) struct Ecs {
     version: &'static str,
+}
+
+impl Ecs {
+    /// The version whose names are used.
+    pub(crate) const CURRENT: Ecs = Ecs { version: ECS };
 }
 
 #[derive(Serialize)]
@@ -75,9 +81,9 @@ struct Event<'a> {
 }
 
 #[derive(Serialize)]
-struct Rule<'a> {
-    id: &'a str,
-    name: &'a str,
+pub(crate) struct Rule<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) name: &'a str,
 }
 
 #[derive(Serialize)]
@@ -143,7 +149,7 @@ struct File<'a> {
 }
 
 #[derive(Serialize, Default)]
-struct ImagePart {
+pub(crate) struct ImagePart {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -266,7 +272,7 @@ struct Account<'a> {
 }
 
 #[derive(Serialize)]
-struct HostPart<'a> {
+pub(crate) struct HostPart<'a> {
     name: &'a str,
     hostname: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -282,7 +288,7 @@ struct Os<'a> {
 }
 
 #[derive(Serialize)]
-struct Agent {
+pub(crate) struct Agent {
     #[serde(rename = "type")]
     kind: &'static str,
     version: &'static str,
@@ -409,7 +415,7 @@ struct Capture {
 }
 
 /// Elastic's numbers for the words.
-fn severity(severity: Severity) -> u8 {
+pub(crate) fn severity(severity: Severity) -> u8 {
     match severity {
         Severity::Info => 1,
         Severity::Low => 21,
@@ -419,7 +425,7 @@ fn severity(severity: Severity) -> u8 {
     }
 }
 
-fn host_part(host: &Host) -> HostPart<'_> {
+pub(crate) fn host_part(host: &Host) -> HostPart<'_> {
     HostPart {
         name: &host.name,
         hostname: &host.name,
@@ -428,14 +434,14 @@ fn host_part(host: &Host) -> HostPart<'_> {
     }
 }
 
-const AGENT: Agent = Agent { kind: "execwatch", version: env!("CARGO_PKG_VERSION") };
+pub(crate) const AGENT: Agent = Agent { kind: "execwatch", version: env!("CARGO_PKG_VERSION") };
 
 impl<'a> Document<'a> {
     fn of_alert(alert: &'a Alert, host: &'a Host) -> Self {
         Document {
             timestamp: calendar::rfc3339(alert.time_ns),
             message: &alert.rule.title,
-            ecs: Ecs { version: ECS },
+            ecs: Ecs::CURRENT,
             event: Event {
                 id: Some(&alert.id),
                 kind: "alert",
@@ -473,7 +479,7 @@ impl<'a> Document<'a> {
         Document {
             timestamp: calendar::rfc3339(notice.time_ns),
             message: &notice.message,
-            ecs: Ecs { version: ECS },
+            ecs: Ecs::CURRENT,
             event: Event {
                 id: None,
                 kind: "event",
@@ -633,7 +639,7 @@ fn container(place: &Place) -> Option<Container<'_>> {
     (container.id.is_some() || container.runtime.is_some()).then_some(container)
 }
 
-fn image(image: &Image) -> ImagePart {
+pub(crate) fn image(image: &Image) -> ImagePart {
     ImagePart {
         name: image.name().map(for_json),
         executable: image.exe().map(for_json),

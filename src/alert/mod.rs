@@ -12,6 +12,7 @@ pub mod text;
 use origin::Origin;
 
 use crate::calendar::LocalTime;
+use crate::followup::record::FollowUp;
 use crate::identity::By;
 use crate::identity::contents::hexadecimal;
 use crate::process::details::{Login, Namespaces};
@@ -40,6 +41,8 @@ pub enum Record {
     Alert(Box<Alert>),
     /// The daemon has something to say about itself.
     Notice(Notice),
+    /// What a program did after its alert.
+    FollowUp(Box<FollowUp>),
 }
 
 /// A program matched a rule.
@@ -149,6 +152,7 @@ impl Record {
         match self {
             Record::Alert(alert) => alert.rule.severity,
             Record::Notice(notice) => notice.severity,
+            Record::FollowUp(record) => record.alerted.rule.severity,
         }
     }
 }

@@ -3,6 +3,8 @@
 use super::escape::Escaped;
 use super::{Alert, Record};
 use crate::calendar;
+use crate::followup::record::FollowUp;
+use crate::followup::sentence;
 use crate::process::details::Login;
 use crate::rules::model::Severity;
 use crate::rules::subject::join;
@@ -26,6 +28,7 @@ pub fn lines(record: &Record, colour: bool) -> String {
                 shown(notice.message.as_bytes(), COMMAND)
             )
         }
+        Record::FollowUp(record) => follow_up_lines(record, colour),
     }
 }
 
@@ -55,6 +58,21 @@ fn shown(bytes: &[u8], limit: usize) -> String {
 
 fn bold(text: &str, colour: bool) -> String {
     if colour { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+fn follow_up_lines(record: &FollowUp, colour: bool) -> String {
+    let mut lines = format!(
+        "{} {} {}\n",
+        clock(record.time_ns),
+        severity(record.alerted.rule.severity, colour),
+        shown(sentence::of(record).as_bytes(), COMMAND)
+    );
+    // The sentence says these in its own words.
+    const SAID: [&str; 7] = ["severity", "followup", "message", "run-time", "exit", "signal", "time"];
+    for (key, value) in record.pairs().iter().filter(|(key, _)| !SAID.contains(key)) {
+        lines += &format!("    {key:15} {}\n", shown(value, COMMAND));
+    }
+    lines
 }
 
 fn alert_lines(alert: &Alert, colour: bool) -> String {

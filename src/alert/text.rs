@@ -32,6 +32,9 @@ pub fn line(record: &Record) -> String {
     match record {
         Record::Alert(alert) => pairs.alert(alert),
         Record::Notice(notice) => pairs.notice(notice),
+        Record::FollowUp(record) => {
+            record.pairs().into_iter().for_each(|(key, value)| pairs.add(key, value));
+        }
     }
     pairs.fit();
     pairs.write()

@@ -22,6 +22,7 @@ use crate::connector::subscription::{SubscriptionError, ignore_all};
 use crate::diagnostics::Diagnostics;
 use crate::evaluate::Evaluator;
 use crate::event::recorder::Recorder;
+use crate::followup::desk::Desk;
 use crate::health::hits::HitKeeper;
 use crate::health::{Counters, ListenerCounters};
 use crate::identity::Mode;
@@ -185,8 +186,10 @@ impl Daemon {
         if recorder.is_some() {
             evaluator.record();
         }
+        let follow_up = follow_alerts(config, &proc, &counters, &sender)?;
         let worker = Worker {
             receiver,
+            follow_up,
             proc: Arc::clone(&proc),
             scratch: Scratch::default(),
             files,
@@ -375,6 +378,22 @@ fn keep_index(
     Keeper::start(Arc::clone(ruleset), Arc::clone(files), folders)
         .map(Some)
         .map_err(|error| os_failure("cannot start the thread that looks for installed utilities", error))
+}
+
+/// Starts the thread that looks at alerted programs.
+fn follow_alerts(
+    config: &Config,
+    proc: &Arc<ProcRoot>,
+    counters: &Arc<Counters>,
+    sender: &ExecSender,
+) -> Result<Option<Desk>, Failure> {
+    if !config.follow.enabled {
+        return Ok(None);
+    }
+    let sender = sender.clone();
+    Desk::start(config.follow.clone(), Arc::clone(proc), Arc::clone(counters), move || sender.wake())
+        .map(Some)
+        .map_err(|error| os_failure("cannot start the thread that follows alerts", error))
 }
 
 fn start_outputs(settings: &config::Output, json: bool, host: &Host) -> Result<Vec<Output>, Failure> {

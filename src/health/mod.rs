@@ -78,6 +78,12 @@ pub struct WorkerCounters {
     pub execs_unfollowed: AtomicU64,
     /// Datagrams at the event socket that were forged or no forks and exits.
     pub strange: AtomicU64,
+    /// Records of what programs did after their alerts.
+    pub follow_ups: AtomicU64,
+    /// Alerts that should have been followed and were not, for want of room.
+    pub not_followed: AtomicU64,
+    /// Alerts that were followed no longer, because others needed their place.
+    pub let_go: AtomicU64,
 }
 
 /// Everything that is counted.
@@ -137,6 +143,12 @@ pub struct Totals {
     pub evicted: u64,
     /// See [`WorkerCounters`].
     pub execs_unfollowed: u64,
+    /// See [`WorkerCounters`].
+    pub follow_ups: u64,
+    /// See [`WorkerCounters`].
+    pub not_followed: u64,
+    /// See [`WorkerCounters`].
+    pub let_go: u64,
 }
 
 impl Counters {
@@ -162,6 +174,9 @@ impl Counters {
             evicted: self.worker.evicted.load(Relaxed),
             execs_unfollowed: self.worker.execs_unfollowed.load(Relaxed),
             strange: self.worker.strange.load(Relaxed),
+            follow_ups: self.worker.follow_ups.load(Relaxed),
+            not_followed: self.worker.not_followed.load(Relaxed),
+            let_go: self.worker.let_go.load(Relaxed),
             ..Totals::default()
         };
         for listener in self.lock().iter() {
@@ -195,7 +210,7 @@ impl std::fmt::Display for Totals {
             f,
             "totals: execs={} exact={} likely={} best-effort={} gone={} lost={} alerts={} already-running={} silenced={} \
              candidates={} args-cut={} unidentified={} overruns={} dropped={} strange={} longest-hold-us={} forks={} exits={} event-overruns={} events-dropped={} \
-             processes={} evicted={} execs-unfollowed={}",
+             processes={} evicted={} execs-unfollowed={} follow-ups={} not-followed={} let-go={}",
             self.execs,
             self.exact,
             self.likely,
@@ -219,6 +234,9 @@ impl std::fmt::Display for Totals {
             self.processes,
             self.evicted,
             self.execs_unfollowed,
+            self.follow_ups,
+            self.not_followed,
+            self.let_go,
         )
     }
 }

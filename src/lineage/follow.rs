@@ -142,7 +142,7 @@ impl Follower {
             match happened {
                 Happened::Exec(shown) => self.table.exec(pid, time_ns, shown),
                 Happened::Change(Change::MadeBy(parent)) => self.table.fork(parent, pid, time_ns),
-                Happened::Change(Change::Ended(_)) => self.table.exit(pid, time_ns),
+                Happened::Change(Change::Ended(status)) => self.table.exit(pid, time_ns, status),
                 Happened::Change(Change::User(uids)) => self.table.set_user(pid, time_ns, uids),
             }
         }
@@ -253,6 +253,11 @@ impl Follower {
         relative.start_ticks =
             relative.start_ticks.or(ancestor.start_ns.map(clock::start_ticks_from_monotonic));
         relative
+    }
+
+    /// The processes.
+    pub fn table(&self) -> &Table {
+        &self.table
     }
 
     /// Events that the kernel discarded since the start, if it tells.

@@ -9,6 +9,7 @@
 //! made.
 
 mod entry;
+pub mod fate;
 mod room;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -144,6 +145,7 @@ impl Table {
         if entry.end_ns < time_ns {
             // Another thread than the first may execute after the first has ended.
             entry.end_ns = ALIVE;
+            entry.status = None;
         }
         let before = entry.weight();
         let at = entry.execs.partition_point(|exec| exec.since_ns <= time_ns);
@@ -163,10 +165,13 @@ impl Table {
         }
     }
 
-    /// A process ended.
-    pub fn exit(&mut self, pid: u32, time_ns: u64) {
+    /// A process ended, with this wait status.
+    pub fn exit(&mut self, pid: u32, time_ns: u64, status: u32) {
         if let Some(id) = self.find(pid, time_ns) {
             self.end(id, time_ns);
+            if let Some(entry) = self.entry_mut(id) {
+                entry.status = Some(status);
+            }
         }
         self.expire(time_ns);
     }
@@ -535,20 +540,20 @@ mod tests {
         table.exec(20, 1001, shown("sh"));
         table.fork(20, 21, 1002);
         table.fork(21, 22, 1003);
-        table.exit(21, 1004);
-        table.exit(20, 1005);
+        table.exit(21, 1004, 0);
+        table.exit(20, 1005, 0);
         table.exec(22, 1006, shown("nc"));
         assert_eq!(chain(&table, 22, 1006), "21 sh inherited, 20 sh seen, 10 sshd snapshot, 1 init snapshot");
         // Long after the time that ended processes are kept, because a descendant lives.
-        table.exit(10, 100 * KEEP);
+        table.exit(10, 100 * KEEP, 0);
         table.fork(1, 30, 200 * KEEP);
         assert_eq!(
             chain(&table, 22, 300 * KEEP),
             "21 sh inherited, 20 sh seen, 10 sshd snapshot, 1 init snapshot"
         );
         // With it, all go that only waited for it.
-        table.exit(22, 300 * KEEP);
-        table.exit(30, 400 * KEEP);
+        table.exit(22, 300 * KEEP, 0);
+        table.exit(30, 400 * KEEP, 0);
         assert_eq!(table.counts().processes, 2);
     }
 
@@ -576,7 +581,7 @@ mod tests {
         table.fork(10, 20, 1000);
         table.exec(20, 1001, shown("first"));
         table.fork(20, 21, 1002);
-        table.exit(20, 1003);
+        table.exit(20, 1003, 0);
         table.fork(1, 20, 2000);
         table.exec(20, 2001, shown("second"));
         table.fork(20, 22, 2002);
@@ -595,7 +600,7 @@ mod tests {
         table.exec(20, 1001, shown("a"));
         table.fork(10, 20, 1000);
         assert_eq!(chain(&table, 20, 1001), "10 sshd snapshot, 1 init snapshot");
-        table.exit(20, 1010);
+        table.exit(20, 1010, 0);
         table.fork(10, 20, 1020);
         table.exec(20, 1005, shown("b"));
         table.fork(20, 21, 1006);
@@ -615,7 +620,7 @@ mod tests {
         table.fork(20, 22, 1006);
         assert_eq!(chain(&table, 22, 1006), "20 bash seen, 10 sshd snapshot, 1 init snapshot");
         // An ended process may not be taken for the one that has its pid after forks were lost.
-        table.exit(22, 1007);
+        table.exit(22, 1007, 0);
         table.events_lost(1007, 1010);
         table.exec(22, 1011, shown("stranger"));
         assert_eq!(chain(&table, 22, 1011), "...");
@@ -651,7 +656,7 @@ mod tests {
         for pid in 1..=200 {
             table.fork(1, pid + 1, u64::from(pid) * 10);
             if pid % 2 == 0 {
-                table.exit(pid + 1, u64::from(pid) * 10 + 1);
+                table.exit(pid + 1, u64::from(pid) * 10 + 1, 0);
             }
         }
         let counts = table.counts();
@@ -691,7 +696,7 @@ mod tests {
                 match kind {
                     0 | 1 => table.fork(one, other, time),
                     2 => table.exec(one, time, shown(&"x".repeat(other as usize))),
-                    3 => table.exit(one, time),
+                    3 => table.exit(one, time, 0),
                     4 => table.set_user(one, time, [other, other]),
                     5 => table.execs_lost(time, time + 10),
                     _ => table.events_lost(time, time + 10),

@@ -124,6 +124,13 @@ fn short_json(record: &Record, host: &Host) -> String {
     /// Ancestors keep at least this many bytes of arguments.
     const SHORTEST: usize = 32;
     let mut line = super::format(record, Format::Json, host);
+    if let Record::FollowUp(record) = record {
+        let mut record = record.clone();
+        while line.len() > LONGEST && record.shorten() {
+            line = super::format(&Record::FollowUp(record.clone()), Format::Json, host);
+        }
+        return line;
+    }
     let Record::Alert(alert) = record else { return line };
     let mut alert = alert.clone();
     let mut of_ancestors = ARGUMENTS;

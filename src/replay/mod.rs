@@ -99,12 +99,13 @@ mod tests {
             "time->Wed Nov 25 07:27:29 2026",
             "type=SYSCALL msg=audit(1.002:3): arch=c000003e syscall=59 success=yes pid=7 exe=\"/bin/a\"",
             r#"{"@timestamp":"2026-11-25T07:27:29Z","event":{"kind":"event","dataset":"execwatch.notice"},"execwatch":{}}"#,
+            r#"{"@timestamp":"2026-11-25T07:27:29Z","event":{"kind":"event","dataset":"execwatch.followup"},"process":{"pid":7},"execwatch":{}}"#,
             "type=EXECVE msg=audit(1.002:3): argc=1 a0=\"a\"",
         ]);
         assert_eq!(events.len(), 2);
         assert_eq!(events[1].pid, Some(7));
         use Kind::{Event, Other};
-        let expected = [Event, Other, Other, Other, Event, Other, Event].map(Ok);
+        let expected = [Event, Other, Other, Other, Event, Other, Other, Event].map(Ok);
         assert_eq!(kinds, expected);
     }
 

@@ -279,6 +279,25 @@ impl Daemon<'_> {
         self.alerts().into_iter().filter(wanted).collect()
     }
 
+    /// Every record so far: alerts, follow-ups and notices.
+    pub(crate) fn records(&self) -> Vec<Value> {
+        let mut file = self.alerts.borrow_mut();
+        file.read_on();
+        file.records.clone()
+    }
+
+    /// Waits for a record of any kind that `wanted` picks; an earlier one will do.
+    pub(crate) fn wait_for_record(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let found = within(DEADLINE, || self.records().into_iter().find(|record| wanted(record)));
+        found.unwrap_or_else(|| {
+            panic!(
+                "no record of {what} came; the daemon said:\n{}\n{:#?}",
+                self.messages.text(),
+                self.records()
+            )
+        })
+    }
+
     /// Waits for a line on the daemon's standard error that contains `part`; an earlier one will do.
     pub(crate) fn wait_for_message(&self, part: &str) -> String {
         let line = self.messages.wait_for_or_end(|line| line.contains(part));

@@ -59,6 +59,8 @@ pub(super) struct Entry {
     pub(super) start_ns: u64,
     pub(super) start: Start,
     pub(super) end_ns: u64,
+    /// The wait status, if its end was seen.
+    pub(super) status: Option<u32>,
     pub(super) queue: Queue,
     /// Processes in the table that it made.
     pub(super) children: u32,
@@ -75,6 +77,7 @@ impl Entry {
             start_ns,
             start,
             end_ns: ALIVE,
+            status: None,
             queue: Queue::None,
             children: 0,
             uids: None,

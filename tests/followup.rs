@@ -6,6 +6,7 @@ mod support;
 
 use std::io::Write;
 use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use execwatch::followup::look::{Looker, Who};
 use execwatch::followup::sockets::Protocol;
 use execwatch::process::proc_dir::ProcRoot;
-use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+use nix::sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, socket};
 use serde_json::Value;
 use support::{Daemon, Machine, Setup, Staying, installed, program};
 
@@ -305,9 +306,11 @@ fn kinds_of_sockets() {
     let _held = [
         new(AddressFamily::Packet, SockType::Raw, None),
         new(AddressFamily::Inet, SockType::Raw, Some(SockProtocol::Icmp)),
-        new(AddressFamily::Netlink, SockType::Raw, None),
         new(AddressFamily::Unix, SockType::Datagram, None),
     ];
+    // One that is not bound is in no table.
+    let netlink = new(AddressFamily::Netlink, SockType::Raw, None);
+    bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, 0)).unwrap();
     let looker = Looker::new(Arc::new(ProcRoot::open(Path::new("/proc")).unwrap()));
     let look = looker.look(&[Who { pid: std::process::id(), start_ticks: None }]).remove(0).unwrap();
     for protocol in [Protocol::Packet, Protocol::Raw, Protocol::Netlink, Protocol::Unix] {

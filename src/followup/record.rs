@@ -163,7 +163,7 @@ impl FollowUp {
             add("signal", &signal);
         }
         if !known.sockets.is_empty() {
-            add("sockets", &list(&known.sockets, known.more_sockets, |seen| socket(seen).into_bytes()));
+            add("sockets", &list(&known.sockets, known.more_sockets, socket));
         }
         if let Some(source) = known.source {
             add("sockets-by", &source.as_str());
@@ -206,7 +206,7 @@ fn list<T>(items: &[T], more: usize, text: impl Fn(&T) -> Vec<u8>) -> Vec<u8> {
 }
 
 /// A child's command line, as far as it is known.
-pub(super) fn command(child: &Child) -> Vec<u8> {
+fn command(child: &Child) -> Vec<u8> {
     let mut bytes = match child.image.raw_arguments().filter(|raw| !raw.is_empty()) {
         Some(raw) => join(raw),
         None => child.image.exe().unwrap_or(b"?").to_vec(),
@@ -217,22 +217,33 @@ pub(super) fn command(child: &Child) -> Vec<u8> {
 }
 
 /// A socket in few words: `tcp 10.0.0.1:40000 to 203.0.113.5:4444 established sent 3000000 received 120`.
-pub(super) fn socket(seen: &Seen) -> String {
+fn socket(seen: &Seen) -> Vec<u8> {
     let Socket { protocol, local, remote, state, sent, received, path, .. } = &seen.socket;
-    let mut words = vec![protocol.as_str().to_owned()];
-    words.extend(local.map(|local| local.to_string()));
-    words.extend(remote.map(|remote| format!("to {remote}")));
-    words.extend(path.as_ref().map(|path| String::from_utf8_lossy(path).into_owned()));
+    let mut words = protocol.as_str().as_bytes().to_vec();
+    let mut add = |word: &[u8]| {
+        words.push(b' ');
+        words.extend_from_slice(word);
+    };
+    if let Some(local) = local {
+        add(local.to_string().as_bytes());
+    }
+    if let Some(remote) = remote {
+        add(format!("to {remote}").as_bytes());
+    }
+    if let Some(path) = path {
+        add(path);
+    }
     match state {
-        _ if !seen.open => words.push("closed".to_owned()),
-        Some(state) => words.push((*state).to_owned()),
+        _ if !seen.open => add(b"closed"),
+        Some(state) => add(state.as_bytes()),
         None => {}
     }
-    if remote.is_some() {
-        words.extend(sent.map(|sent| format!("sent {sent}")));
-        words.extend(received.map(|received| format!("received {received}")));
+    for (word, count) in [("sent", sent), ("received", received)] {
+        if let Some(count) = count.filter(|_| remote.is_some()) {
+            add(format!("{word} {count}").as_bytes());
+        }
     }
-    words.join(" ")
+    words
 }
 
 #[cfg(test)]

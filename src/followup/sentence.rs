@@ -1,5 +1,5 @@
-//! The record as a sentence, such as «nc ended after 12.0 s: connected to 203.0.113.5:4444 for 12.0 s, sent 3.0 MB,
-//! received 0 B; exit 0».
+//! The record as a sentence, such as «nc ended after 12.0s: connected to 203.0.113.5:4444 for 11.9s, sent 3.0 MB, received
+//! 0 B; last looked at after 11.5s; exit 0».
 
 use super::known::Seen;
 use super::record::{FollowUp, Occasion};
@@ -48,6 +48,12 @@ pub fn of(record: &FollowUp) -> String {
             Some(_) => "no sockets, no children and no files open for writing were seen".to_owned(),
             None => "it could not be looked at before".to_owned(),
         });
+    }
+    // Bytes are those of the last look, and more may have gone since.
+    if matches!(record.occasion, Occasion::Ended(_) | Occasion::LetGo)
+        && let Some(looked_ns) = known.looked_ns.filter(|_| known.sockets.iter().any(|seen| seen.open))
+    {
+        parts.push(format!("last looked at after {}", seconds(looked_ns)));
     }
     parts.extend(match record.occasion {
         Occasion::Running => None,

@@ -15,6 +15,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::{Files, exit, report};
 use crate::alert::Host;
+use crate::baseline::Baseline;
+use crate::baseline::decision::Mode;
+use crate::clock;
 use crate::config::{self, Config, Format};
 use crate::connector::events::EventSocket;
 use crate::connector::listeners::{self, Listeners};
@@ -24,7 +27,7 @@ use crate::evaluate::Evaluator;
 use crate::event::recorder::Recorder;
 use crate::health::hits::HitKeeper;
 use crate::health::{Counters, ListenerCounters};
-use crate::identity::Mode;
+use crate::identity;
 use crate::identity::identify::Identifier;
 use crate::identity::keeper::Keeper;
 use crate::identity::settle::Executables;
@@ -184,6 +187,9 @@ impl Daemon {
         let mut evaluator = Evaluator::new(ruleset);
         if recorder.is_some() {
             evaluator.record();
+        }
+        if let Some(baseline) = start_baseline(config) {
+            evaluator.compare_with(baseline);
         }
         let worker = Worker {
             receiver,
@@ -368,13 +374,29 @@ fn keep_index(
     ruleset: &Arc<RuleSet>,
     files: &Arc<Executables>,
 ) -> Result<Option<Keeper>, Failure> {
-    if config.capture.identity == Mode::Off && !ruleset.wants().packages {
+    if config.capture.identity == identity::Mode::Off && !ruleset.wants().packages {
         return Ok(None);
     }
     let folders = config.capture.identity_folders.clone();
     Keeper::start(Arc::clone(ruleset), Arc::clone(files), folders)
         .map(Some)
         .map_err(|error| os_failure("cannot start the thread that looks for installed utilities", error))
+}
+
+/// Opens what is known to be normal here, and says what is made of it.
+fn start_baseline(config: &Config) -> Option<Baseline> {
+    let settings = config.baseline;
+    if settings.mode == Mode::Off {
+        return None;
+    }
+    let baseline = Baseline::open(settings, &config.state_folder, clock::now());
+    let learning = if baseline.learning() { "it learns" } else { "its learning period is over" };
+    let made = match settings.mode {
+        Mode::Enforce => "what is new is raised, and what is known is lowered or silenced",
+        _ => "alerts tell what is known",
+    };
+    log::info!("baseline: {} tuples are remembered, {learning}; {made}", baseline.counts().rows);
+    Some(baseline)
 }
 
 fn start_outputs(settings: &config::Output, json: bool, host: &Host) -> Result<Vec<Output>, Failure> {

@@ -2,8 +2,10 @@
 
 pub mod hits;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::baseline;
 
 /// Counts of one listener. One per thread and cache line, so that listeners do not slow each other.
 #[derive(Debug, Default)]
@@ -78,12 +80,14 @@ pub struct WorkerCounters {
     pub execs_unfollowed: AtomicU64,
     /// Datagrams at the event socket that were forged or no forks and exits.
     pub strange: AtomicU64,
+    /// What the baseline counts.
+    pub baseline: Mutex<baseline::Counts>,
 }
 
 /// Everything that is counted.
 #[derive(Debug, Default)]
 pub struct Counters {
-    listeners: std::sync::Mutex<Vec<Arc<ListenerCounters>>>,
+    listeners: Mutex<Vec<Arc<ListenerCounters>>>,
     /// The worker's part.
     pub worker: WorkerCounters,
 }
@@ -137,6 +141,8 @@ pub struct Totals {
     pub evicted: u64,
     /// See [`WorkerCounters`].
     pub execs_unfollowed: u64,
+    /// See [`WorkerCounters`].
+    pub baseline: baseline::Counts,
 }
 
 impl Counters {
@@ -162,6 +168,7 @@ impl Counters {
             evicted: self.worker.evicted.load(Relaxed),
             execs_unfollowed: self.worker.execs_unfollowed.load(Relaxed),
             strange: self.worker.strange.load(Relaxed),
+            baseline: *self.worker.baseline.lock().unwrap_or_else(PoisonError::into_inner),
             ..Totals::default()
         };
         for listener in self.lock().iter() {
@@ -184,8 +191,8 @@ impl Counters {
         totals
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<ListenerCounters>>> {
-        self.listeners.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<ListenerCounters>>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -195,7 +202,8 @@ impl std::fmt::Display for Totals {
             f,
             "totals: execs={} exact={} likely={} best-effort={} gone={} lost={} alerts={} already-running={} silenced={} \
              candidates={} args-cut={} unidentified={} overruns={} dropped={} strange={} longest-hold-us={} forks={} exits={} event-overruns={} events-dropped={} \
-             processes={} evicted={} execs-unfollowed={}",
+             processes={} evicted={} execs-unfollowed={} baseline-silenced={} baseline-lowered={} baseline-raised={} \
+             baseline-rows={} baseline-evicted={} baseline-unsaved={}",
             self.execs,
             self.exact,
             self.likely,
@@ -219,6 +227,12 @@ impl std::fmt::Display for Totals {
             self.processes,
             self.evicted,
             self.execs_unfollowed,
+            self.baseline.silenced,
+            self.baseline.lowered,
+            self.baseline.raised,
+            self.baseline.rows,
+            self.baseline.evicted,
+            self.baseline.unsaved,
         )
     }
 }

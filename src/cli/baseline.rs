@@ -234,7 +234,7 @@ fn list(
         };
         let _ = writeln!(
             text,
-            "{known} known, {seen} seen, {new} not seen for long; {silenced} alerts silenced; {learning}"
+            "{known} known, {seen} seen, {new} not seen for long; alerts silenced: {silenced}; {learning}"
         );
     }
     Ok(text)

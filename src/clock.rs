@@ -2,6 +2,8 @@
 
 use nix::time::{ClockId, clock_gettime};
 
+use crate::baseline::days::Now;
+
 fn read(clock: ClockId) -> u64 {
     // These clocks exist on every kernel that Rust's standard library runs on.
     clock_gettime(clock).map_or(0, |time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
@@ -20,6 +22,11 @@ pub fn realtime_ns() -> u64 {
 /// CLOCK_BOOTTIME in nanoseconds: the clock of start times in /proc/PID/stat; it counts suspend.
 pub fn boottime_ns() -> u64 {
     read(ClockId::CLOCK_BOOTTIME)
+}
+
+/// The moment, as days are counted by it.
+pub fn now() -> Now {
+    Now { wall_s: realtime_ns() / 1_000_000_000, boot_s: boottime_ns() / 1_000_000_000 }
 }
 
 /// The wall-clock time of an event stamp, by today's distance between the two clocks.

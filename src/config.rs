@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::baseline::decision::{self, Settings, WhenKnown};
 use crate::connector::listeners::Arrangement;
 use crate::diagnostics::{Diagnostic, Diagnostics, Level, Source};
 use crate::document::{Document, Section};
@@ -36,6 +37,8 @@ pub struct Config {
     pub follow: followup::Settings,
     /// Where rules come from.
     pub rules: Places,
+    /// What is normal here.
+    pub baseline: Settings,
     /// Where alerts go.
     pub output: Output,
     /// Where the daemon keeps what it must remember.
@@ -154,6 +157,13 @@ const FORMATS: [(&str, Format); 2] = [("text", Format::Text), ("json", Format::J
 const ARRANGEMENTS: [(&str, Arrangement); 3] =
     [("auto", Arrangement::Auto), ("per-cpu", Arrangement::PerCpu), ("single", Arrangement::Single)];
 
+const BASELINE_MODES: [(&str, decision::Mode); 3] =
+    [("off", decision::Mode::Off), ("learn", decision::Mode::Learn), ("enforce", decision::Mode::Enforce)];
+const WHEN_KNOWN: [(&str, WhenKnown); 2] = [("lower", WhenKnown::Lower), ("silence", WhenKnown::Silence)];
+const S_PER_DAY: u64 = 86_400;
+/// The longest learning period, and the longest time after which something is new again, in days.
+const LONGEST_DAYS: u64 = 3650;
+
 const IDENTITIES: [(&str, Mode); 3] =
     [("untrusted-paths", Mode::UntrustedPaths), ("all", Mode::All), ("off", Mode::Off)];
 
@@ -177,6 +187,7 @@ impl Default for Config {
                 folders: DEFAULT_FOLDERS.map(PathBuf::from).to_vec(),
                 folders_required: false,
             },
+            baseline: Settings::default(),
             state_folder: PathBuf::from("/var/lib/execwatch"),
             output: Output {
                 syslog: Some(Syslog {
@@ -233,6 +244,9 @@ impl Config {
                 config.rules.folders_required = true;
             }
             section.finish();
+        }
+        if let Some(section) = root.section("baseline", "[baseline]") {
+            read_baseline(&mut config.baseline, section);
         }
         if let Some(section) = root.section("output", "[output]") {
             config.output.read(section);
@@ -327,6 +341,40 @@ fn read_follow(follow: &mut followup::Settings, section: Section<'_>) {
     }
     if !moments.is_empty() {
         follow.after = moments;
+    }
+    section.finish();
+}
+
+fn read_baseline(settings: &mut Settings, section: Section<'_>) {
+    let number = |key, range: std::ops::RangeInclusive<i64>| {
+        section.integer(key, range).and_then(|number| u64::try_from(number.value).ok())
+    };
+    let days = |key| {
+        let span = section.seconds(key)?;
+        if span.value % S_PER_DAY != 0 || span.value > LONGEST_DAYS * S_PER_DAY {
+            section.error(
+                span.span,
+                format!("`{key}` must be whole days such as \"14d\", at most \"{LONGEST_DAYS}d\""),
+            );
+            return None;
+        }
+        Some(span.value / S_PER_DAY)
+    };
+    set(&mut settings.mode, section.choice("mode", &BASELINE_MODES).map(|choice| choice.value));
+    set(&mut settings.known, section.choice("known", &WHEN_KNOWN).map(|choice| choice.value));
+    set(&mut settings.learn_days, days("learn-for"));
+    // A single day could be had in a minute.
+    set(&mut settings.known_after_days, number("known-after-days", 2..=365));
+    set(&mut settings.new_after_days, days("new-after"));
+    set(&mut settings.rows, number("rows", 1000..=1_000_000).and_then(|number| usize::try_from(number).ok()));
+    if settings.learn_days < settings.known_after_days {
+        section.error(
+            section.span(),
+            format!(
+                "nothing could become known: `learn-for` is {} days and `known-after-days` {}",
+                settings.learn_days, settings.known_after_days
+            ),
+        );
     }
     section.finish();
 }
@@ -446,6 +494,7 @@ mod tests {
         assert_eq!(config.capture, Config::default().capture);
         assert_eq!(config.lineage, Config::default().lineage);
         assert_eq!(config.follow, Config::default().follow);
+        assert_eq!(config.baseline, Config::default().baseline);
         assert_eq!(config.output.syslog, Config::default().output.syslog);
         assert!(config.output.file.is_some());
     }
@@ -457,6 +506,7 @@ mod tests {
              queue-length = 17\nalready-running = false\nidentity = 'all'\nidentity-folders = ['/a', '/b/*/bin']\n\
              [lineage]\nprocesses = 300\nmemory = 300000\nkeep-ended = '2m'\n\
              [follow]\nenabled = false\nat-once = 3\nafter = ['5ms', '2h']\nseverity = 'high'\n[rules]\nbuiltin = false\nfolders = ['/x']\n\
+             [baseline]\nmode = 'enforce'\nknown = 'silence'\nlearn-for = '7d'\nknown-after-days = 5\nnew-after = '48h'\nrows = 2000\n\
              [output.syslog]\nsocket = '/s'\nfacility = 'local3'\ntag = 't'\nformat = 'json'\n\
              [output.syslog.severity]\nlow = 'debug'\n[output.file]\npath = '/f'\nformat = 'text'\n\
              [output.stdout]\nenabled = true\nformat = 'text'\n[state]\nfolder = '/v'\n",
@@ -481,6 +531,14 @@ mod tests {
                 after: vec![Duration::from_millis(5), Duration::from_secs(7200)],
             },
             rules: Places { builtin: false, folders: vec!["/x".into()], folders_required: true },
+            baseline: Settings {
+                mode: decision::Mode::Enforce,
+                known: WhenKnown::Silence,
+                learn_days: 7,
+                known_after_days: 5,
+                new_after_days: 2,
+                rows: 2000,
+            },
             output: Output {
                 syslog: Some(Syslog {
                     socket: "/s".into(),

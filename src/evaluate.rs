@@ -1,12 +1,17 @@
-//! From an exec to its alert: rules, exceptions and thresholds in one place, for the worker and for `replay`.
+//! From an exec to its alert: rules, exceptions, thresholds and the baseline in one place, for the worker and for
+//! `replay`, which has no baseline.
 
 use std::sync::Arc;
 
-use crate::alert::{Alert, Clock};
+use crate::alert::{Alert, Clock, Standing};
+use crate::baseline::Baseline;
+use crate::baseline::decision::{Effect, Past};
+use crate::baseline::tuple::Tuple;
 use crate::calendar::Date;
 use crate::event::Event;
+use crate::process::capture::Prefilter;
 use crate::process::exec::Exec;
-use crate::rules::model::Rule;
+use crate::rules::model::{Rule, Severity};
 use crate::rules::ruleset::RuleSet;
 use crate::rules::subject::Surroundings;
 use crate::rules::threshold::Counts;
@@ -17,6 +22,7 @@ pub struct Evaluator {
     ruleset: Arc<RuleSet>,
     recording: bool,
     counts: Counts,
+    baseline: Option<Baseline>,
 }
 
 /// What came of an exec.
@@ -28,6 +34,8 @@ pub struct Verdict {
     pub silenced: Vec<(String, String)>,
     /// Rules that matched but whose threshold was not reached, by their ids.
     pub held_back: Vec<String>,
+    /// Rules that matched but whose match is known to the baseline, which silences it, by their ids.
+    pub known: Vec<String>,
     /// The exec written down, if the evaluator [records](Evaluator::record).
     pub event: Option<Event>,
 }
@@ -35,12 +43,22 @@ pub struct Verdict {
 impl Evaluator {
     /// An evaluator that has seen nothing.
     pub fn new(ruleset: Arc<RuleSet>) -> Self {
-        Evaluator { ruleset, recording: false, counts: Counts::default() }
+        Evaluator { ruleset, recording: false, counts: Counts::default(), baseline: None }
     }
 
     /// From now on each exec is also written down, which needs its ancestors.
     pub fn record(&mut self) {
         self.recording = true;
+    }
+
+    /// From now on alerts are compared with what is normal here.
+    pub fn compare_with(&mut self, baseline: Baseline) {
+        self.baseline = Some(baseline);
+    }
+
+    /// What is normal here, if alerts are compared with it.
+    pub fn baseline(&mut self) -> Option<&mut Baseline> {
+        self.baseline.as_mut()
     }
 
     /// The rules.
@@ -52,10 +70,17 @@ impl Evaluator {
     pub fn evaluate(&mut self, exec: &Exec, surroundings: &Surroundings, clock: &dyn Clock) -> Verdict {
         let time_ns = clock.wall_from_monotonic(exec.timestamp_ns);
         let seconds = time_ns / 1_000_000_000;
-        let subject = self.ruleset.subject(exec, surroundings, clock);
+        let ruleset = Arc::clone(&self.ruleset);
+        let mut subject = ruleset.subject(exec, surroundings, clock);
+        if ruleset.wants().baseline
+            && let Some(baseline) = &mut self.baseline
+        {
+            // Whether a rule matches or not: these fields tell of the program by itself.
+            subject.set_past(Tuple::of_program(&subject).map(|tuple| baseline.see(&tuple, seconds)));
+        }
         let mut verdict = Verdict::default();
         let mut rules: Vec<&Rule> = Vec::new();
-        for found in self.ruleset.matching(&subject, Date::of_unix_time(seconds)) {
+        for found in ruleset.matching(&subject, Date::of_unix_time(seconds)) {
             if let Some(exception) = found.exception {
                 exception.hit();
                 verdict.silenced.push((found.rule.id.clone(), exception.id.clone()));
@@ -68,10 +93,66 @@ impl Evaluator {
                 verdict.held_back.push(found.rule.id.clone());
             }
         }
-        verdict.alert = Alert::new(exec, &rules, &subject, &self.ruleset, surroundings, clock, time_ns);
+        let mut judged = Judged::all(rules, self.baseline.as_mut(), || Tuple::of_program(&subject), seconds);
+        judged.retain(|judged| {
+            let known = judged.effect == Effect::Silenced;
+            if known {
+                verdict.known.push(judged.rule.id.clone());
+            }
+            !known
+        });
+        judged.sort_by_key(|judged| std::cmp::Reverse(judged.severity()));
+        let rules: Vec<&Rule> = judged.iter().map(|judged| judged.rule).collect();
+        verdict.alert = Alert::new(exec, &rules, &subject, &ruleset, surroundings, clock, time_ns);
+        if let (Some(alert), Some(first)) = (&mut verdict.alert, judged.first()) {
+            alert.rule.severity = first.severity();
+            alert.baseline = self.baseline.is_some().then(|| first.standing());
+        }
         if self.recording {
             verdict.event = Some(Event::of_subject(exec, &subject, surroundings, clock, time_ns));
         }
         verdict
+    }
+}
+
+/// A match, and what the baseline makes of it.
+struct Judged<'r> {
+    rule: &'r Rule,
+    past: Option<Past>,
+    effect: Effect,
+}
+
+impl<'r> Judged<'r> {
+    /// Asks the baseline of each match. A program of which too little is known to compare it is left as it is.
+    fn all(
+        rules: Vec<&'r Rule>,
+        baseline: Option<&mut Baseline>,
+        program: impl FnOnce() -> Option<Tuple>,
+        time_s: u64,
+    ) -> Vec<Judged<'r>> {
+        let unjudged = |rule| Judged { rule, past: None, effect: Effect::None };
+        let Some(baseline) = baseline.filter(|_| !rules.is_empty()) else {
+            return rules.into_iter().map(unjudged).collect();
+        };
+        let Some(program) = program() else {
+            return rules.into_iter().map(unjudged).collect();
+        };
+        let judge = |rule: &'r Rule| {
+            let (past, effect) = baseline.judge(&program.with_rule(&rule.id), rule.severity, time_s);
+            Judged { rule, past: Some(past), effect }
+        };
+        rules.into_iter().map(judge).collect()
+    }
+
+    fn severity(&self) -> Severity {
+        match self.effect {
+            Effect::Raised(severity) | Effect::Lowered(severity) => severity,
+            Effect::None | Effect::Silenced => self.rule.severity,
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        let changed = self.severity() != self.rule.severity;
+        Standing { past: self.past, severity_was: changed.then_some(self.rule.severity) }
     }
 }

@@ -8,7 +8,8 @@
 //! - [`identity`]: which utility the file is, whatever it is called
 //! - [`lineage`]: the process table: where a program comes from
 //! - [`rules`]: whether a rule matches, and which utility it is
-//! - [`evaluate`]: from an exec through rules, exceptions and thresholds to its alert
+//! - [`baseline`]: whether that is normal here
+//! - [`evaluate`]: from an exec through rules, exceptions, thresholds and baseline to its alert
 //! - [`alert`]: the record and its forms
 //! - [`followup`]: what the program did after its alert
 //! - [`output`]: syslog, file, standard output
@@ -19,6 +20,7 @@
 //! [`document`] and [`diagnostics`], with which files are read strictly and mistakes are shown.
 
 pub mod alert;
+pub mod baseline;
 pub mod calendar;
 pub mod cli;
 pub mod clock;

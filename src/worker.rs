@@ -4,8 +4,8 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::alert::{HostClock, Notice, Record};
@@ -136,6 +136,7 @@ impl Worker {
                 if let Some(notice) = losses.notice(self.counters.totals(), now, stopping) {
                     self.write(Record::Notice(notice));
                 }
+                self.tend_baseline(stopping && idle);
             }
             if now >= next_keeping || stopping && idle {
                 self.hits.update(self.evaluator.ruleset(), clock::realtime_ns() / 1_000_000_000);
@@ -209,6 +210,25 @@ impl Worker {
         for record in records {
             self.counters.worker.follow_ups.fetch_add(1, Relaxed);
             self.write(Record::FollowUp(Box::new(record)));
+        }
+    }
+
+    /// Follows the days and what an administrator changed, and hands over what is to be written.
+    fn tend_baseline(&mut self, at_end: bool) {
+        let Some(baseline) = self.evaluator.baseline() else { return };
+        let said = baseline.tick(clock::now());
+        if at_end {
+            baseline.close(clock::now());
+        }
+        *self.counters.worker.baseline.lock().unwrap_or_else(PoisonError::into_inner) = baseline.counts();
+        if let Some(message) = said {
+            log::info!("{message}");
+            self.write(Record::Notice(Notice {
+                kind: "baseline",
+                severity: Severity::Info,
+                time_ns: clock::realtime_ns(),
+                message,
+            }));
         }
     }
 

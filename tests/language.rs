@@ -11,6 +11,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use execwatch::alert::Clock;
+use execwatch::baseline::decision::{Knowledge, Past};
 use execwatch::calendar::{Date, LocalTime};
 use execwatch::diagnostics::Diagnostics;
 use execwatch::process::capture::Prefilter;
@@ -78,6 +79,8 @@ struct World {
     /// When the container's oldest process was started, in ticks.
     container_start: Option<u64>,
     hour: u8,
+    /// What the baseline knows.
+    past: Option<Past>,
 }
 
 #[derive(Debug)]
@@ -168,8 +171,15 @@ impl World {
             process(70, "/usr/sbin/sshd", &["sshd: /usr/sbin/sshd -D"]),
             process(1, "/usr/lib/systemd/systemd", &["/sbin/init"]),
         ];
-        let mut world =
-            World { exec, ancestors, others: Vec::new(), complete: true, container_start: None, hour: 12 };
+        let mut world = World {
+            exec,
+            ancestors,
+            others: Vec::new(),
+            complete: true,
+            container_start: None,
+            hour: 12,
+            past: None,
+        };
         world.parent_is(|_| {});
         world
     }
@@ -239,7 +249,8 @@ const HOST: Namespaces = Namespaces { pid: Some(1), mnt: Some(2), net: Some(3), 
 /// The ids of the rules that match and are not silenced.
 fn matching(rules: &RuleSet, world: &World) -> Vec<String> {
     let (exec, surroundings, clock) = world.clone().parts();
-    let subject = rules.subject(&exec, &surroundings, &clock);
+    let mut subject = rules.subject(&exec, &surroundings, &clock);
+    subject.set_past(world.past);
     let today = Date { year: 2026, month: 1, day: 1 };
     let found = rules.matching(&subject, today);
     if !found.is_empty() {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::escape::{self, for_json};
 use super::origin::Ancestor;
-use super::{Alert, Host, Notice, Record};
+use super::{Alert, Host, Notice, Record, Standing};
 use crate::calendar;
 use crate::process::details::Login;
 use crate::process::exec::Image;
@@ -305,6 +305,8 @@ struct Own<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     utility: Option<Utility<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    baseline: Option<Baseline>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     login: Option<Account<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     logged_in: Option<bool>,
@@ -361,6 +363,24 @@ struct Utility<'a> {
     disguised: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     same_as: Option<SameAs<'a>>,
+}
+
+/// Whether that is normal here.
+#[derive(Serialize)]
+struct Baseline {
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_seen: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    days: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approved: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    severity_was: Option<&'static str>,
 }
 
 /// The installed file that was executed under another path, or of which a copy was.
@@ -505,6 +525,7 @@ impl<'a> Document<'a> {
                 notice: Some(notice.kind),
                 rules: &[],
                 utility: None,
+                baseline: None,
                 login: None,
                 logged_in: None,
                 audit_session: None,
@@ -530,6 +551,20 @@ impl<'a> Document<'a> {
                 unknown: Vec::new(),
             },
         }
+    }
+}
+
+fn baseline(standing: &Standing) -> Baseline {
+    let past = standing.past;
+    let since = past.and_then(|past| past.since_s);
+    Baseline {
+        state: standing.as_str(),
+        first_seen: past.map(|_| standing.first_seen()),
+        count: past.map(|past| past.count),
+        days: past.map(|past| past.days),
+        since: since.map(|since| calendar::rfc3339(since.saturating_mul(1_000_000_000))),
+        approved: past.filter(|past| past.approved).map(|_| true),
+        severity_was: standing.severity_was.map(Severity::as_str),
     }
 }
 
@@ -669,6 +704,7 @@ fn own(alert: &Alert) -> Own<'_> {
                 value: &identity.value,
             }),
         }),
+        baseline: alert.baseline.map(|standing| baseline(&standing)),
         login: details
             .login
             .and_then(Login::user)

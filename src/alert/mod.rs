@@ -11,6 +11,7 @@ pub mod text;
 
 use origin::Origin;
 
+use crate::baseline::decision::{Knowledge, Past};
 use crate::calendar::LocalTime;
 use crate::followup::record::FollowUp;
 use crate::identity::By;
@@ -74,6 +75,29 @@ pub struct Alert {
     pub users: [Option<String>; 3],
     /// In another namespace than the host's: their kinds.
     pub namespaces: Vec<&'static str>,
+    /// Whether that is normal here; `None` if there is nothing to compare with.
+    pub baseline: Option<Standing>,
+}
+
+/// What the baseline says of an alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// What was known before; `None` if too little is known of the program to compare it.
+    pub past: Option<Past>,
+    /// The rule's own severity, if the alert has another for that.
+    pub severity_was: Option<Severity>,
+}
+
+impl Standing {
+    /// `new`, `seen`, `known`, or `unknown`.
+    pub fn as_str(&self) -> &'static str {
+        self.past.map_or("unknown", |past| past.knowledge.as_str())
+    }
+
+    /// Never seen before, or not for long.
+    pub fn first_seen(&self) -> bool {
+        self.past.is_some_and(|past| past.knowledge == Knowledge::New)
+    }
 }
 
 /// What an alert says of its rule.
@@ -219,6 +243,7 @@ impl Alert {
                 name(own.map(|own| &own.login), details.login.and_then(Login::user)),
             ],
             namespaces: foreign_namespaces(&exec.details.namespaces, &surroundings.namespaces),
+            baseline: None,
         })
     }
 

@@ -1,7 +1,9 @@
 //! The form for a person at a terminal: several lines, in colour.
 
 use super::escape::Escaped;
-use super::{Alert, Record};
+use super::text::date;
+use super::{Alert, Record, Standing};
+use crate::baseline::decision::{Knowledge, Past};
 use crate::calendar;
 use crate::followup::record::FollowUp;
 use crate::followup::sentence;
@@ -73,6 +75,32 @@ fn follow_up_lines(record: &FollowUp, colour: bool) -> String {
         lines += &format!("    {key:15} {}\n", shown(value, COMMAND));
     }
     lines
+}
+
+/// Whether that is normal here.
+pub(crate) fn normality(standing: &Standing) -> String {
+    let times = |count: u64, one: &str| match count {
+        1 => format!("1 {one}"),
+        count => format!("{count} {one}s"),
+    };
+    let mut text = match standing.past {
+        None => "not enough is known to tell whether that is normal here".to_owned(),
+        Some(Past { count: 0, .. }) => "first seen here".to_owned(),
+        Some(past) => {
+            let since = past.since_s.map_or(String::new(), |since| format!(" since {}", date(since)));
+            let seen = format!("seen {} on {}{since}", times(past.count, "time"), times(past.days, "day"));
+            match past.knowledge {
+                Knowledge::New => format!("{seen}, but not for long"),
+                Knowledge::Seen => format!("{seen}: not known as normal here"),
+                Knowledge::Known if past.approved => format!("{seen}, approved as normal here"),
+                Knowledge::Known => format!("{seen}: normal here"),
+            }
+        }
+    };
+    if let Some(severity) = standing.severity_was {
+        text.push_str(&format!("; its rule says {}", severity.as_str()));
+    }
+    text
 }
 
 fn alert_lines(alert: &Alert, colour: bool) -> String {
@@ -164,6 +192,9 @@ fn alert_lines(alert: &Alert, colour: bool) -> String {
     way.extend(place.unit.as_ref().map(|unit| format!("unit {}", shown(unit.as_bytes(), VALUE))));
     if !way.is_empty() {
         add(way.join(", "));
+    }
+    if let Some(standing) = &alert.baseline {
+        add(normality(standing));
     }
     for image in &origin.earlier {
         let command = image.raw_arguments().map_or("(unknown)".into(), |raw| shown(&join(raw), VALUE));

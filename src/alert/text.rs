@@ -11,6 +11,7 @@ use crate::process::details::Login;
 use crate::process::exec::{Image, base_name};
 use crate::process::parse::cgroup_paths;
 use crate::rules::catalogue::script;
+use crate::rules::model::Severity;
 use crate::rules::subject::join;
 
 /// Longest line in bytes: syslog servers of old cut at 1024, and the header needs some of it.
@@ -18,6 +19,11 @@ pub const LIMIT: usize = 960;
 /// Values are not cut below this.
 const SHORTEST: usize = 32;
 const COMMAND_LINE: &str = "cmdline";
+
+/// The date of a moment in seconds since 1970, in UTC.
+pub(super) fn date(seconds: u64) -> String {
+    calendar::rfc3339(seconds.saturating_mul(1_000_000_000)).get(..10).unwrap_or_default().to_owned()
+}
 
 /// A key and its value.
 #[derive(Clone)]
@@ -79,6 +85,7 @@ impl Pairs {
                 self.add("same-by", identity.by.as_str());
             }
         }
+        self.baseline(alert);
         self.add_known("user", alert.users[0].as_ref());
         self.add_known("uid", number(details.uid(0)));
         if details.uid(0) != details.uid(1) || alert.users[0] != alert.users[1] {
@@ -134,6 +141,17 @@ impl Pairs {
         }
         self.add("time", calendar::rfc3339(alert.time_ns));
         self.add("id", &alert.id);
+    }
+
+    fn baseline(&mut self, alert: &Alert) {
+        let Some(standing) = alert.baseline else { return };
+        self.add("baseline", standing.as_str());
+        if let Some(past) = standing.past.filter(|past| past.count > 0) {
+            self.add("baseline-days", past.days.to_string());
+            self.add("baseline-count", past.count.to_string());
+            self.add_known("baseline-since", past.since_s.map(date));
+        }
+        self.add_known("severity-was", standing.severity_was.map(Severity::as_str));
     }
 
     fn origin(&mut self, alert: &Alert) {

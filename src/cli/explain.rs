@@ -11,10 +11,13 @@ use serde::Serialize;
 
 use super::{Files, print, report};
 use crate::alert::escape::{Escaped, for_json};
-use crate::alert::{Clock, HostClock};
+use crate::alert::{Clock, HostClock, Standing, people};
+use crate::baseline::decision::{self, Past, Settings};
+use crate::baseline::store::Store;
+use crate::baseline::tuple::Tuple;
 use crate::calendar::Date;
 use crate::clock;
-use crate::config;
+use crate::config::{self, Config};
 use crate::diagnostics::Diagnostics;
 use crate::event::{Absent, Bytes, Cgroup, Event, Moment, Process, Terminal};
 use crate::identity::identify::Identifier;
@@ -105,12 +108,14 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
             return FAILED;
         }
     };
-    let subject = ruleset.subject(&exec, &surroundings, &*clock);
+    let mut subject = ruleset.subject(&exec, &surroundings, &*clock);
+    let normal = Normal::of(&subject, &config);
+    subject.set_past(normal.past(""));
     let explanation = explain(&ruleset, &subject, Date::of_unix_time(now));
     let text = if arguments.json {
         as_json(&explanation, &subject, &ruleset, &exec)
     } else {
-        as_text(&explanation, &subject, &ruleset, &exec)
+        as_text(&explanation, &subject, &ruleset, &exec, &normal)
     };
     match print(&text) {
         0 if explanation.matched.iter().any(|(_, exception)| exception.is_none()) => MATCHED,
@@ -221,7 +226,38 @@ fn entry(subject: &Subject<'_>) -> Option<(&'static str, Option<Vec<u8>>)> {
     Some((kind.as_str(), exe))
 }
 
-fn as_text(explanation: &Explanation<'_>, subject: &Subject<'_>, ruleset: &RuleSet, exec: &Exec) -> String {
+/// What the daemon's baseline knows, as far as this user may read it.
+struct Normal {
+    store: Option<Store>,
+    program: Option<Tuple>,
+    settings: Settings,
+    today: u64,
+}
+
+impl Normal {
+    fn of(subject: &Subject<'_>, config: &Config) -> Normal {
+        let off = config.baseline.mode == decision::Mode::Off;
+        let store = if off { None } else { Store::open(&config.state_folder, false).ok() };
+        let days = store.as_ref().and_then(|store| store.days("").ok());
+        let today = days.map_or(0, |(kept, _)| kept.number);
+        Normal { store, program: Tuple::of_program(subject), settings: config.baseline, today }
+    }
+
+    /// Of the program and a rule; `None` if it is not known.
+    fn past(&self, rule: &str) -> Option<Past> {
+        let key = self.program.as_ref()?.with_rule(rule).key();
+        let row = self.store.as_ref()?.row(&key).ok()?;
+        Some(row.map_or(Past::default(), |row| row.past(self.today, &self.settings)))
+    }
+}
+
+fn as_text(
+    explanation: &Explanation<'_>,
+    subject: &Subject<'_>,
+    ruleset: &RuleSet,
+    exec: &Exec,
+    normal: &Normal,
+) -> String {
     let mut text = String::new();
     let mut add = |line: String| {
         let _ = writeln!(text, "{line}");
@@ -264,6 +300,10 @@ fn as_text(explanation: &Explanation<'_>, subject: &Subject<'_>, ruleset: &RuleS
         add(format!("{head}{threshold}"));
         if let Some(exception) = exception {
             add(format!("            silenced by exception {}: {}", exception.id, exception.reason));
+        }
+        if let Some(past) = normal.past(&rule.id) {
+            let standing = Standing { past: Some(past), severity_was: None };
+            add(format!("            baseline: {}", people::normality(&standing)));
         }
     }
     if explanation.matched.is_empty() {

@@ -1,5 +1,6 @@
 //! The command line: one file for each subcommand.
 
+mod baseline;
 mod check;
 mod explain;
 mod import;
@@ -57,6 +58,10 @@ struct Arguments {
 enum Command {
     /// Watch, in the foreground; alerts go to syslog, and to standard output if that is a terminal
     Run(run::RunArguments),
+    /// Show or change what is known as normal here, also while the daemon runs
+    ///
+    /// Exit code: 64 if there is no such id, 66 if there is no baseline, 71 if it cannot be read or written, 77 without root.
+    Baseline(baseline::BaselineArguments),
     /// Look for mistakes in configuration, utilities and rules
     Check(check::CheckArguments),
     /// Tell which rules match a command line or a process, and why the others do not
@@ -141,6 +146,7 @@ pub fn main() -> ExitCode {
     };
     ExitCode::from(match arguments.command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Baseline(arguments) => baseline::run(&arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),

@@ -15,6 +15,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::{Files, exit, report};
 use crate::alert::Host;
+use crate::baseline::Baseline;
+use crate::baseline::decision::Mode;
+use crate::clock;
 use crate::config::{self, Config, Format};
 use crate::connector::events::EventSocket;
 use crate::connector::listeners::{self, Listeners};
@@ -25,7 +28,7 @@ use crate::event::recorder::Recorder;
 use crate::followup::desk::Desk;
 use crate::health::hits::HitKeeper;
 use crate::health::{Counters, ListenerCounters};
-use crate::identity::Mode;
+use crate::identity;
 use crate::identity::identify::Identifier;
 use crate::identity::keeper::Keeper;
 use crate::identity::settle::Executables;
@@ -187,6 +190,9 @@ impl Daemon {
             evaluator.record();
         }
         let follow_up = follow_alerts(config, &proc, &counters, &sender)?;
+        if let Some(baseline) = start_baseline(config) {
+            evaluator.compare_with(baseline);
+        }
         let worker = Worker {
             receiver,
             follow_up,
@@ -371,7 +377,7 @@ fn keep_index(
     ruleset: &Arc<RuleSet>,
     files: &Arc<Executables>,
 ) -> Result<Option<Keeper>, Failure> {
-    if config.capture.identity == Mode::Off && !ruleset.wants().packages {
+    if config.capture.identity == identity::Mode::Off && !ruleset.wants().packages {
         return Ok(None);
     }
     let folders = config.capture.identity_folders.clone();
@@ -394,6 +400,22 @@ fn follow_alerts(
     Desk::start(config.follow.clone(), Arc::clone(proc), Arc::clone(counters), move || sender.wake())
         .map(Some)
         .map_err(|error| os_failure("cannot start the thread that follows alerts", error))
+}
+
+/// Opens what is known to be normal here, and says what is made of it.
+fn start_baseline(config: &Config) -> Option<Baseline> {
+    let settings = config.baseline;
+    if settings.mode == Mode::Off {
+        return None;
+    }
+    let baseline = Baseline::open(settings, &config.state_folder, clock::now());
+    let learning = if baseline.learning() { "it learns" } else { "its learning period is over" };
+    let made = match settings.mode {
+        Mode::Enforce => "what is new is raised, and what is known is lowered or silenced",
+        _ => "alerts tell what is known",
+    };
+    log::info!("baseline: {} tuples are remembered, {learning}; {made}", baseline.counts().rows);
+    Some(baseline)
 }
 
 fn start_outputs(settings: &config::Output, json: bool, host: &Host) -> Result<Vec<Output>, Failure> {

@@ -2,8 +2,10 @@
 
 pub mod hits;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::baseline;
 
 /// Counts of one listener. One per thread and cache line, so that listeners do not slow each other.
 #[derive(Debug, Default)]
@@ -84,12 +86,14 @@ pub struct WorkerCounters {
     pub not_followed: AtomicU64,
     /// Alerts that were followed no longer, because others needed their place.
     pub let_go: AtomicU64,
+    /// What the baseline counts.
+    pub baseline: Mutex<baseline::Counts>,
 }
 
 /// Everything that is counted.
 #[derive(Debug, Default)]
 pub struct Counters {
-    listeners: std::sync::Mutex<Vec<Arc<ListenerCounters>>>,
+    listeners: Mutex<Vec<Arc<ListenerCounters>>>,
     /// The worker's part.
     pub worker: WorkerCounters,
 }
@@ -149,6 +153,8 @@ pub struct Totals {
     pub not_followed: u64,
     /// See [`WorkerCounters`].
     pub let_go: u64,
+    /// See [`WorkerCounters`].
+    pub baseline: baseline::Counts,
 }
 
 impl Counters {
@@ -177,6 +183,7 @@ impl Counters {
             follow_ups: self.worker.follow_ups.load(Relaxed),
             not_followed: self.worker.not_followed.load(Relaxed),
             let_go: self.worker.let_go.load(Relaxed),
+            baseline: *self.worker.baseline.lock().unwrap_or_else(PoisonError::into_inner),
             ..Totals::default()
         };
         for listener in self.lock().iter() {
@@ -199,8 +206,8 @@ impl Counters {
         totals
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<ListenerCounters>>> {
-        self.listeners.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<ListenerCounters>>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -210,7 +217,8 @@ impl std::fmt::Display for Totals {
             f,
             "totals: execs={} exact={} likely={} best-effort={} gone={} lost={} alerts={} already-running={} silenced={} \
              candidates={} args-cut={} unidentified={} overruns={} dropped={} strange={} longest-hold-us={} forks={} exits={} event-overruns={} events-dropped={} \
-             processes={} evicted={} execs-unfollowed={} follow-ups={} not-followed={} let-go={}",
+             processes={} evicted={} execs-unfollowed={} follow-ups={} not-followed={} let-go={} \
+             baseline-silenced={} baseline-lowered={} baseline-raised={} baseline-rows={} baseline-evicted={} baseline-unsaved={}",
             self.execs,
             self.exact,
             self.likely,
@@ -237,6 +245,12 @@ impl std::fmt::Display for Totals {
             self.follow_ups,
             self.not_followed,
             self.let_go,
+            self.baseline.silenced,
+            self.baseline.lowered,
+            self.baseline.raised,
+            self.baseline.rows,
+            self.baseline.evicted,
+            self.baseline.unsaved,
         )
     }
 }

@@ -68,6 +68,8 @@ pub struct Wants {
     pub content: bool,
     /// Which files belong to packages.
     pub packages: bool,
+    /// What the baseline knows of the program by itself.
+    pub baseline: bool,
 }
 
 /// Longest path that the kernel gives for a link, with the mark of a deleted file.

@@ -104,6 +104,9 @@ pub enum Attribute {
     TimeHour,
     TimeWeekday,
     AlreadyRunning,
+    FirstSeen,
+    BaselineDays,
+    BaselineCount,
 }
 
 /// What a field holds.
@@ -401,6 +404,14 @@ pub const ATTRIBUTES: &[AttributeInfo] = {
             Flag,
             "found running when execwatch started, not seen to be executed",
         ),
+        row(
+            A::FirstSeen,
+            "first-seen",
+            Flag,
+            "the baseline has not seen this program, run so, before, or not for long",
+        ),
+        row(A::BaselineDays, "baseline.days", Number, "on how many days the baseline has seen it before"),
+        row(A::BaselineCount, "baseline.count", Number, "how often the baseline has seen it before"),
     ]
 };
 

@@ -86,6 +86,9 @@ impl RuleSet {
                 Attribute::ExeUpperLayer => wants.upper_layer = true,
                 Attribute::ExeSha256 => wants.content = true,
                 Attribute::ExePackageManaged => wants.packages = true,
+                Attribute::FirstSeen | Attribute::BaselineDays | Attribute::BaselineCount => {
+                    wants.baseline = true;
+                }
                 _ => {}
             }
         }

@@ -11,6 +11,7 @@ use super::fields::{Attribute, Field, Role};
 use super::file_fields::of_file;
 use super::value::Value;
 use crate::alert::Clock;
+use crate::baseline::decision::{Knowledge, Past};
 use crate::calendar::LocalTime;
 use crate::identity::settle::Executables;
 use crate::process::details::{Details, Login, Namespaces, known_id};
@@ -58,6 +59,7 @@ struct Whole<'a> {
     ssh_client: OnceCell<Option<SocketAddr>>,
     /// The kind of entry, and which of program (0) and ancestors (from 1) is its leader.
     entry: OnceCell<Option<(Entry, usize)>>,
+    past: Option<Past>,
 }
 
 impl std::fmt::Debug for dyn Clock + '_ {
@@ -105,9 +107,22 @@ impl<'a> Subject<'a> {
             place: OnceCell::new(),
             ssh_client: OnceCell::new(),
             entry: OnceCell::new(),
+            past: None,
         };
         let hints = exec.details.hints(exec.details.comm());
         Subject { whole: Some(whole), ..Subject::on_hot_path(&exec.image, catalogue, hints) }
+    }
+
+    /// Tells what the baseline knows of the program.
+    pub fn set_past(&mut self, past: Option<Past>) {
+        if let Some(whole) = &mut self.whole {
+            whole.past = past;
+        }
+    }
+
+    /// What was read of the process; `None` on the hot path.
+    pub fn details(&self) -> Option<&'a Details> {
+        self.whole.as_ref().map(|whole| &whole.exec.details)
     }
 
     /// Only executable and arguments have been read.
@@ -549,9 +564,16 @@ impl<'a> Subject<'a> {
             Attribute::TimeHour => Value::number(whole.local().map(|time| time.hour)),
             Attribute::TimeWeekday => Value::text(whole.local().map(|time| time.weekday_name().as_bytes())),
             Attribute::AlreadyRunning => Value::Flag(whole.exec.certainty == Certainty::AlreadyRunning),
+            Attribute::FirstSeen => Value::flag(whole.past.map(|past| past.knowledge == Knowledge::New)),
+            Attribute::BaselineDays => past_number(whole.past.map(|past| past.days)),
+            Attribute::BaselineCount => past_number(whole.past.map(|past| past.count)),
             _ => self.account(attribute, details.uids, details.gids, names),
         }
     }
+}
+
+fn past_number(number: Option<u64>) -> Value<'static> {
+    Value::number(number.map(|number| i64::try_from(number).unwrap_or(i64::MAX)))
 }
 
 fn owned(text: String) -> Cow<'static, [u8]> {

@@ -56,6 +56,9 @@
     ("in a namespace of its own", |w| w.exec.details.namespaces.net = Some(9), |w| w.exec.details.namespaces.net = None),
     ("arguments beyond what is kept", |w| w.exec.image.cut_arguments(5), |_| {}),
     ("hour of the day", |w| w.hour = 5, |w| w.hour = 6),
+    ("never seen here before", |w| w.past = Some(Past::default()), |_| {}),
+    ("not normal here yet", |w| w.past = Some(Past { days: 2, ..Past::default() }), |w| w.past = Some(Past { days: 3, knowledge: Knowledge::Seen, ..Past::default() })),
+    ("rare here", |w| w.past = Some(Past { count: 9, ..Past::default() }), |w| w.past = Some(Past { count: 10, knowledge: Knowledge::Seen, ..Past::default() })),
 
     // Other processes.
     ("parent", |w| w.below(&[("/usr/sbin/nginx", &["nginx"])]), |w| w.below(&[("/bin/sh", &["nginx"]), ("/usr/sbin/nginx", &["nginx"])])),

@@ -152,7 +152,7 @@ impl<'m> Setup<'m> {
         let config = self.config.clone().unwrap_or_else(|| {
             format!(
                 "[capture]\n{capture}\n[rules]\nbuiltin = false\n[output.syslog]\nenabled = false\n\
-                 [output.file]\npath = \"{{dir}}/alerts.json\"\n"
+                 [output.file]\npath = \"{{dir}}/alerts.json\"\n[state]\nfolder = \"{{dir}}/state\"\n"
             )
         });
         fs::write(folder.join("execwatch.toml"), fill(&config)).unwrap();

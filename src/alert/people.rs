@@ -206,7 +206,11 @@ fn alert_lines(alert: &Alert, colour: bool) -> String {
             Some(raw) => shown(&join(raw), VALUE),
             None => ancestor.image.exe().map_or("(unknown)".into(), |exe| shown(exe, VALUE)),
         };
-        let mut about = vec![account(ancestor.uid, &ancestor.user)];
+        let mut about = vec![match (&ancestor.user, ancestor.uid) {
+            (Some(name), _) => shown(name.as_bytes(), VALUE),
+            (None, Some(uid)) => format!("uid {uid}"),
+            (None, None) => "user unknown".to_owned(),
+        }];
         if ancestor.ended {
             about.push("ended".to_owned());
         }

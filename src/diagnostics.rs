@@ -196,6 +196,12 @@ pub fn suggestion<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> 
     }
 }
 
+/// A number with its unit.
+pub fn counted<N: PartialEq + From<u8> + fmt::Display>(number: N, one: &str, many: &str) -> String {
+    let unit = if number == N::from(1) { one } else { many };
+    format!("{number} {unit}")
+}
+
 /// Levenshtein distance.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();

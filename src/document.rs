@@ -354,9 +354,7 @@ pub fn in_short(message: &str) -> String {
     let Some(key) = unknown.strip_prefix("unknown field `").and_then(|key| key.strip_suffix('`')) else {
         return message.to_owned();
     };
-    // JSON errors end with the place in the line, behind the last of the keys.
-    let (names, place) = known.rfind('`').map_or((known, ""), |end| known.split_at(end + 1));
-    format!("unknown key `{key}`{}{place}", suggestion(key, names.split('`').skip(1).step_by(2)))
+    format!("unknown key `{key}`{}", suggestion(key, known.split('`').skip(1).step_by(2)))
 }
 
 /// A whole number, if the value is one that fits 64 bits.

@@ -140,3 +140,48 @@ fn assert_refused(output: &Output) {
     assert_eq!(err(output).lines().count(), 1, "{}", err(output));
     assert!(err(output).contains("must be run as root"), "{}", err(output));
 }
+
+/// What stands in a folder of rules beside text: nothing makes `check` wait, or says less than what it is.
+#[test]
+fn folders_with_what_is_no_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    nix::unistd::mkfifo(&path("a.toml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    nix::unistd::mkfifo(&path("a.yml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::fs::create_dir(path("b.toml")).unwrap();
+    std::fs::write(path("c.toml"), b"# a\n\xff\n").unwrap();
+    std::os::unix::fs::symlink("nowhere", path("d.toml")).unwrap();
+    let name = folder.path().to_str().unwrap();
+    let output = execwatch(&["check", "--rules", name]);
+    let lines: Vec<&str> = err(&output).lines().collect();
+    let expected = [
+        ("a.toml: ", "it is no ordinary file"),
+        ("b.toml: ", "it is no ordinary file"),
+        ("c.toml: ", "it is no text: line 2 is not valid UTF-8"),
+        ("d.toml: ", "No such file or directory (os error 2)"),
+        ("execwatch: ", "4 mistakes found"),
+    ];
+    assert_eq!((code(&output), lines.len()), (78, expected.len()), "{}", err(&output));
+    for (line, (file, reason)) in lines.iter().zip(expected) {
+        assert!(line.contains(file) && line.ends_with(reason), "{line}");
+    }
+    let output = execwatch(&["import", "sigma", name]);
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).contains("a.yml: it is no ordinary file\n"), "{}", err(&output));
+    assert!(err(&output).ends_with("0 rules from 0 files; 1 file not translated\n"), "{}", err(&output));
+}
+
+/// A macro of many values in many tests takes no memory without limit.
+#[test]
+fn macros_that_multiply() {
+    let folder = tempfile::tempdir().unwrap();
+    let values: Vec<String> = (0..5_000).map(|number| format!("\"v{number}\"")).collect();
+    let tests: String = (0..60).map(|number| format!("\"env.V{number}|expand\" = \"%M%\"\n")).collect();
+    let rule = "[[rule]]\nid = \"x\"\ntitle = \"x\"\nseverity = \"low\"\n[rule.select.a]\n";
+    let text = format!("[[macro]]\nname = \"M\"\nvalues = [{}]\n{rule}{tests}", values.join(","));
+    std::fs::write(folder.path().join("own.toml"), text).unwrap();
+    let output = execwatch(&["check", "--rules", folder.path().to_str().unwrap()]);
+    assert_eq!(code(&output), 78);
+    assert!(err(&output).contains("more than 250000 values"), "{}", err(&output));
+    assert!(err(&output).contains("\"env.V5"), "the test that is too much is quoted: {}", err(&output));
+}

@@ -11,9 +11,13 @@ use execwatch::alert::HostClock;
 use execwatch::calendar::Date;
 use execwatch::diagnostics::Diagnostics;
 use execwatch::event::{Absent, Bytes, Event};
-use execwatch::rules::catalogue::Utility;
+use execwatch::process::capture::Prefilter;
+use execwatch::process::exec::Image;
+use execwatch::rules::catalogue::{Hints, Utility};
+use execwatch::rules::condition::Truth;
 use execwatch::rules::load::{self, Places};
-use execwatch::rules::ruleset::RuleSet;
+use execwatch::rules::ruleset::{RuleSet, evaluate};
+use execwatch::rules::subject::Subject;
 use execwatch::self_test::SelfTest;
 
 fn shipped() -> RuleSet {
@@ -295,4 +299,35 @@ fn the_examples_of_the_manual_are_accepted() {
     let (code, said) = check("shadow", &[("macros.toml", examples[1].1)]);
     assert_eq!(code, Some(78), "{said}");
     assert!(said.contains("there is no macro `NETWORK_CATEGORIES`"), "{said}");
+}
+
+/// Shells of ordinary operation are most of what a host executes: no rule may want the details of one, which cost several
+/// times what else is read of it.
+#[test]
+fn shells_of_ordinary_operation_are_let_go_at_first_sight() {
+    let set = shipped();
+    let commands = [
+        "true",
+        "make -j4 all",
+        "cd / && run-parts --report /etc/cron.hourly",
+        "command -v debian-sa1 > /dev/null && debian-sa1 1 1",
+        "[ -x /usr/lib/php/sessionclean ] && if [ ! -d /run/systemd/system ]; then /usr/lib/php/sessionclean; fi",
+        "test -x /usr/sbin/anacron || { cd / && run-parts --report /etc/cron.daily; }",
+        "gcc -O2 -o /tmp/conftest /tmp/conftest.c",
+        "grep -q processor /proc/cpuinfo",
+        "exec /usr/bin/backup --to /srv/backup",
+    ];
+    for (exe, argv0) in [("/usr/bin/dash", "sh"), ("/usr/bin/dash", "/bin/sh"), ("/usr/bin/bash", "bash")] {
+        for command in commands {
+            let image = Image::new(Some(exe.as_bytes()), Some(&[argv0, "-c", command]));
+            let subject = Subject::on_hot_path(&image, set.catalogue(), Hints::default());
+            let wanting: Vec<&str> = set
+                .rules()
+                .iter()
+                .filter(|rule| rule.enabled && evaluate(rule, &subject) != Truth::False)
+                .map(|rule| rule.id.as_str())
+                .collect();
+            assert!(!set.could_match(&image, Hints::default()), "{argv0} -c '{command}': {wanting:?}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::{Files, exit, print, report};
 use crate::clock;
-use crate::diagnostics::Diagnostics;
+use crate::diagnostics::{Diagnostics, counted};
 use crate::health::hits::Hits;
 use crate::rules::review::review;
 use crate::self_test::{Outcome, SelfTest};
@@ -66,8 +66,4 @@ fn told(outcome: &Outcome) -> String {
         "{rules} tried on {execs}: {} judged rightly, {} wrongly{skipped}",
         outcome.passed, outcome.failed
     )
-}
-
-pub(super) fn counted(number: usize, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
 }

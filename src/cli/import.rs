@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
-use super::check::counted;
 use super::{exit, print};
-use crate::diagnostics::{Diagnostic, Level, Source};
+use crate::diagnostics::{Diagnostic, Level, Source, counted};
 use crate::rules::load::read_text;
 use crate::rules::sigma;
 
@@ -109,10 +108,10 @@ fn files(from: &[PathBuf], messages: &mut Vec<Diagnostic>) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for path in from {
         if path.is_dir() {
-            let before = found.len();
+            let (before, mistakes) = (found.len(), messages.len());
             search(path, 0, &mut found, messages);
             found[before..].sort();
-            if found.len() == before {
+            if found.len() == before && messages.len() == mistakes {
                 messages.push(whole(path, "there is no *.yml or *.yaml in this folder"));
             }
         } else {

@@ -15,7 +15,7 @@ use crate::alert::escape::Escaped;
 use crate::alert::{Host, Record, people};
 use crate::clock;
 use crate::config::{self, Format};
-use crate::diagnostics::Diagnostics;
+use crate::diagnostics::{Diagnostics, counted};
 use crate::evaluate::Evaluator;
 use crate::event::Event;
 use crate::output;
@@ -217,10 +217,11 @@ impl Replay {
 
     fn totals(&self) {
         let Counts { lines, other, unreadable, events, alerts, rules, exceptions } = &self.counts;
-        eprintln!(
-            "execwatch: {lines} lines: {events} execs, {other} lines of something else, {unreadable} not readable"
-        );
-        eprintln!("execwatch: {alerts} alerts");
+        let lines = counted(*lines, "line", "lines");
+        let events = counted(*events, "exec", "execs");
+        let other = counted(*other, "line", "lines");
+        eprintln!("execwatch: {lines}: {events}, {other} of something else, {unreadable} not readable");
+        eprintln!("execwatch: {}", counted(*alerts, "alert", "alerts"));
         if !rules.is_empty() {
             eprintln!("  alerts silenced held-back rule");
         }

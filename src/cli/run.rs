@@ -45,6 +45,7 @@ use crate::process::ring::ring;
 use crate::process::snapshot;
 use crate::rules::ruleset::RuleSet;
 use crate::rules::subject::Surroundings;
+use crate::sys;
 use crate::worker::{Signals, Worker};
 
 #[derive(Args, Debug)]
@@ -89,6 +90,8 @@ pub(super) fn run(arguments: &RunArguments) -> u8 {
         return code;
     }
     let Some(ruleset) = ruleset else { return exit::CONFIG };
+    // What reading the files took is not needed again.
+    sys::memory::give_back();
     if arguments.best_effort {
         config.capture.realtime_priority = 0;
     }

@@ -18,6 +18,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, Tr
 use crate::alert::{Host, Notice, Record, ecs, text};
 use crate::clock;
 use crate::config::Format;
+use crate::diagnostics::counted;
 use crate::rules::model::Severity;
 
 /// Records that wait at an output; at about 2 KB each.
@@ -289,14 +290,13 @@ impl<D: Destination> Writer<D> {
             return;
         }
         let name = self.destination.name();
-        log::warn!("output {name} lost {lost} records because it did not take them in time");
+        let (records, were) = (counted(lost, "record", "records"), if lost == 1 { "was" } else { "were" });
+        log::warn!("output {name} lost {records}, not taken in time");
         let notice = Record::Notice(Notice {
             kind: "output-lost-records",
             severity: Severity::Medium,
             time_ns: clock::realtime_ns(),
-            message: format!(
-                "{lost} records were lost at output {name} because it did not take them in time"
-            ),
+            message: format!("{records} {were} lost at output {name}: not taken in time"),
         });
         // If it fails now, the count was logged and stands in the totals.
         let _ = self.destination.write(&notice);

@@ -73,8 +73,17 @@ fn of_json(line: &[u8]) -> Result<Option<Event>, String> {
     };
     match alert::of_json(line) {
         Some(result) => result,
-        None => Err(document::in_short(&own.to_string())),
+        None => Err(in_line(&own)),
     }
+}
+
+/// What is wrong with a line of JSON, and in which column: the number of the line is known where the file is.
+fn in_line(error: &serde_json::Error) -> String {
+    let column = error.column();
+    let message = error.to_string();
+    let place = format!(" at line {} column {column}", error.line());
+    let message = message.strip_suffix(&place).unwrap_or(&message);
+    format!("{} (column {column})", document::in_short(message))
 }
 
 #[cfg(test)]

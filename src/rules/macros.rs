@@ -17,6 +17,7 @@
 //! "parent.name|expand" = "%web-servers%"
 //! ```
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::selection::{Selection, checks};
@@ -28,7 +29,13 @@ use crate::document::{Document, Located, Section};
 pub struct Macros {
     lists: BTreeMap<String, Vec<String>>,
     selections: BTreeMap<String, Selection>,
+    /// Values that tests hold so far.
+    values: Cell<usize>,
 }
+
+/// Values that the tests of all rules may hold, those of macros counted for each test that uses them. Each takes some
+/// hundred bytes, and one that is searched for up to 0.1 ms until it is compiled.
+const MOST_VALUES: usize = 250_000;
 
 impl Macros {
     /// The name in a value such as `%shells%`.
@@ -44,6 +51,17 @@ impl Macros {
     /// All names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.lists.keys().map(String::as_str)
+    }
+
+    /// Counts the values of one more test; the error is a sentence.
+    pub(super) fn count(&self, values: usize) -> Result<(), String> {
+        self.values.update(|sum| sum.saturating_add(values));
+        match self.values.get() > MOST_VALUES {
+            true => Err(format!(
+                "all rules together hold more than {MOST_VALUES} values, those of macros counted wherever they are used"
+            )),
+            false => Ok(()),
+        }
     }
 
     /// A shared selection.

@@ -303,6 +303,11 @@ fn condition(
         if let Some(shared) = macros.selection(name)
             && selections.iter().all(|selection| selection.name != name)
         {
+            let values = shared.tests().map(|test| test.values.len()).sum();
+            if let Err(message) = macros.count(values) {
+                section.error(section.span(), message);
+                return (None, selections);
+            }
             selections.push(shared.clone());
         }
     }

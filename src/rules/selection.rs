@@ -485,9 +485,13 @@ impl Reader<'_> {
                         let hint = suggestion(macro_name, macros.names());
                         value_mistake(item, format!("there is no macro `{macro_name}`{hint}"))
                     })?;
+                    macros.count(expanded.len()).map_err(|message| value_mistake(item, message))?;
                     values.extend(expanded.iter().map(|value| (value.clone(), item.span())));
                 }
-                None => values.push((text.to_owned(), item.span())),
+                None => {
+                    macros.count(1).map_err(|message| value_mistake(item, message))?;
+                    values.push((text.to_owned(), item.span()));
+                }
             }
         }
         let mistake = |index: usize, message: String| Mistake {

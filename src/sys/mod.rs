@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod fs;
+pub mod memory;
 pub mod netlink;
 pub mod sched;
 pub mod signal;

@@ -170,7 +170,8 @@ impl Follower {
         let mut pids = HashSet::new();
         match procfs::process::all_processes() {
             Ok(all) => {
-                let listed = all.filter_map(|process| process.ok().map(|process| process.pid().unsigned_abs()));
+                let listed =
+                    all.filter_map(|process| process.ok().map(|process| process.pid().unsigned_abs()));
                 pids.extend(listed);
                 let found = pids.iter().filter_map(|&pid| self.processes.find(pid, None)).filter_map(running);
                 let found = found.collect();

@@ -269,8 +269,10 @@ impl Table {
             let maker = &entry.maker;
             let parent = maker.id.and_then(|id| self.entry(id));
             let (image, learnt, since_ns) = self.maker_showed(entry);
-            let before =
-                parent.iter().flat_map(|parent| parent.execs.iter().rev()).filter(|exec| exec.since_ns < since_ns);
+            let before = parent
+                .iter()
+                .flat_map(|parent| parent.execs.iter().rev())
+                .filter(|exec| exec.since_ns < since_ns);
             lineage.ancestors.push(Ancestor {
                 pid,
                 start_ns: parent

@@ -104,7 +104,9 @@ impl Batch {
                 .iter_mut()
                 .map(|buffer| libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() }),
         );
-        for ((header, vector), address) in headers.iter_mut().zip(vectors.iter_mut()).zip(addresses.iter_mut()) {
+        for ((header, vector), address) in
+            headers.iter_mut().zip(vectors.iter_mut()).zip(addresses.iter_mut())
+        {
             header.msg_hdr.msg_iov = vector;
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_name = std::ptr::from_mut(address).cast();

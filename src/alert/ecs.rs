@@ -650,7 +650,7 @@ fn container(origin: &Origin) -> Option<Container<'_>> {
 fn orchestrator(origin: &Origin) -> Option<Orchestrator<'_>> {
     let told = &origin.container;
     let pod = Resource { kind: "pod", id: origin.place.pod_uid.as_deref(), name: told.pod_name.as_deref() };
-    (pod.id.is_some() || pod.name.is_some()).then(|| Orchestrator {
+    (pod.id.is_some() || pod.name.is_some()).then_some(Orchestrator {
         kind: "kubernetes",
         namespace: told.pod_namespace.as_deref(),
         resource: pod,

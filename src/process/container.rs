@@ -54,7 +54,8 @@ impl Named {
     fn some(mut self) -> Option<Self> {
         for text in [&mut self.name, &mut self.image, &mut self.pod_name, &mut self.pod_namespace] {
             if let Some(text) = text {
-                text.truncate(text.floor_char_boundary(LONGEST));
+                let end = (0..=LONGEST.min(text.len())).rfind(|&end| text.is_char_boundary(end));
+                text.truncate(end.unwrap_or_default());
             }
             text.take_if(|text| text.is_empty());
         }
@@ -66,8 +67,11 @@ impl Named {
 #[derive(Debug)]
 pub struct Containers {
     root: PathBuf,
-    known: Mutex<HashMap<String, (Instant, Option<Arc<Named>>)>>,
+    known: Mutex<HashMap<String, Found>>,
 }
+
+/// What was found of a container, and when.
+type Found = (Instant, Option<Arc<Named>>);
 
 impl Containers {
     /// Those whose state is below a folder: `/` on a host.

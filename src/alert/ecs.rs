@@ -6,13 +6,12 @@
 use serde::Serialize;
 
 use super::escape::{self, for_json};
-use super::origin::Ancestor;
+use super::origin::{Ancestor, Origin};
 use super::{Alert, Host, Notice, Record, Standing};
 use crate::calendar;
 use crate::process::details::Login;
 use crate::process::exec::Image;
 use crate::process::parse::{cgroup_paths, tty_name};
-use crate::process::place::Place;
 use crate::rules::model::Severity;
 use crate::rules::subject::join;
 
@@ -206,6 +205,15 @@ struct Container<'a> {
     id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     runtime: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<ImageName<'a>>,
+}
+
+#[derive(Serialize)]
+struct ImageName<'a> {
+    name: &'a str,
 }
 
 /// The pod.
@@ -213,6 +221,8 @@ struct Container<'a> {
 struct Orchestrator<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
     resource: Resource<'a>,
 }
 
@@ -220,7 +230,10 @@ struct Orchestrator<'a> {
 struct Resource<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
-    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -482,13 +495,8 @@ impl<'a> Document<'a> {
                 .origin
                 .ssh_client
                 .map(|client| Source { ip: client.ip().to_string(), port: client.port() }),
-            container: container(&alert.origin.place),
-            orchestrator: alert
-                .origin
-                .place
-                .pod_uid
-                .as_deref()
-                .map(|id| Orchestrator { kind: "kubernetes", resource: Resource { kind: "pod", id } }),
+            container: container(&alert.origin),
+            orchestrator: orchestrator(&alert.origin),
             host: host_part(host),
             agent: AGENT,
             execwatch: own(alert),
@@ -669,9 +677,25 @@ fn entry_leader(alert: &Alert) -> Option<Relative<'_>> {
     Some(Relative { entry_meta: origin.entry.map(|kind| EntryMeta { kind, source }), ..leader })
 }
 
-fn container(place: &Place) -> Option<Container<'_>> {
-    let container = Container { id: place.container_id.as_deref(), runtime: place.runtime };
+fn container(origin: &Origin) -> Option<Container<'_>> {
+    let (place, told) = (&origin.place, &origin.container);
+    let container = Container {
+        id: place.container_id.as_deref(),
+        runtime: place.runtime,
+        name: told.name.as_deref(),
+        image: told.image.as_deref().map(|name| ImageName { name }),
+    };
     (container.id.is_some() || container.runtime.is_some()).then_some(container)
+}
+
+fn orchestrator(origin: &Origin) -> Option<Orchestrator<'_>> {
+    let told = &origin.container;
+    let pod = Resource { kind: "pod", id: origin.place.pod_uid.as_deref(), name: told.pod_name.as_deref() };
+    (pod.id.is_some() || pod.name.is_some()).then_some(Orchestrator {
+        kind: "kubernetes",
+        namespace: told.pod_namespace.as_deref(),
+        resource: pod,
+    })
 }
 
 pub(crate) fn image(image: &Image) -> ImagePart {

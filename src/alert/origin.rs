@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::Clock;
+use crate::process::container::Named;
 use crate::process::details::known_id;
 use crate::process::exec::Image;
 use crate::process::place::Place;
@@ -28,6 +29,8 @@ pub struct Origin {
     pub elevation: Option<Elevation>,
     /// Container, pod, unit.
     pub place: Place,
+    /// What its runtime tells of the container.
+    pub container: Named,
 }
 
 /// An ancestor.
@@ -92,6 +95,7 @@ impl Origin {
                 user: caller.and_then(user),
             }),
             place: subject.place().cloned().unwrap_or_default(),
+            container: subject.container().cloned().unwrap_or_default(),
         }
     }
 

@@ -182,13 +182,26 @@ fn alert_lines(alert: &Alert, colour: bool) -> String {
     }
     let place = &origin.place;
     if let Some(container) = &place.container_id {
+        let told = &origin.container;
+        let name = told.name.as_ref().unwrap_or(container);
+        let image = told
+            .image
+            .as_ref()
+            .map_or(String::new(), |image| format!(" of {}", shown(image.as_bytes(), VALUE)));
         way.push(format!(
-            "{} container {}",
+            "{} container {}{image}",
             place.runtime.unwrap_or("in"),
-            shown(container.as_bytes(), VALUE)
+            shown(name.as_bytes(), VALUE)
         ));
     }
-    way.extend(place.pod_uid.as_ref().map(|pod| format!("pod {}", shown(pod.as_bytes(), VALUE))));
+    way.extend(
+        origin
+            .container
+            .pod_name
+            .as_ref()
+            .or(place.pod_uid.as_ref())
+            .map(|pod| format!("pod {}", shown(pod.as_bytes(), VALUE))),
+    );
     way.extend(place.unit.as_ref().map(|unit| format!("unit {}", shown(unit.as_bytes(), VALUE))));
     if !way.is_empty() {
         add(way.join(", "));

@@ -172,8 +172,12 @@ impl Pairs {
         }
         let place = &origin.place;
         self.add_known("container", place.container_id.as_ref());
+        self.add_known("container-name", origin.container.name.as_ref());
+        self.add_known("image", origin.container.image.as_ref());
         self.add_known("runtime", place.runtime);
         self.add_known("pod", place.pod_uid.as_ref());
+        self.add_known("pod-name", origin.container.pod_name.as_ref());
+        self.add_known("pod-namespace", origin.container.pod_namespace.as_ref());
         match &place.unit {
             Some(unit) => self.add("unit", unit),
             // A path says more than none.

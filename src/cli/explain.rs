@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::{Files, print, report};
 use crate::alert::escape::{Escaped, for_json};
+use crate::alert::origin::Origin;
 use crate::alert::{Clock, HostClock, Standing, people};
 use crate::baseline::decision::{self, Past, Settings};
 use crate::baseline::store::Store;
@@ -24,6 +25,7 @@ use crate::identity::identify::Identifier;
 use crate::identity::settle::Executables;
 use crate::identity::{Mode, keeper};
 use crate::process::capture::{CaptureSettings, Prefilter, read_running};
+use crate::process::container::Named;
 use crate::process::details::Namespaces;
 use crate::process::exec::Exec;
 use crate::process::file::OpenCount;
@@ -34,7 +36,7 @@ use crate::rules::explain::{Explanation, explain};
 use crate::rules::fields::Field;
 use crate::rules::model::Rule;
 use crate::rules::ruleset::RuleSet;
-use crate::rules::subject::{Subject, Surroundings};
+use crate::rules::subject::{Subject, Surroundings, join};
 
 #[derive(Args, Debug)]
 pub(super) struct ExplainArguments {
@@ -111,11 +113,12 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
     let mut subject = ruleset.subject(&exec, &surroundings, &*clock);
     let normal = Normal::of(&subject, &config);
     subject.set_past(normal.past(""));
+    let origin = Origin::new(&subject, &surroundings, &*clock);
     let explanation = explain(&ruleset, &subject, Date::of_unix_time(now));
     let text = if arguments.json {
-        as_json(&explanation, &subject, &ruleset, &exec)
+        as_json(&explanation, &subject, &ruleset, &exec, &origin)
     } else {
-        as_text(&explanation, &subject, &ruleset, &exec, &normal)
+        as_text(&explanation, &subject, &ruleset, &exec, &normal, &origin)
     };
     match print(&text) {
         0 if explanation.matched.iter().any(|(_, exception)| exception.is_none()) => MATCHED,
@@ -251,12 +254,46 @@ impl Normal {
     }
 }
 
+/// Where it comes from and runs: as much of it as an alert would say.
+fn way(origin: &Origin) -> Vec<String> {
+    let mut lines = Vec::new();
+    lines.extend(origin.ssh_client.map(|client| format!("ssh client  {client}")));
+    if let Some(elevation) = &origin.elevation {
+        let caller = elevation.user.clone().or(elevation.uid.map(|uid| uid.to_string()));
+        let caller = caller.map_or("unknown".to_owned(), |user| shown(user.as_bytes()));
+        lines.push(format!("elevation   {}, called by {caller}", elevation.program));
+    }
+    let (place, told) = (&origin.place, &origin.container);
+    for (what, value) in [
+        ("container", &place.container_id),
+        ("", &told.name),
+        ("image", &told.image),
+        ("pod", &place.pod_uid),
+        ("", &told.pod_name),
+        ("unit", &place.unit),
+    ] {
+        lines.extend(value.as_ref().map(|value| format!("{what:12}{}", shown(value.as_bytes()))));
+    }
+    for ancestor in &origin.ancestors {
+        let command = match ancestor.image.raw_arguments().filter(|raw| !raw.is_empty()) {
+            Some(raw) => shown(&join(raw)),
+            None => ancestor.image.exe().map_or("(unknown)".to_owned(), shown),
+        };
+        let user = ancestor.user.clone().or(ancestor.uid.map(|uid| uid.to_string()));
+        let user = user.map_or(String::new(), |user| format!(" ({})", shown(user.as_bytes())));
+        let pid = if ancestor.pid == 0 { String::new() } else { format!("{} ", ancestor.pid) };
+        lines.push(format!("under       {pid}{command}{user}"));
+    }
+    lines
+}
+
 fn as_text(
     explanation: &Explanation<'_>,
     subject: &Subject<'_>,
     ruleset: &RuleSet,
     exec: &Exec,
     normal: &Normal,
+    origin: &Origin,
 ) -> String {
     let mut text = String::new();
     let mut add = |line: String| {
@@ -283,6 +320,7 @@ fn as_text(
     if let Some((kind, leader)) = entry(subject) {
         add(format!("entry       {kind}, with {}", leader.as_deref().map_or("unknown".to_owned(), shown)));
     }
+    way(origin).into_iter().for_each(&mut add);
     let unknown: Vec<&str> = exec.details.unknown().collect();
     if !unknown.is_empty() {
         add(format!("unknown     {}", unknown.join(" ")));
@@ -323,6 +361,11 @@ struct Json<'e> {
     unmatched: Vec<UnmatchedRule<'e>>,
     utility: Option<JsonUtility<'e>>,
     entry: Option<JsonEntry>,
+    ssh_client: Option<String>,
+    elevation: Option<JsonElevation<'e>>,
+    container: Option<JsonContainer<'e>>,
+    unit: Option<&'e str>,
+    ancestors: Vec<JsonAncestor>,
     executable: Option<String>,
     unknown: Vec<&'static str>,
 }
@@ -359,6 +402,30 @@ struct JsonEntry {
 }
 
 #[derive(Serialize)]
+struct JsonElevation<'e> {
+    program: &'static str,
+    uid: Option<u32>,
+    user: Option<&'e str>,
+}
+
+#[derive(Serialize)]
+struct JsonContainer<'e> {
+    id: &'e str,
+    runtime: Option<&'static str>,
+    #[serde(flatten)]
+    told: &'e Named,
+    pod_uid: Option<&'e str>,
+}
+
+#[derive(Serialize)]
+struct JsonAncestor {
+    pid: Option<u32>,
+    executable: Option<String>,
+    args: Option<Vec<String>>,
+    uid: Option<u32>,
+}
+
+#[derive(Serialize)]
 struct JsonUtility<'e> {
     name: &'e str,
     category: &'e str,
@@ -366,7 +433,13 @@ struct JsonUtility<'e> {
     disguised: bool,
 }
 
-fn as_json(explanation: &Explanation<'_>, subject: &Subject<'_>, ruleset: &RuleSet, exec: &Exec) -> String {
+fn as_json(
+    explanation: &Explanation<'_>,
+    subject: &Subject<'_>,
+    ruleset: &RuleSet,
+    exec: &Exec,
+    origin: &Origin,
+) -> String {
     let severity = |rule: &Rule| rule.severity.as_str();
     let json = Json {
         matched: explanation
@@ -408,6 +481,29 @@ fn as_json(explanation: &Explanation<'_>, subject: &Subject<'_>, ruleset: &RuleS
             })
         }),
         entry: entry(subject).map(|(kind, exe)| JsonEntry { kind, executable: exe.as_deref().map(for_json) }),
+        ssh_client: origin.ssh_client.map(|client| client.to_string()),
+        elevation: origin.elevation.as_ref().map(|elevation| JsonElevation {
+            program: elevation.program,
+            uid: elevation.uid,
+            user: elevation.user.as_deref(),
+        }),
+        container: origin.place.container_id.as_deref().map(|id| JsonContainer {
+            id,
+            runtime: origin.place.runtime,
+            told: &origin.container,
+            pod_uid: origin.place.pod_uid.as_deref(),
+        }),
+        unit: origin.place.unit.as_deref(),
+        ancestors: origin
+            .ancestors
+            .iter()
+            .map(|ancestor| JsonAncestor {
+                pid: Some(ancestor.pid).filter(|&pid| pid != 0),
+                executable: ancestor.image.exe().map(for_json),
+                args: ancestor.image.argv().map(|argv| argv.map(for_json).collect()),
+                uid: ancestor.uid,
+            })
+            .collect(),
         executable: exec.image.exe().map(for_json),
         unknown: exec.details.unknown().collect(),
     };

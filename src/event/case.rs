@@ -5,10 +5,12 @@ use std::sync::Arc;
 use super::{Absent, Bytes, Event, Moment, Namespaces, Process};
 use crate::alert::Clock;
 use crate::calendar::LocalTime;
+use crate::process::container::Named;
 use crate::process::details::{self, Details, Login, UNSET};
 use crate::process::exec::{Certainty, Exec, Image};
 use crate::process::names::{Accounts, Name, OwnNames};
 use crate::process::parse;
+use crate::process::place::Place;
 use crate::process::relatives::{Ancestors, Leader, Processes, Relative};
 use crate::rules::catalogue::Catalogue;
 use crate::rules::subject::Surroundings;
@@ -153,6 +155,7 @@ impl Event {
         Described {
             session_leader: relative(&self.session_leader),
             group_leader: relative(&self.group_leader),
+            container: Some(&self.container).filter(|told| !told.is_empty()).cloned().map(Arc::new),
             container_start: self.container_start.map(|start| start.ns),
         }
     }
@@ -199,6 +202,7 @@ impl Process {
 struct Described {
     session_leader: Option<Relative>,
     group_leader: Option<Relative>,
+    container: Option<Arc<Named>>,
     container_start: Option<u64>,
 }
 
@@ -213,6 +217,10 @@ impl Processes for Described {
             Leader::Session => self.session_leader.clone(),
             Leader::Group => self.group_leader.clone(),
         }
+    }
+
+    fn container(&self, _: &Place) -> Option<Arc<Named>> {
+        self.container.clone()
     }
 
     fn container_start(&self, _: &[u8]) -> Option<u64> {

@@ -26,6 +26,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::document::{Located, Section};
+use crate::process::container::Named;
 use crate::process::exec::Certainty;
 use crate::process::relatives::Learnt;
 
@@ -134,6 +135,9 @@ pub struct Event {
     /// Path of the cgroup, or the lines of /proc/PID/cgroup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Cgroup>,
+    /// What the runtime tells of its container.
+    #[serde(skip_serializing_if = "Named::is_empty")]
+    pub container: Named,
     /// When the oldest process of its container was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container_start: Option<Moment>,
@@ -464,6 +468,7 @@ mod tests {
             ),
         ) -> Event {
             Event {
+                container: Named { name: host.clone(), pod_name: user.clone(), ..Named::default() },
                 container_start: start, exe_upper_layer: foreign[0],
                 exe_file: File {
                     size: ids, links: uid, mode: gid, owner: host.clone(), modified: time, changed: start, inode: ids,

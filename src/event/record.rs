@@ -52,6 +52,7 @@ impl Event {
             umask: details.umask,
             start: details.start_ticks.map(moment),
             cgroup: details.cgroup().map(Cgroup::new),
+            container: subject.container().cloned().unwrap_or_default(),
             container_start: subject.container_start().map(moment),
             exe_upper_layer: details.upper_layer,
             namespace: foreign(details, surroundings),

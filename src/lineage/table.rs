@@ -202,6 +202,10 @@ impl Table {
                 self.show(index, process.shown, now_ns);
             }
         }
+        if whole {
+            self.unsure = false;
+            self.absent(&seen, now_ns);
+        }
         // Parents can be found only now that all are there.
         for (id, ppid) in motherless {
             // One that was given up for another since has left its place to that.
@@ -214,10 +218,6 @@ impl Table {
             };
             let learnt = if maker.image.is_some() { Learnt::Snapshot } else { Learnt::Unknown };
             self.adopt(id.index, Maker { learnt, ..maker });
-        }
-        if whole {
-            self.unsure = false;
-            self.absent(&seen, now_ns);
         }
         self.expire(now_ns);
     }
@@ -633,6 +633,78 @@ mod tests {
         let first = Running { pid: 1, ppid: 0, start_ns: 1, uids: Some([0, 0]), shown: shown("init") };
         table.snapshot(vec![first, process], true, 1012);
         assert_eq!(chain(&table, 22, 1012), "1 init snapshot");
+    }
+
+    #[test]
+    fn who_ended_while_events_were_lost_is_no_maker_since() {
+        let mut table = table();
+        table.fork(10, 20, 1000);
+        table.exec(20, 1001, shown("first"));
+        table.events_lost(1005, 1010);
+        // Whether 20 is still the same is not known before a snapshot.
+        table.fork(20, 21, 1008);
+        assert_eq!(chain(&table, 21, 1008), "20 ? unknown, ...");
+        let others = [(1, "init"), (10, "sshd")];
+        let others = others.map(|(pid, exe)| Running {
+            pid,
+            ppid: u32::from(pid != 1),
+            start_ns: u64::from(pid),
+            uids: Some([0, 0]),
+            shown: shown(exe),
+        });
+        table.snapshot(others.to_vec(), true, 1020);
+        // It ended at some moment from 1005 on, so what had its pid at 1015 may have been another.
+        table.fork(20, 22, 1015);
+        assert_eq!(chain(&table, 22, 1015), "20 ? unknown, ...");
+        // What it did before is its own, and who was there all the time is known.
+        table.fork(20, 23, 1004);
+        assert_eq!(chain(&table, 23, 1004), "20 first seen, 10 sshd snapshot, 1 init snapshot");
+        table.fork(10, 24, 1021);
+        assert_eq!(chain(&table, 24, 1021), "10 sshd snapshot, 1 init snapshot");
+    }
+
+    #[test]
+    fn an_exec_told_after_the_forks_that_followed_it_counts() {
+        let mut table = table();
+        table.fork(10, 20, 1000);
+        table.fork(20, 21, 1002);
+        table.fork(21, 22, 1003);
+        assert_eq!(
+            chain(&table, 22, 1004),
+            "21 sshd inherited, 20 sshd inherited, 10 sshd snapshot, 1 init snapshot"
+        );
+        table.exec(20, 1001, shown("sh"));
+        assert_eq!(chain(&table, 22, 1004), "21 sh inherited, 20 sh seen, 10 sshd snapshot, 1 init snapshot");
+    }
+
+    #[test]
+    fn what_an_ancestor_was_before_is_told() {
+        let mut table = table();
+        table.fork(10, 20, 1000);
+        table.exec(20, 1001, shown("doas"));
+        table.exec(20, 1002, shown("sh"));
+        table.fork(20, 21, 1003);
+        table.exec(20, 1004, shown("later"));
+        let lineage = table.lineage(21, 1005).unwrap();
+        let before: Vec<_> =
+            lineage.ancestors[0].earlier.iter().map(|image| image.exe.as_deref().unwrap()).collect();
+        assert_eq!(before, [b"doas"]);
+    }
+
+    #[test]
+    fn a_snapshot_larger_than_the_table_joins_no_strangers() {
+        let mut table = Table::new(Limits { processes: 10, ..LIMITS });
+        let running =
+            |pid| Running { pid, ppid: pid - 1, start_ns: u64::from(pid), uids: None, shown: shown("x") };
+        table.snapshot((1..100).map(running).collect(), true, 1000);
+        for pid in 1..100 {
+            if let Some(lineage) = table.lineage(pid, 1000) {
+                let expected: Vec<u32> = (1..pid).rev().take(lineage.ancestors.len()).collect();
+                let found: Vec<u32> = lineage.ancestors.iter().map(|ancestor| ancestor.pid).collect();
+                assert_eq!(found, expected);
+            }
+        }
+        assert_eq!(table.counts().processes, 10);
     }
 
     #[test]

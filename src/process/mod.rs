@@ -7,6 +7,7 @@
 //! A process that has gone (ENOENT, ESRCH) is an ordinary answer, not an error: what could not be read is `None`.
 
 pub mod capture;
+pub mod container;
 pub mod details;
 pub mod entry;
 pub mod exec;

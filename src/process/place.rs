@@ -15,6 +15,8 @@ pub struct Place {
     pub unit: Option<String>,
     /// The innermost systemd slice, such as `user-1000.slice`.
     pub slice: Option<String>,
+    /// The user in whose slice it is.
+    pub user: Option<u32>,
 }
 
 /// Beginnings of a scope's or folder's name, with the runtime they stand for.
@@ -53,6 +55,7 @@ impl Place {
             place.pod_uid = place.pod_uid.or(own.pod_uid);
             place.unit = place.unit.or(own.unit);
             place.slice = place.slice.or(own.slice);
+            place.user = place.user.or(own.user);
         }
         place
     }
@@ -94,6 +97,8 @@ impl Place {
             }
             if part.ends_with(".slice") {
                 place.slice = Some(unescaped(part));
+                let user = part.strip_prefix("user-").and_then(|rest| rest.strip_suffix(".slice"));
+                place.user = user.and_then(|uid| uid.parse().ok()).or(place.user);
             }
             place.pod_uid = pod_uid(part).or(place.pod_uid);
             folder = part;

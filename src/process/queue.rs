@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -23,7 +23,15 @@ const KEPT_BUFFER: usize = 2048;
 #[derive(Debug, Default)]
 struct Slot {
     busy: AtomicBool,
-    exec: Mutex<Exec>,
+    /// Made when it is first claimed: most slots of a queue that is never full stay empty, and each event has a thousand
+    /// bytes even without its texts.
+    exec: OnceLock<Box<Mutex<Exec>>>,
+}
+
+impl Slot {
+    fn exec(&self) -> MutexGuard<'_, Exec> {
+        self.exec.get_or_init(Box::default).lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Debug)]
@@ -86,7 +94,7 @@ impl ExecSender {
 
     /// The event of a claimed slot. Nobody else can want the lock: the slot is claimed.
     pub fn exec(&self, claimed: &Claimed) -> MutexGuard<'_, Exec> {
-        self.shared.slots[claimed.number].exec.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.slots[claimed.number].exec()
     }
 
     /// So much is queued that argument lists should be cut short.
@@ -127,7 +135,7 @@ impl ExecReceiver {
         let number = self.numbers.try_recv().ok()?;
         let slot = &self.shared.slots[number];
         let exec = {
-            let mut exec = slot.exec.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut exec = slot.exec();
             self.shared.bytes.fetch_sub(exec.len(), Ordering::Relaxed);
             let descriptor = std::mem::take(&mut exec.descriptor);
             let copy = Exec { descriptor, ..exec.clone() };

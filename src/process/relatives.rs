@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::container::{Containers, Named};
 use super::details::{Details, Scratch};
 use super::entry::Link;
 use super::exec::Image;
@@ -136,6 +137,12 @@ pub trait Processes: std::fmt::Debug + Send + Sync {
         None
     }
 
+    /// What its runtime tells of the container where a program runs.
+    fn container(&self, place: &Place) -> Option<Arc<Named>> {
+        let _ = place;
+        None
+    }
+
     /// The client of the ssh session, as the environment of a process tells that was started at that time.
     fn ssh_client(&self, pid: u32, start_ticks: Option<u64>) -> Option<SocketAddr> {
         let _ = (pid, start_ticks);
@@ -184,12 +191,17 @@ impl Processes for NoProcesses {
 pub struct HostProcesses {
     proc: Arc<ProcRoot>,
     scratch: std::sync::Mutex<Scratch>,
+    containers: Containers,
 }
 
 impl HostProcesses {
     /// Processes as a mounted /proc shows them.
     pub fn new(proc: Arc<ProcRoot>) -> Self {
-        HostProcesses { proc, scratch: std::sync::Mutex::default() }
+        HostProcesses {
+            proc,
+            scratch: std::sync::Mutex::default(),
+            containers: Containers::new(std::path::Path::new("/")),
+        }
     }
 }
 
@@ -236,6 +248,10 @@ impl Processes for HostProcesses {
             return None;
         }
         parse::ssh_client(dir.file(c"environ", buffer)?)
+    }
+
+    fn container(&self, place: &Place) -> Option<Arc<Named>> {
+        self.containers.of(place)
     }
 
     fn container_start(&self, cgroup: &[u8]) -> Option<u64> {

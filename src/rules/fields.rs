@@ -83,6 +83,10 @@ pub enum Attribute {
     ContainerId,
     ContainerRuntime,
     ContainerAge,
+    ContainerName,
+    ContainerImage,
+    PodName,
+    PodNamespace,
     PodUid,
     Slice,
     SshClient,
@@ -322,6 +326,18 @@ pub const ATTRIBUTES: &[AttributeInfo] = {
         )
         .relatives(),
         row(
+            A::ContainerName,
+            "container.name",
+            Text,
+            "name of the container, from its runtime's state files; absent on the host",
+        ),
+        row(
+            A::ContainerImage,
+            "container.image",
+            Text,
+            "image of the container as it was asked for, from its runtime's state files; absent on the host",
+        ),
+        row(
             A::ContainerAge,
             "container.age",
             Number,
@@ -336,6 +352,18 @@ pub const ATTRIBUTES: &[AttributeInfo] = {
         .relatives(),
         row(A::PodUid, "pod.uid", Text, "uid of the Kubernetes pod, from the cgroup; absent if there is none")
             .relatives(),
+        row(
+            A::PodName,
+            "pod.name",
+            Text,
+            "name of the Kubernetes pod, from the runtime's state files; absent if there is none",
+        ),
+        row(
+            A::PodNamespace,
+            "pod.namespace",
+            Text,
+            "namespace of the Kubernetes pod, from the runtime's state files; absent if there is none",
+        ),
         row(
             A::Slice,
             "slice",
@@ -354,7 +382,7 @@ pub const ATTRIBUTES: &[AttributeInfo] = {
             A::ElevationProgram,
             "elevation.program",
             Text,
-            "the nearest of sudo, su, doas, pkexec and runuser among the ancestors; absent if there is none",
+            "the nearest of sudo, su, doas, pkexec and runuser on the way to the program; absent if there is none",
         ),
         row(
             A::ElevationUser,

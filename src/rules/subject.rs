@@ -14,6 +14,7 @@ use crate::alert::Clock;
 use crate::baseline::decision::{Knowledge, Past};
 use crate::calendar::LocalTime;
 use crate::identity::settle::Executables;
+use crate::process::container::Named;
 use crate::process::details::{Details, Login, Namespaces, known_id};
 use crate::process::entry::{self, Entry, Link};
 use crate::process::exec::{Certainty, Exec, Image};
@@ -56,6 +57,7 @@ struct Whole<'a> {
     session_leader: OnceCell<Option<Relative>>,
     group_leader: OnceCell<Option<Relative>>,
     place: OnceCell<Place>,
+    container: OnceCell<Option<Arc<Named>>>,
     ssh_client: OnceCell<Option<SocketAddr>>,
     /// The kind of entry, and which of program (0) and ancestors (from 1) is its leader.
     entry: OnceCell<Option<(Entry, usize)>>,
@@ -105,6 +107,7 @@ impl<'a> Subject<'a> {
             session_leader: OnceCell::new(),
             group_leader: OnceCell::new(),
             place: OnceCell::new(),
+            container: OnceCell::new(),
             ssh_client: OnceCell::new(),
             entry: OnceCell::new(),
             past: None,
@@ -198,6 +201,27 @@ impl<'a> Subject<'a> {
         let whole = self.whole.as_ref()?;
         let cgroup = whole.exec.details.cgroup()?;
         Some(whole.place.get_or_init(|| Place::of_cgroup(cgroup)))
+    }
+
+    /// What its runtime tells of the container where it runs.
+    pub fn container(&self) -> Option<&Named> {
+        let whole = self.whole.as_ref()?;
+        let place = self.place()?;
+        whole.container.get_or_init(|| whole.surroundings.processes.container(place)).as_deref()
+    }
+
+    /// One of these, which are absent on the host, and unknown if the runtime tells nothing.
+    fn named(&self, part: impl Fn(&Named) -> Option<&str>, of_all: bool) -> Value<'_> {
+        match (self.place(), self.container()) {
+            (None, _) => Value::Unknown,
+            (Some(place), _) if place.container_id.is_none() => Value::Absent,
+            (_, None) => Value::Unknown,
+            (_, Some(named)) => match part(named) {
+                Some(text) => Value::Text(text.as_bytes().into()),
+                None if of_all => Value::Unknown,
+                None => Value::Absent,
+            },
+        }
     }
 
     /// The client of the ssh session: `None` outside of one, `Some(None)` if it is not known, or whether there is one.
@@ -489,6 +513,10 @@ impl<'a> Subject<'a> {
                 // On the host, or it is not known where.
                 other => other,
             },
+            Attribute::ContainerName => self.named(|named| named.name.as_deref(), true),
+            Attribute::ContainerImage => self.named(|named| named.image.as_deref(), true),
+            Attribute::PodName => self.named(|named| named.pod_name.as_deref(), false),
+            Attribute::PodNamespace => self.named(|named| named.pod_namespace.as_deref(), false),
             Attribute::PodUid => whole.place(details, |place| place.pod_uid.as_deref()),
             Attribute::Slice => whole.place(details, |place| place.slice.as_deref()),
             Attribute::SshClient => match self.ssh_client() {

@@ -35,6 +35,11 @@
     ("container by id", World::in_container, |_| {}),
     ("in a container", World::in_container, |w| w.exec.details.set_cgroup(b"")),
     ("runtime of the container", World::in_container, |w| w.exec.details.set_cgroup(b"0::/machine.slice/machine-x.scope\n")),
+    ("container by name", |w| w.in_pod("web", "a", "b", "c"), |w| { w.in_pod("web", "a", "b", "c"); w.exec.details.set_cgroup(b"0::/x\n") }),
+    ("image of the container", |w| w.in_pod("a", "docker.io/library/nginx:1.27", "b", "c"), |w| w.in_pod("a", "docker.io/library/redis:8", "nginx", "c")),
+    ("pod by uid", |w| w.in_pod("a", "b", "c", "d"), World::in_container),
+    ("pod by name", |w| w.in_pod("a", "b", "shop-7d4f", "prod"), |w| w.in_pod("a", "b", "shop-7d4f", "test")),
+    ("slice", |_| {}, World::in_container),
     ("age of the container", |w| { w.in_container(); w.container_start = Some(992_000) }, |w| { w.in_container(); w.container_start = Some(900_000) }),
     ("cgroup", |w| w.exec.details.set_cgroup(b"1:cpu:/\n0::/x/kubepods/y\n"), |w| w.exec.details.set_cgroup(b"1:kubepods:/x\n")),
     ("cgroup other than the parent's", World::in_container, |_| {}),
@@ -75,6 +80,10 @@
     ("group leader", |w| { w.others.push(process(95, "/usr/bin/make", &["make"])); w.exec.details.pgid = Some(95) }, |w| { w.others.push(process(95, "/usr/bin/make", &["make"])); w.exec.details.pgid = Some(96) }),
     ("entry leader", |w| w.below(&[("/bin/sh", &["sh"]), ("/usr/sbin/nginx", &["nginx"])]), |w| w.below(&[("/usr/sbin/nginx", &["nginx"]), ("/usr/sbin/apache2", &["x"])])),
     ("kind of entry", |w| w.below(&[("/bin/sh", &["sh"]), ("/usr/sbin/cron", &["cron"])]), |w| { w.below(&[("/bin/sh", &["sh"])]); w.complete = false }),
+    ("client of the ssh session", |w| w.exec.details.ssh_client = Some("203.0.113.9:50022".parse().unwrap()), |w| w.exec.details.ssh_client = Some("198.51.100.9:50022".parse().unwrap())),
+    ("port of the ssh client", |w| w.exec.details.ssh_client = Some("203.0.113.9:22".parse().unwrap()), |w| w.exec.details.ssh_client = Some("203.0.113.9:50022".parse().unwrap())),
+    ("became another user", |w| w.below(&[("/bin/sh", &["sh"]), ("/usr/bin/su", &["su"]), ("/bin/sh", &["sh"])]), |w| w.below(&[("/bin/sh", &["sh"]), ("/bin/sh", &["su"])])),
+    ("was another user", |w| { w.below(&[("/usr/bin/sudo", &["sudo", "x"]), ("/bin/sh", &["sh"])]); w.ancestors[1].uids = Some([33; 4]) }, |w| w.below(&[("/usr/bin/sudo", &["sudo", "x"]), ("/bin/sh", &["sh"])])),
     ("container's entry", |w| { w.in_container(); w.exec.details.tty = Some(136 << 8) }, |w| { w.in_container(); w.exec.details.tty = Some(0) }),
 
     // Tests.

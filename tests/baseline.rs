@@ -44,9 +44,10 @@ impl Ground {
     }
 
     fn config(&self, baseline: &str) -> String {
+        // Standard output has the text form.
         format!(
             "[rules]\nbuiltin = false\n[output.syslog]\nenabled = false\n[output.file]\npath = \"{{dir}}/alerts.json\"\n\
-             [state]\nfolder = \"{}\"\n[baseline]\n{baseline}\n",
+             [output.stdout]\nenabled = true\n[state]\nfolder = \"{}\"\n[baseline]\n{baseline}\n",
             self.state().display()
         )
     }
@@ -163,6 +164,18 @@ fn learnt_over_days_and_then_enforced() {
     assert_eq!((state(&new), severity(&new)), ("new", ("high", "medium")));
     let seen = ground.alert(&daemon, "tool2");
     assert_eq!((state(&seen), severity(&seen)), ("seen", ("medium", "")));
+    let line = |alert: &Value| {
+        let id = format!(" id={}", alert["event"]["id"].as_str().unwrap());
+        wait_until("the text", || daemon.stdout().lines().find(|line| line.ends_with(&id)).map(str::to_owned))
+    };
+    let since = &known["execwatch"]["baseline"]["since"].as_str().unwrap()[..10];
+    let told = format!(
+        " baseline=known baseline-days=3 baseline-count=53 baseline-since={since} severity-was=medium "
+    );
+    let text_of_known = line(&known);
+    assert!(text_of_known.starts_with("severity=low ") && text_of_known.contains(&told), "{text_of_known}");
+    let text_of_new = line(&new);
+    assert!(text_of_new.contains(" baseline=new severity-was=medium "), "{text_of_new}");
     let totals = daemon.stop().totals;
     assert_eq!((totals.get("baseline-lowered"), totals.get("baseline-raised")), (1, 1));
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -465,6 +465,8 @@ impl Messages {
 /// The file of alerts, read as it grows.
 struct AlertFile {
     path: PathBuf,
+    /// The file that was read last: a rotated one is followed by another.
+    inode: u64,
     /// Where the first line begins that was not whole the last time.
     offset: u64,
     records: Vec<Value>,
@@ -472,12 +474,16 @@ struct AlertFile {
 
 impl AlertFile {
     fn new(path: PathBuf) -> Self {
-        AlertFile { path, offset: 0, records: Vec::new() }
+        AlertFile { path, inode: 0, offset: 0, records: Vec::new() }
     }
 
     fn read_on(&mut self) {
         let Ok(mut file) = fs::File::open(&self.path) else { return };
         let mut bytes = Vec::new();
+        let inode = file.metadata().unwrap().ino();
+        if inode != self.inode {
+            (self.inode, self.offset) = (inode, 0);
+        }
         file.seek(SeekFrom::Start(self.offset)).unwrap();
         file.read_to_end(&mut bytes).unwrap();
         let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);

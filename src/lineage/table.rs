@@ -643,7 +643,7 @@ mod tests {
         table.events_lost(1005, 1010);
         // Whether 20 is still the same is not known before a snapshot.
         table.fork(20, 21, 1008);
-        assert_eq!(chain(&table, 21, 1008), "20 ? unknown, ...");
+        assert_eq!(chain(&table, 21, 1008), "none");
         let others = [(1, "init"), (10, "sshd")];
         let others = others.map(|(pid, exe)| Running {
             pid,

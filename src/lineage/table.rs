@@ -120,7 +120,10 @@ impl Table {
 
     /// A process made another.
     pub fn fork(&mut self, parent: u32, child: u32, time_ns: u64) {
-        let maker = self.maker(parent, time_ns);
+        let mut maker = self.maker(parent, time_ns);
+        // Nobody makes another in the nanosecond he was made himself. Such events are wrong, and would join processes in
+        // a ring that keeps itself in the table.
+        maker.id = maker.id.filter(|&id| self.entry(id).is_some_and(|entry| entry.start_ns < time_ns));
         match self.same(child, time_ns, Start::Exact) {
             // Its exec came first, or it is in the snapshot.
             Some(index) => self.born(index, maker, time_ns),
@@ -479,8 +482,15 @@ impl Table {
         self.free.push(index);
         self.by_pid.remove(&entry.key());
         self.weight -= entry.weight();
-        if let Some(parent) = entry.maker.id.and_then(|id| self.entry_mut(id)) {
+        if let Some(id) = entry.maker.id
+            && let Some(parent) = self.entry_mut(id)
+        {
             parent.children = parent.children.saturating_sub(1);
+            if parent.children == 0 && parent.queue == Queue::Ancestors {
+                // It only waited for this one, and its own time is over.
+                parent.queue = Queue::Ended;
+                self.ended.push_front(id);
+            }
         }
         let images = entry.execs.iter().map(|exec| &exec.image).chain(&entry.maker.image);
         images.for_each(|image| self.images.release(image));

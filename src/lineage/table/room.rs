@@ -19,7 +19,7 @@ impl Table {
         entry.end_ns != ALIVE && entry.end_ns.saturating_add(self.limits.keep_ended_ns) > now_ns
     }
 
-    /// Removes an ended process that has left its queue, and ancestors that were only waiting for it. True if it went.
+    /// Removes an ended process that has left its queue, unless it has descendants. True if it went.
     fn let_go(&mut self, id: Id) -> bool {
         let Some(entry) = self.entry_mut(id) else { return false };
         if entry.end_ns == ALIVE {
@@ -32,13 +32,8 @@ impl Table {
             self.forget_stale();
             return false;
         }
-        let mut next = Some(id);
-        while let Some(id) = next.take() {
-            let parent = self.entry(id).and_then(|entry| entry.maker.id);
-            self.remove(id.index);
-            let waits = |parent: &Entry| parent.queue == Queue::Ancestors && parent.children == 0;
-            next = parent.filter(|&id| self.entry(id).is_some_and(waits));
-        }
+        // An ancestor that was only waiting for it comes to the front of the queue.
+        self.remove(id.index);
         true
     }
 

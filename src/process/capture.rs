@@ -72,6 +72,9 @@ pub struct Wants {
     pub baseline: bool,
 }
 
+/// For so long after a program whose details were read, the scheduler counts the listener's time against its CPU: the
+/// average that it keeps of real-time tasks halves every 32 ms (PELT).
+const PRESSURE_NS: u64 = 100_000_000;
 /// Longest path that the kernel gives for a link, with the mark of a deleted file.
 const LONGEST_PATH: usize = 4096 + 16;
 /// Bytes kept of an argument list when the queue is short of memory.
@@ -119,6 +122,8 @@ pub struct Capture {
     ring: Option<RingWriter>,
     /// The CPUs of the host when this was made.
     online: CpuSet,
+    /// When a program was executed last whose details were read (CLOCK_MONOTONIC).
+    last_candidate_ns: u64,
     counters: Arc<ListenerCounters>,
 }
 
@@ -162,6 +167,7 @@ impl Capture {
             spare: Exec::default(),
             ring: None,
             online: online(),
+            last_candidate_ns: 0,
             counters,
         }
     }
@@ -220,6 +226,10 @@ impl ExecSink for Capture {
             limit,
         };
         let candidate = if notice.held {
+            let pin = || Pinned::new(notice.pid, notice.cpu, &self.online);
+            // Where the last programs took long, this one may be pushed away before it is known whether it will.
+            let busy = notice.timestamp_ns.saturating_sub(self.last_candidate_ns) < PRESSURE_NS;
+            let mut pinned = if busy { pin() } else { None };
             let held = self.proc.held(notice.pid);
             let candidate = reading.is_candidate(&held, &mut self.buffers, exec);
             // Many files are read then, for which opening the folder pays.
@@ -227,8 +237,14 @@ impl ExecSink for Capture {
                 && let Some(wants) = wants
                 && let Ok(dir) = self.proc.process(notice.pid)
             {
-                let _pinned = Pinned::new(notice.pid, notice.cpu, &self.online);
+                if !busy {
+                    pinned = pin();
+                }
                 reading.details(&dir, &mut self.buffers, wants, exec);
+            }
+            drop(pinned);
+            if candidate {
+                self.last_candidate_ns = notice.timestamp_ns;
             }
             candidate
         } else {
@@ -258,6 +274,8 @@ impl ExecSink for Capture {
             Some(claimed) if candidate => {
                 self.counters.candidates.fetch_add(1, Relaxed);
                 self.sender.send(claimed);
+                // Now, when all is read, and not when the next program waits to be.
+                self.claimed = self.sender.claim();
             }
             Some(claimed) => self.claimed = Some(claimed),
             None if candidate => {

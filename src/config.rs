@@ -180,7 +180,7 @@ impl Default for Config {
                 identity: Mode::default(),
                 identity_folders: identity::FOLDERS.map(PathBuf::from).to_vec(),
             },
-            lineage: Limits { processes: 32_768, bytes: 8 << 20, keep_ended_ns: 600 * NS_PER_S },
+            lineage: Limits { processes: 32_768, bytes: 4 << 20, keep_ended_ns: 600 * NS_PER_S },
             follow: followup::Settings::default(),
             rules: Places {
                 builtin: true,

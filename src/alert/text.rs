@@ -19,6 +19,7 @@ pub const LIMIT: usize = 960;
 /// Values are not cut below this.
 const SHORTEST: usize = 32;
 const COMMAND_LINE: &str = "cmdline";
+const LINEAGE: &str = "lineage";
 
 /// The date of a moment in seconds since 1970, in UTC.
 pub(super) fn date(seconds: u64) -> String {
@@ -158,7 +159,7 @@ impl Pairs {
         let (origin, details) = (&alert.origin, &alert.exec.details);
         self.add_known("adopted-by", details.adopter.map(|pid| pid.to_string()));
         if origin.ancestors.len() > 1 || !origin.complete && !origin.ancestors.is_empty() {
-            self.add("lineage", lineage(origin));
+            self.add(LINEAGE, lineage(origin));
         }
         self.add_known("entry", origin.entry);
         self.add_known("ssh-client", origin.ssh_client.map(|client| client.to_string()));
@@ -179,14 +180,16 @@ impl Pairs {
         self.add_known("pod-name", origin.container.pod_name.as_ref());
         self.add_known("pod-namespace", origin.container.pod_namespace.as_ref());
         match &place.unit {
+            // A container's scope only says the id once more.
+            Some(unit) if place.container_id.as_ref().is_some_and(|id| unit.contains(id)) => {}
             Some(unit) => self.add("unit", unit),
             // A path says more than none.
             None => self.add_known("cgroup", details.cgroup().and_then(longest_cgroup)),
         }
     }
 
-    /// Cuts the longest values until the line fits: all to the same length, but the command line, which tells most, to
-    /// twice of that.
+    /// Cuts the longest values until the line fits: all to the same length, but command line and lineage, which tell
+    /// most, to twice of that.
     fn fit(&mut self) {
         if self.length() <= LIMIT {
             return;
@@ -205,7 +208,7 @@ impl Pairs {
         let mut cut = Pairs(self.0.clone());
         let mut shortened = Vec::new();
         for pair in &mut cut.0 {
-            let limit = if pair.key == COMMAND_LINE { limit * 2 } else { limit };
+            let limit = if matches!(pair.key, COMMAND_LINE | LINEAGE) { limit * 2 } else { limit };
             if pair.value.shorten(limit) {
                 shortened.push(pair.key);
             }

@@ -90,6 +90,8 @@ pub struct Table {
     unsure: bool,
     /// Where the next living process to be given up is looked for.
     hand: usize,
+    /// When /proc was read last.
+    scanned_ns: u64,
     counts: Counts,
 }
 
@@ -109,6 +111,7 @@ impl Table {
             blind: (0, 0),
             unsure: false,
             hand: 0,
+            scanned_ns: 0,
             counts: Counts::default(),
         }
     }
@@ -151,9 +154,14 @@ impl Table {
             entry.status = None;
         }
         let before = entry.weight();
+        let (start_ns, scanned_ns) = (entry.start_ns, self.scanned_ns);
+        // What /proc showed was this exec or a later one that is about to be told, and not what it was from the start on.
+        let told = |exec: &Exec| exec.learnt == Learnt::Snapshot && exec.since_ns == start_ns;
+        let older = entry.execs.first().is_some_and(told) && time_ns < scanned_ns;
+        let replaced = older.then(|| entry.execs.remove(0));
         let at = entry.execs.partition_point(|exec| exec.since_ns <= time_ns);
         entry.execs.insert(at, Exec { since_ns: time_ns, image, learnt: Learnt::Seen });
-        let dropped = (entry.execs.len() > MOST_EXECS).then(|| entry.execs.remove(0));
+        let dropped = replaced.or((entry.execs.len() > MOST_EXECS).then(|| entry.execs.remove(0)));
         self.weight = self.weight + entry.weight() - before;
         if let Some(dropped) = dropped {
             self.images.release(&dropped.image);
@@ -182,6 +190,7 @@ impl Table {
     /// Takes processes that /proc showed at this moment. `whole` says that these are all, so that whoever is not among
     /// them has ended.
     pub fn snapshot(&mut self, running: Vec<Running>, whole: bool, now_ns: u64) {
+        self.scanned_ns = self.scanned_ns.max(now_ns);
         let mut motherless = Vec::new();
         let mut seen = HashSet::new();
         for process in running {
@@ -757,6 +766,20 @@ mod tests {
             );
             assert!(table.counts().bytes <= 21_000);
         }
+    }
+
+    #[test]
+    fn what_the_snapshot_showed_gives_way_to_the_events_that_led_to_it() {
+        let mut table = table();
+        table.fork(10, 20, 1000);
+        let now = Running { pid: 20, ppid: 10, start_ns: 1000, uids: None, shown: shown("nohup") };
+        table.snapshot(vec![now], false, 1010);
+        table.exec(20, 1002, shown("setsid"));
+        table.exec(20, 1004, shown("nohup"));
+        table.exec(20, 1020, shown("nc"));
+        let earlier = table.lineage(20, 1020).unwrap().earlier;
+        let names: Vec<_> = earlier.iter().map(|image| image.exe.as_deref().unwrap()).collect();
+        assert_eq!(names, [&b"nohup"[..], b"setsid"]);
     }
 
     #[test]

@@ -94,7 +94,8 @@ impl Entry {
     pub(super) fn image_at(&self, time_ns: u64) -> (Option<&Arc<Image>>, Learnt, u64) {
         match self.execs.iter().rev().find(|exec| exec.since_ns <= time_ns) {
             Some(exec) => (Some(&exec.image), exec.learnt, exec.since_ns),
-            None if self.maker.image.is_some() => {
+            // Whom /proc names as the parent may only have adopted it.
+            None if self.maker.image.is_some() && self.start == Start::Exact => {
                 (self.maker.image.as_ref(), Learnt::Inherited, self.start_ns)
             }
             None => (None, Learnt::Unknown, self.start_ns),

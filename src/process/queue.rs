@@ -1,8 +1,8 @@
 //! The queue from the listeners to the worker.
 //!
-//! A listener holds a program while it works and must never wait for a slower thread. So events live in slots that are
-//! made at the start and reused: claiming one is a compare-and-swap, no memory is allocated or freed there in the common
-//! case, and nobody shares a lock. Only the slot's number travels, over a channel with twice as many places as there are
+//! A listener holds a program while it works and must never wait for a slower thread. So events live in slots that
+//! are made when they are first needed and then reused: claiming one is a compare-and-swap, no memory is allocated or freed
+//! there in the common case, and nobody shares a lock. Only the slot's number travels, over a channel with twice as many places as there are
 //! slots, so that it is never full. The worker is woken by an eventfd, not by the channel, whose wake-up takes a mutex.
 
 use std::os::fd::{AsFd, BorrowedFd};

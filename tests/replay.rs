@@ -131,7 +131,11 @@ fn without_start(alert: &Value) -> Value {
 #[test]
 fn a_recording_gives_the_same_alerts_again() {
     let Some(machine) = Machine::alone() else { return };
-    let (Some(shell), Some(sha1sum)) = (installed("sh"), installed("sha1sum")) else { return };
+    let (Some(shell), Some(sha1sum), Some(setsid)) =
+        (installed("sh"), installed("sha1sum"), installed("setsid"))
+    else {
+        return;
+    };
     let record = tempfile::tempdir().unwrap();
     let events = record.path().join("events");
     let daemon = machine
@@ -151,8 +155,10 @@ fn a_recording_gives_the_same_alerts_again() {
     let copy = folder.join("bin/copy");
     program::copy(&sha1sum, &copy);
     run(Command::new(&copy).arg("--version").stdout(Stdio::null()));
-    // The shell stays until its programs are evaluated: ancestors are looked up then.
-    let mut script = Command::new(&shell)
+    // The shell stays until its programs are evaluated: ancestors are looked up then. It leads a session of its own:
+    // that in which the tests run may have lost its leader.
+    let mut script = Command::new(&setsid)
+        .arg(&shell)
         .args(["-c", "bin/plain of shell; bin/plain known; read line; true", "script-of-test"])
         .current_dir(&folder)
         .stdin(Stdio::piped())

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::run::{stdout_form, this_host};
 use super::{Files, exit, report};
 use crate::alert::escape::Escaped;
 use crate::alert::{Host, Record, people};
 use crate::clock;
 use crate::config::{self, Format};
+use crate::daemon::setup::{stdout_form, this_host};
 use crate::diagnostics::{Diagnostics, counted};
 use crate::evaluate::Evaluator;
 use crate::event::Event;

@@ -1,0 +1,173 @@
+//! Starts the daemon's parts as the configuration says.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{Failure, Options, os_failure};
+use crate::alert::Host;
+use crate::baseline::Baseline;
+use crate::baseline::decision::Mode;
+use crate::clock;
+use crate::config::{self, Config, Format};
+use crate::connector::listeners::Listeners;
+use crate::event::recorder::Recorder;
+use crate::exit;
+use crate::followup::desk::Desk;
+use crate::health::Counters;
+use crate::identity;
+use crate::identity::keeper::Keeper;
+use crate::identity::settle::Executables;
+use crate::output::{Output, file::FileOutput, stdout::StdoutOutput, syslog::SyslogOutput};
+use crate::process::capture::{Capture, Prefilter};
+use crate::process::proc_dir::ProcRoot;
+use crate::process::queue::ExecSender;
+use crate::process::snapshot;
+use crate::rules::ruleset::RuleSet;
+use crate::worker::Signals;
+
+pub(super) fn start_snapshot(mut capture: Capture, signals: Arc<Signals>) -> std::io::Result<()> {
+    std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
+        match snapshot::take(&mut capture) {
+            Ok(seen) => log::debug!("{seen} processes were running at the start"),
+            Err(error) => log::warn!("the processes that already ran could not be listed: {error}"),
+        }
+        drop(capture);
+        signals.snapshot_done.store(true, Relaxed);
+    })?;
+    Ok(())
+}
+
+/// Keeps an index of the installed utilities, and of packages if a rule asks for them.
+pub(super) fn keep_index(
+    config: &Config,
+    ruleset: &Arc<RuleSet>,
+    files: &Arc<Executables>,
+) -> Result<Option<Keeper>, Failure> {
+    if config.capture.identity == identity::Mode::Off && !ruleset.wants().packages {
+        return Ok(None);
+    }
+    let folders = config.capture.identity_folders.clone();
+    Keeper::start(Arc::clone(ruleset), Arc::clone(files), folders)
+        .map(Some)
+        .map_err(|error| os_failure("cannot start the thread that looks for installed utilities", error))
+}
+
+/// Starts the thread that looks at alerted programs.
+pub(super) fn follow_alerts(
+    config: &Config,
+    proc: &Arc<ProcRoot>,
+    counters: &Arc<Counters>,
+    sender: &ExecSender,
+) -> Result<Option<Desk>, Failure> {
+    if !config.follow.enabled {
+        return Ok(None);
+    }
+    let sender = sender.clone();
+    Desk::start(config.follow.clone(), Arc::clone(proc), Arc::clone(counters), move || sender.wake())
+        .map(Some)
+        .map_err(|error| os_failure("cannot start the thread that follows alerts", error))
+}
+
+/// Opens what is known to be normal here, and says what is made of it.
+pub(super) fn start_baseline(config: &Config) -> Option<Baseline> {
+    let settings = config.baseline;
+    if settings.mode == Mode::Off {
+        return None;
+    }
+    let baseline = Baseline::open(settings, &config.state_folder, clock::now());
+    let learning = if baseline.learning() { "it learns" } else { "its learning period is over" };
+    let made = match settings.mode {
+        Mode::Enforce => "what is new is raised, and what is known is lowered or silenced",
+        _ => "alerts tell what is known",
+    };
+    log::info!("baseline: {} tuples are remembered, {learning}; {made}", baseline.counts().rows);
+    Some(baseline)
+}
+
+pub(super) fn start_outputs(
+    settings: &config::Output,
+    json: bool,
+    host: &Host,
+) -> Result<Vec<Output>, Failure> {
+    let failed = |error| os_failure("cannot start an output", error);
+    let mut outputs = Vec::new();
+    if let Some(syslog) = settings.syslog.clone() {
+        outputs.push(Output::start(SyslogOutput::new(syslog, host.clone())).map_err(failed)?);
+    }
+    if let Some(file) = settings.file.clone() {
+        outputs.push(Output::start(FileOutput::new(file, host.clone())).map_err(failed)?);
+    }
+    if json || settings.stdout.enabled.unwrap_or(std::io::stdout().is_terminal()) {
+        let (format, colour) = stdout_form(&settings.stdout, json);
+        outputs.push(Output::start(StdoutOutput::new(format, colour, host.clone())).map_err(failed)?);
+    }
+    if outputs.is_empty() {
+        log::warn!("no output is switched on; alerts are only counted");
+    }
+    Ok(outputs)
+}
+
+/// The format of standard output, `None` for that for people, and whether it has colours.
+pub fn stdout_form(settings: &config::Stdout, json: bool) -> (Option<Format>, bool) {
+    let terminal = std::io::stdout().is_terminal();
+    let format = match settings.format {
+        _ if json => Some(Format::Json),
+        None if !terminal => Some(Format::Text),
+        format => format,
+    };
+    (format, terminal && std::env::var_os("NO_COLOR").is_none())
+}
+
+pub(super) fn start_recorder(options: &Options, host: &Host) -> Result<Option<Recorder>, Failure> {
+    let Some(path) = &options.record else { return Ok(None) };
+    let recorder = Recorder::open(path, &host.name).map_err(|error| Failure {
+        code: exit::IO,
+        message: format!("events cannot be recorded in {}: {error}", path.display()),
+    })?;
+    let what = if options.record_all { "every program is" } else { "programs that rules might match are" };
+    log::info!("{what} recorded in {}", path.display());
+    Ok(Some(recorder))
+}
+
+/// This host, as every record names it.
+pub fn this_host() -> Host {
+    let read = |path| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+    Host {
+        name: nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        id: read("/etc/machine-id"),
+        kernel: read("/proc/sys/kernel/osrelease"),
+    }
+}
+
+/// Which CPUs are exact.
+pub(super) fn coverage(listeners: &Listeners) -> String {
+    let exact = listeners.exact_cpus();
+    if exact.is_empty() {
+        return "best effort on all CPUs: programs are not held while they are read".to_owned();
+    }
+    let list: Vec<String> = exact.iter().map(u32::to_string).collect();
+    format!("exact on CPU {}, best effort on others", list.join(","))
+}
+
+pub(super) fn describe(listeners: &Listeners, event_buffer: usize, config: &Config) {
+    if let Some(refusal) = listeners.refusal() {
+        let remedy = if refusal.contains("Operation not permitted") {
+            "; give execwatch CAP_SYS_NICE (LimitRTPRIO=99 under systemd), and its cpu cgroup real-time run time \
+             (cpu.rt_runtime_us) where the kernel groups real-time tasks"
+        } else {
+            ""
+        };
+        log::warn!("programs cannot be held while they are read: {refusal}{remedy}");
+    }
+    let asked = config.capture.receive_buffer;
+    for (what, got) in [("a listener", listeners.receive_buffer()), ("forks and exits", event_buffer)] {
+        // The kernel doubles what is asked, for its bookkeeping.
+        if got < asked * 2 {
+            log::warn!(
+                "the receive buffer of {what} is {got} bytes where {asked} were asked for: raise net.core.rmem_max"
+            );
+        }
+    }
+    log::info!("listening: {}; receive buffers of {} bytes", coverage(listeners), listeners.receive_buffer());
+}

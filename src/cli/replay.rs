@@ -11,14 +11,14 @@ use clap::Args;
 
 use super::{Files, exit, report};
 use crate::alert::escape::Escaped;
-use crate::alert::{Host, Record, people};
+use crate::alert::{Host, Record};
 use crate::clock;
-use crate::config::{self, Format};
+use crate::config;
 use crate::daemon::setup::{stdout_form, this_host};
 use crate::diagnostics::{Diagnostics, counted};
 use crate::evaluate::Evaluator;
 use crate::event::Event;
-use crate::output;
+use crate::output::entry::Form;
 use crate::replay::lines::{Line, Lines};
 use crate::replay::{Kind, LONGEST_LINE, Reader};
 use crate::rules::ruleset::RuleSet;
@@ -91,8 +91,7 @@ struct Replay {
     evaluator: Evaluator,
     out: BufWriter<io::Stdout>,
     out_is_terminal: bool,
-    format: Option<Format>,
-    colour: bool,
+    form: Form,
     host: Host,
     /// The time of the last event that had one: others are taken to have happened then.
     last_ns: u64,
@@ -102,13 +101,12 @@ struct Replay {
 
 impl Replay {
     fn new(ruleset: Arc<RuleSet>, settings: &config::Stdout, json: bool) -> Self {
-        let (format, colour) = stdout_form(settings, json);
+        let form = stdout_form(settings, json);
         Replay {
             evaluator: Evaluator::new(ruleset),
             out: BufWriter::new(io::stdout()),
             out_is_terminal: io::stdout().is_terminal(),
-            format,
-            colour,
+            form,
             host: this_host(),
             last_ns: clock::realtime_ns(),
             counts: Counts::default(),
@@ -187,10 +185,7 @@ impl Replay {
             Some(name) if *name != self.host.name => Host { name: name.clone(), ..Host::default() },
             _ => self.host.clone(),
         };
-        let written = match self.format {
-            Some(format) => writeln!(self.out, "{}", output::format(&record, format, &host)),
-            None => self.out.write_all(people::lines(&record, self.colour).as_bytes()),
-        };
+        let written = writeln!(self.out, "{}", self.form.of(&record, &host));
         written.map_err(|error| output_end(&error))?;
         // A person sees each as it is found.
         if self.out_is_terminal { self.flush() } else { Ok(()) }

@@ -9,7 +9,7 @@ use crate::alert::Host;
 use crate::baseline::Baseline;
 use crate::baseline::decision::Mode;
 use crate::clock;
-use crate::config::{self, Config, Format};
+use crate::config::{self, Config};
 use crate::connector::listeners::Listeners;
 use crate::event::recorder::Recorder;
 use crate::exit;
@@ -18,6 +18,7 @@ use crate::health::Counters;
 use crate::identity;
 use crate::identity::keeper::Keeper;
 use crate::identity::settle::Executables;
+use crate::output::entry::Form;
 use crate::output::{Output, file::FileOutput, stdout::StdoutOutput, syslog::SyslogOutput};
 use crate::process::capture::{Capture, Prefilter};
 use crate::process::proc_dir::ProcRoot;
@@ -93,14 +94,14 @@ pub(super) fn start_outputs(
     let failed = |error| os_failure("cannot start an output", error);
     let mut outputs = Vec::new();
     if let Some(syslog) = settings.syslog.clone() {
-        outputs.push(Output::start(SyslogOutput::new(syslog, host.clone())).map_err(failed)?);
+        outputs.push(Output::start(SyslogOutput::new(syslog), host).map_err(failed)?);
     }
     if let Some(file) = settings.file.clone() {
-        outputs.push(Output::start(FileOutput::new(file, host.clone())).map_err(failed)?);
+        outputs.push(Output::start(FileOutput::new(file), host).map_err(failed)?);
     }
     if json || settings.stdout.enabled.unwrap_or(std::io::stdout().is_terminal()) {
-        let (format, colour) = stdout_form(&settings.stdout, json);
-        outputs.push(Output::start(StdoutOutput::new(format, colour, host.clone())).map_err(failed)?);
+        let form = stdout_form(&settings.stdout, json);
+        outputs.push(Output::start(StdoutOutput::new(form), host).map_err(failed)?);
     }
     if outputs.is_empty() {
         log::warn!("no output is switched on; alerts are only counted");
@@ -108,15 +109,15 @@ pub(super) fn start_outputs(
     Ok(outputs)
 }
 
-/// The format of standard output, `None` for that for people, and whether it has colours.
-pub fn stdout_form(settings: &config::Stdout, json: bool) -> (Option<Format>, bool) {
+/// The form of standard output.
+pub fn stdout_form(settings: &config::Stdout, json: bool) -> Form {
     let terminal = std::io::stdout().is_terminal();
-    let format = match settings.format {
-        _ if json => Some(Format::Json),
-        None if !terminal => Some(Format::Text),
-        format => format,
-    };
-    (format, terminal && std::env::var_os("NO_COLOR").is_none())
+    match settings.format {
+        _ if json => Form::Json,
+        Some(format) => format.into(),
+        None if terminal => Form::People { colour: std::env::var_os("NO_COLOR").is_none() },
+        None => Form::Text,
+    }
 }
 
 pub(super) fn start_recorder(options: &Options, host: &Host) -> Result<Option<Recorder>, Failure> {

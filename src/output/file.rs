@@ -6,8 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use super::Destination;
-use crate::alert::{Host, Record};
-use crate::config::{self, Format};
+use super::entry::{Entry, Form};
+use crate::config;
 
 /// Bytes held back while more records wait, so that a storm is written in few calls.
 const BUFFER: usize = 64 * 1024;
@@ -16,8 +16,7 @@ const BUFFER: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct FileOutput {
     path: PathBuf,
-    format: Format,
-    host: Host,
+    form: Form,
     file: Option<File>,
     buffer: Vec<u8>,
     /// Records whose last byte is still in the buffer.
@@ -26,9 +25,9 @@ pub struct FileOutput {
 
 impl FileOutput {
     /// Writes to the configured file; it is opened at the first record.
-    pub fn new(settings: config::File, host: Host) -> Self {
+    pub fn new(settings: config::File) -> Self {
         let config::File { path, format } = settings;
-        FileOutput { path, format, host, file: None, buffer: Vec::new(), held: 0 }
+        FileOutput { path, form: format.into(), file: None, buffer: Vec::new(), held: 0 }
     }
 
     /// Writes the buffer. What was written is taken from it, so that a failure in between doubles nothing.
@@ -67,11 +66,15 @@ impl Destination for FileOutput {
         format!("file {}", self.path.display())
     }
 
-    fn write(&mut self, record: &Record) -> io::Result<()> {
+    fn form(&self) -> Form {
+        self.form
+    }
+
+    fn write(&mut self, entry: &Entry) -> io::Result<()> {
         if self.buffer.len() >= BUFFER {
             self.write_buffer()?;
         }
-        self.buffer.extend_from_slice(super::format(record, self.format, &self.host).as_bytes());
+        self.buffer.extend_from_slice(entry.form(self.form).as_bytes());
         self.buffer.push(b'\n');
         self.held += 1;
         Ok(())

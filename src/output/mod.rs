@@ -3,7 +3,9 @@
 //! Each output has a thread and a bounded queue of its own: one that is slow, full or gone delays neither the others nor
 //! the worker. What an output could not take is counted and said, at that output itself once it works again.
 
+pub mod entry;
 pub mod file;
+pub mod short_json;
 pub mod stdout;
 pub mod syslog;
 
@@ -15,11 +17,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, TrySendError};
 
-use crate::alert::{Host, Notice, Record, ecs, text};
+use crate::alert::{Host, Notice, Record};
 use crate::clock;
-use crate::config::Format;
 use crate::diagnostics::counted;
 use crate::rules::model::Severity;
+use entry::{Entry, Form};
 
 /// Records that wait at an output; at about 2 KB each.
 const QUEUE: usize = 4096;
@@ -35,8 +37,10 @@ const GIVING_UP: Duration = Duration::from_millis(500);
 pub trait Destination: Send {
     /// The output's name and place, for messages.
     fn name(&self) -> String;
+    /// The form in which it wants records.
+    fn form(&self) -> Form;
     /// Writes a record, or nothing of it.
-    fn write(&mut self, record: &Record) -> io::Result<()>;
+    fn write(&mut self, entry: &Entry) -> io::Result<()>;
     /// Hands on what was held back.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
@@ -50,14 +54,6 @@ pub trait Destination: Send {
     /// True if this error will never go away.
     fn is_final(&self, _error: &io::Error) -> bool {
         false
-    }
-}
-
-/// Writes a record in a format for machines.
-pub fn format(record: &Record, format: Format, host: &Host) -> String {
-    match format {
-        Format::Text => text::line(record),
-        Format::Json => ecs::line(record, host),
     }
 }
 
@@ -91,7 +87,7 @@ pub struct Output {
 
 impl Output {
     /// Starts an output's thread.
-    pub fn start(destination: impl Destination + 'static) -> io::Result<Output> {
+    pub fn start(destination: impl Destination + 'static, host: &Host) -> io::Result<Output> {
         let name = destination.name();
         let (sender, receiver) = crossbeam_channel::bounded(QUEUE);
         let counts = Arc::new(Counts::default());
@@ -99,6 +95,7 @@ impl Output {
         let over = Arc::new(AtomicBool::new(false));
         let writer = Writer {
             destination,
+            host: host.clone(),
             counts: Arc::clone(&counts),
             closed,
             over: Arc::clone(&over),
@@ -203,6 +200,7 @@ fn finished_by(thread: &JoinHandle<()>, deadline: Instant) -> bool {
 /// The thread's part.
 struct Writer<D> {
     destination: D,
+    host: Host,
     counts: Arc<Counts>,
     closed: Receiver<()>,
     over: Arc<AtomicBool>,
@@ -229,7 +227,8 @@ impl<D: Destination> Writer<D> {
             match order {
                 Order::Reopen => self.destination.reopen(),
                 Order::Write(record) => {
-                    if !self.persist(|destination| destination.write(&record)) {
+                    let entry = self.entry(&record);
+                    if !self.persist(|destination| destination.write(&entry)) {
                         self.counts.lost.fetch_add(1, Relaxed);
                         return self.abandon(orders);
                     }
@@ -238,6 +237,10 @@ impl<D: Destination> Writer<D> {
                 }
             }
         }
+    }
+
+    fn entry(&self, record: &Record) -> Entry {
+        Entry::new(record, &[self.destination.form()], &self.host)
     }
 
     /// Tries until it works. False if it never will, or there is no more time.
@@ -299,7 +302,7 @@ impl<D: Destination> Writer<D> {
             message: format!("{records} {were} lost at output {name}: not taken in time"),
         });
         // If it fails now, the count was logged and stands in the totals.
-        let _ = self.destination.write(&notice);
+        let _ = self.destination.write(&self.entry(&notice));
     }
 
     /// Counts what is held back or still queued as lost.
@@ -329,12 +332,16 @@ mod tests {
             "flaky".into()
         }
 
-        fn write(&mut self, record: &Record) -> io::Result<()> {
+        fn form(&self) -> Form {
+            Form::Text
+        }
+
+        fn write(&mut self, entry: &Entry) -> io::Result<()> {
             if self.failures > 0 {
                 self.failures -= 1;
                 return Err(io::Error::other("not now"));
             }
-            self.taken.lock().unwrap().push(text::line(record));
+            self.taken.lock().unwrap().push(entry.form(Form::Text).to_owned());
             Ok(())
         }
 
@@ -363,19 +370,24 @@ mod tests {
     #[test]
     fn a_failing_output_is_tried_again_in_order() {
         let taken = Arc::new(Mutex::new(Vec::new()));
-        let mut output =
-            Output::start(Flaky { failures: 3, is_final: false, taken: Arc::clone(&taken) }).unwrap();
+        let mut output = Output::start(
+            Flaky { failures: 3, is_final: false, taken: Arc::clone(&taken) },
+            &Host::default(),
+        )
+        .unwrap();
         (0..10).for_each(|number| output.offer(&notice(number)));
         wait_for(&output, (10, 0));
         output.close(Instant::now() + Duration::from_secs(20));
-        let expected: Vec<String> = (0..10).map(|number| text::line(&notice(number))).collect();
+        let expected: Vec<String> =
+            (0..10).map(|number| Form::Text.of(&notice(number), &Host::default())).collect();
         assert_eq!(*taken.lock().unwrap(), expected);
     }
 
     #[test]
     fn what_a_stuck_output_loses_is_counted() {
         let taken = Arc::new(Mutex::new(Vec::new()));
-        let mut output = Output::start(Flaky { failures: usize::MAX, is_final: false, taken }).unwrap();
+        let mut output =
+            Output::start(Flaky { failures: usize::MAX, is_final: false, taken }, &Host::default()).unwrap();
         let offered = QUEUE as u64 + 100;
         (0..offered).for_each(|number| output.offer(&notice(number)));
         output.close(Instant::now());
@@ -386,7 +398,8 @@ mod tests {
     #[test]
     fn a_closed_output_ends() {
         let taken = Arc::new(Mutex::new(Vec::new()));
-        let mut output = Output::start(Flaky { failures: 1, is_final: true, taken }).unwrap();
+        let mut output =
+            Output::start(Flaky { failures: 1, is_final: true, taken }, &Host::default()).unwrap();
         output.offer(&notice(1));
         output.close(Instant::now() + Duration::from_secs(20));
         assert_eq!(output.counts(), (0, 1));

@@ -3,22 +3,18 @@
 use std::io::{self, Write};
 
 use super::Destination;
-use crate::alert::{Host, Record, people};
-use crate::config::Format;
+use super::entry::{Entry, Form};
 
 /// Standard output.
 #[derive(Debug)]
 pub struct StdoutOutput {
-    /// `None` is the form for people.
-    format: Option<Format>,
-    colour: bool,
-    host: Host,
+    form: Form,
 }
 
 impl StdoutOutput {
     /// Writes in `format`, or for people, with colours if `colour`.
-    pub fn new(format: Option<Format>, colour: bool, host: Host) -> Self {
-        StdoutOutput { format, colour, host }
+    pub fn new(form: Form) -> Self {
+        StdoutOutput { form }
     }
 }
 
@@ -27,12 +23,12 @@ impl Destination for StdoutOutput {
         "standard output".to_owned()
     }
 
-    fn write(&mut self, record: &Record) -> io::Result<()> {
-        let text = match self.format {
-            Some(format) => super::format(record, format, &self.host) + "\n",
-            None => people::lines(record, self.colour),
-        };
-        io::stdout().lock().write_all(text.as_bytes())
+    fn form(&self) -> Form {
+        self.form
+    }
+
+    fn write(&mut self, entry: &Entry) -> io::Result<()> {
+        writeln!(io::stdout().lock(), "{}", entry.form(self.form))
     }
 
     fn flush(&mut self) -> io::Result<()> {

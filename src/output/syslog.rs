@@ -10,12 +10,9 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Destination;
-use crate::alert::{Host, Record};
+use super::entry::{Entry, Form};
 use crate::config::{Format, Syslog};
-use crate::process::ring::ARGUMENTS;
 
-/// rsyslog cuts a message at 8 KB by default, which would leave broken JSON.
-const LONGEST: usize = 8000;
 /// How long a full socket is waited for at a time.
 const WAIT_MS: u16 = 200;
 
@@ -40,23 +37,18 @@ impl AsFd for Link {
 #[derive(Debug)]
 pub struct SyslogOutput {
     settings: Syslog,
-    host: Host,
     link: Option<Link>,
 }
 
 impl SyslogOutput {
     /// Writes to the configured socket; it is connected at the first record.
-    pub fn new(settings: Syslog, host: Host) -> Self {
-        SyslogOutput { settings, host, link: None }
+    pub fn new(settings: Syslog) -> Self {
+        SyslogOutput { settings, link: None }
     }
 
-    fn message(&self, record: &Record) -> String {
-        let body = match self.settings.format {
-            Format::Json => short_json(record, &self.host),
-            Format::Text => super::format(record, Format::Text, &self.host),
-        };
-        let priority = self.settings.priority(record.severity());
-        format!("<{priority}>{}[{}]: {body}", self.settings.tag, std::process::id())
+    fn message(&self, entry: &Entry) -> String {
+        let priority = self.settings.priority(entry.severity);
+        format!("<{priority}>{}[{}]: {}", self.settings.tag, std::process::id(), entry.form(self.form()))
     }
 
     fn connect(&self) -> io::Result<Link> {
@@ -108,8 +100,15 @@ impl Destination for SyslogOutput {
         format!("syslog {}", self.settings.socket.display())
     }
 
-    fn write(&mut self, record: &Record) -> io::Result<()> {
-        let message = self.message(record);
+    fn form(&self) -> Form {
+        match self.settings.format {
+            Format::Text => Form::Text,
+            Format::Json => Form::ShortJson,
+        }
+    }
+
+    fn write(&mut self, entry: &Entry) -> io::Result<()> {
+        let message = self.message(entry);
         let connected = self.link.is_some();
         match self.send(&message) {
             // The server may have been restarted since the last record: then a new link works at once.
@@ -117,37 +116,4 @@ impl Destination for SyslogOutput {
             result => result,
         }
     }
-}
-
-/// JSON that fits a syslog message: first the arguments of ancestors are cut, then the program's own.
-fn short_json(record: &Record, host: &Host) -> String {
-    /// Ancestors keep at least this many bytes of arguments.
-    const SHORTEST: usize = 32;
-    let mut line = super::format(record, Format::Json, host);
-    if let Record::FollowUp(record) = record {
-        let mut record = record.clone();
-        while line.len() > LONGEST && record.shorten() {
-            line = super::format(&Record::FollowUp(record.clone()), Format::Json, host);
-        }
-        return line;
-    }
-    let Record::Alert(alert) = record else { return line };
-    let mut alert = alert.clone();
-    let mut of_ancestors = ARGUMENTS;
-    while line.len() > LONGEST {
-        if of_ancestors > SHORTEST {
-            of_ancestors /= 2;
-            alert.origin.cut_arguments(of_ancestors);
-        } else {
-            let kept = alert.exec.image.raw_arguments().map_or(0, <[u8]>::len) / 2;
-            let parent = alert.exec.details.parent.raw_arguments().map_or(0, <[u8]>::len) / 2;
-            if kept + parent == 0 {
-                break;
-            }
-            alert.exec.image.cut_arguments(kept);
-            alert.exec.details.parent.cut_arguments(parent);
-        }
-        line = super::format(&Record::Alert(alert.clone()), Format::Json, host);
-    }
-    line
 }

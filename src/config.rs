@@ -9,6 +9,7 @@ use crate::baseline::decision::{self, Settings, WhenKnown};
 use crate::connector::listeners::Arrangement;
 use crate::diagnostics::{Diagnostic, Diagnostics, Level, Source};
 use crate::document::{Document, Section};
+use crate::fold;
 use crate::followup;
 use crate::identity::{self, Mode};
 use crate::lineage::table::Limits;
@@ -33,6 +34,8 @@ pub struct Config {
     pub capture: Capture,
     /// Bounds of the process table.
     pub lineage: Limits,
+    /// What becomes of repeated alerts.
+    pub fold: fold::Settings,
     /// What is looked at after an alert.
     pub follow: followup::Settings,
     /// Where rules come from.
@@ -181,6 +184,7 @@ impl Default for Config {
                 identity_folders: identity::FOLDERS.map(PathBuf::from).to_vec(),
             },
             lineage: Limits { processes: 32_768, bytes: 4 << 20, keep_ended_ns: 600 * NS_PER_S },
+            fold: fold::Settings::default(),
             follow: followup::Settings::default(),
             rules: Places {
                 builtin: true,
@@ -230,6 +234,9 @@ impl Config {
         }
         if let Some(section) = root.section("lineage", "[lineage]") {
             read_lineage(&mut config.lineage, section);
+        }
+        if let Some(section) = root.section("fold", "[fold]") {
+            read_fold(&mut config.fold, section);
         }
         if let Some(section) = root.section("follow", "[follow]") {
             read_follow(&mut config.follow, section);
@@ -306,6 +313,22 @@ fn read_lineage(limits: &mut Limits, section: Section<'_>) {
         &mut limits.keep_ended_ns,
         section.seconds("keep-ended").and_then(|seconds| seconds.value.checked_mul(NS_PER_S)),
     );
+    section.finish();
+}
+
+fn read_fold(fold: &mut fold::Settings, section: Section<'_>) {
+    /// A person who is told no sooner could as well read a report.
+    const LONGEST_WINDOW_S: u64 = 86_400;
+    set(&mut fold.enabled, section.flag("enabled").map(|flag| flag.value));
+    if let Some(window) = section.seconds("window") {
+        if (1..=LONGEST_WINDOW_S).contains(&window.value) {
+            fold.window_ns = window.value * NS_PER_S;
+        } else {
+            section.error(window.span, "`window` must be from \"1s\" to \"24h\"");
+        }
+    }
+    let at_most = section.integer("at-most", 1..=1_000_000);
+    set(&mut fold.at_most, at_most.and_then(|number| u32::try_from(number.value).ok()));
     section.finish();
 }
 
@@ -505,6 +528,7 @@ mod tests {
             "[capture]\nlisteners = 'single'\nrealtime-priority = 0\nreceive-buffer = 70000\nargs-limit = 300\n\
              queue-length = 17\nalready-running = false\nidentity = 'all'\nidentity-folders = ['/a', '/b/*/bin']\n\
              [lineage]\nprocesses = 300\nmemory = 300000\nkeep-ended = '2m'\n\
+             [fold]\nenabled = false\nwindow = '5m'\nat-most = 7\n\
              [follow]\nenabled = false\nat-once = 3\nafter = ['5ms', '2h']\nseverity = 'high'\n[rules]\nbuiltin = false\nfolders = ['/x']\n\
              [baseline]\nmode = 'enforce'\nknown = 'silence'\nlearn-for = '7d'\nknown-after-days = 5\nnew-after = '48h'\nrows = 2000\n\
              [output.syslog]\nsocket = '/s'\nfacility = 'local3'\ntag = 't'\nformat = 'json'\n\
@@ -524,6 +548,7 @@ mod tests {
                 identity_folders: vec!["/a".into(), "/b/*/bin".into()],
             },
             lineage: Limits { processes: 300, bytes: 300_000, keep_ended_ns: 120 * NS_PER_S },
+            fold: fold::Settings { enabled: false, window_ns: 300 * NS_PER_S, at_most: 7 },
             follow: followup::Settings {
                 enabled: false,
                 at_once: 3,

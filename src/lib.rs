@@ -11,6 +11,7 @@
 //! - [`baseline`]: whether that is normal here
 //! - [`evaluate`]: from an exec through rules, exceptions, thresholds and baseline to its alert
 //! - [`alert`]: the record and its forms
+//! - [`fold`]: repeats and floods of alerts become one record each
 //! - [`followup`]: what the program did after its alert
 //! - [`output`]: syslog, file, standard output
 //! - [`worker`]: the thread that leads from the queue through rules and alert to the outputs
@@ -32,6 +33,7 @@ pub mod document;
 pub mod evaluate;
 pub mod event;
 pub mod exit;
+pub mod fold;
 pub mod followup;
 #[doc(hidden)]
 pub mod fuzzing;

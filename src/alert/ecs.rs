@@ -24,6 +24,7 @@ pub fn line(record: &Record, host: &Host) -> String {
         Record::Alert(alert) => Document::of_alert(alert, host),
         Record::Notice(notice) => Document::of_notice(notice, host),
         Record::FollowUp(record) => return crate::followup::json::line(record, host),
+        Record::Folded(record) => return crate::fold::line(record, host),
     })
 }
 

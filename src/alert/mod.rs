@@ -13,6 +13,7 @@ use origin::Origin;
 
 use crate::baseline::decision::{Knowledge, Past};
 use crate::calendar::LocalTime;
+use crate::fold::Folded;
 use crate::followup::record::FollowUp;
 use crate::identity::By;
 use crate::identity::contents::hexadecimal;
@@ -44,6 +45,8 @@ pub enum Record {
     Notice(Notice),
     /// What a program did after its alert.
     FollowUp(Box<FollowUp>),
+    /// Alerts that were not told by themselves.
+    Folded(Box<Folded>),
 }
 
 /// A program matched a rule.
@@ -177,6 +180,7 @@ impl Record {
             Record::Alert(alert) => alert.rule.severity,
             Record::Notice(notice) => notice.severity,
             Record::FollowUp(record) => record.alerted.rule.severity,
+            Record::Folded(record) => record.rule.severity,
         }
     }
 }

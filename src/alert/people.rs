@@ -5,7 +5,6 @@ use super::text::date;
 use super::{Alert, Record, Standing};
 use crate::baseline::decision::{Knowledge, Past};
 use crate::calendar;
-use crate::followup::record::FollowUp;
 use crate::followup::sentence;
 use crate::process::details::Login;
 use crate::rules::model::Severity;
@@ -30,7 +29,17 @@ pub fn lines(record: &Record, colour: bool) -> String {
                 shown(notice.message.as_bytes(), COMMAND)
             )
         }
-        Record::FollowUp(record) => follow_up_lines(record, colour),
+        Record::FollowUp(record) => {
+            // The sentence says these in its own words.
+            let said = ["severity", "followup", "message", "run-time", "exit", "signal", "time"];
+            let head = (record.time_ns, record.alerted.rule.severity, sentence::of(record));
+            lines_of_pairs(head, &record.pairs(), &said, colour)
+        }
+        Record::Folded(record) => {
+            let said = ["severity", "folded", "message", "count", "last"];
+            let head = (record.last_ns, record.rule.severity, record.sentence());
+            lines_of_pairs(head, &record.pairs(), &said, colour)
+        }
     }
 }
 
@@ -62,16 +71,16 @@ fn bold(text: &str, colour: bool) -> String {
     if colour { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
 }
 
-fn follow_up_lines(record: &FollowUp, colour: bool) -> String {
-    let mut lines = format!(
-        "{} {} {}\n",
-        clock(record.time_ns),
-        severity(record.alerted.rule.severity, colour),
-        shown(sentence::of(record).as_bytes(), COMMAND)
-    );
-    // The sentence says these in its own words.
-    const SAID: [&str; 7] = ["severity", "followup", "message", "run-time", "exit", "signal", "time"];
-    for (key, value) in record.pairs().iter().filter(|(key, _)| !SAID.contains(key)) {
+/// A line with time, severity and sentence, and one for each pair but those that are said in it.
+fn lines_of_pairs(
+    (time_ns, severe, sentence): (u64, Severity, String),
+    pairs: &[(&'static str, Vec<u8>)],
+    said: &[&str],
+    colour: bool,
+) -> String {
+    let mut lines =
+        format!("{} {} {}\n", clock(time_ns), severity(severe, colour), shown(sentence.as_bytes(), COMMAND));
+    for (key, value) in pairs.iter().filter(|(key, _)| !said.contains(key)) {
         lines += &format!("    {key:15} {}\n", shown(value, COMMAND));
     }
     lines

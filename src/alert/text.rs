@@ -39,9 +39,8 @@ pub fn line(record: &Record) -> String {
     match record {
         Record::Alert(alert) => pairs.alert(alert),
         Record::Notice(notice) => pairs.notice(notice),
-        Record::FollowUp(record) => {
-            record.pairs().into_iter().for_each(|(key, value)| pairs.add(key, value));
-        }
+        Record::FollowUp(record) => pairs.extend(record.pairs()),
+        Record::Folded(record) => pairs.extend(record.pairs()),
     }
     pairs.fit();
     pairs.write()
@@ -53,6 +52,10 @@ struct Pairs(Vec<Pair>);
 impl Pairs {
     fn add(&mut self, key: &'static str, value: impl AsRef<[u8]>) {
         self.0.push(Pair { key, value: Escaped::new(value.as_ref()) });
+    }
+
+    fn extend(&mut self, pairs: Vec<(&'static str, Vec<u8>)>) {
+        pairs.into_iter().for_each(|(key, value)| self.add(key, value));
     }
 
     fn add_known(&mut self, key: &'static str, value: Option<impl AsRef<[u8]>>) {

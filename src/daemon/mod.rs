@@ -20,6 +20,7 @@ use crate::connector::listeners::{self, Listeners};
 use crate::connector::subscription::{SubscriptionError, ignore_all};
 use crate::evaluate::Evaluator;
 use crate::exit;
+use crate::fold::Folder;
 use crate::health::hits::HitKeeper;
 use crate::health::{Counters, ListenerCounters};
 use crate::identity::identify::Identifier;
@@ -165,6 +166,7 @@ impl Daemon {
             follower: Follower::new(events, new_rings, Arc::clone(&proc), config.lineage),
             evaluator,
             surroundings,
+            folder: Folder::new(config.fold.clone()),
             outputs,
             recorder,
             hits: HitKeeper::new(&config.state_folder),

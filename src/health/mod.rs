@@ -62,6 +62,10 @@ pub struct WorkerCounters {
     pub already_running: AtomicU64,
     /// Matches of rules that an exception silenced.
     pub silenced: AtomicU64,
+    /// Alerts counted in the record of an earlier one that is the same.
+    pub repeated: AtomicU64,
+    /// Alerts counted in a record, because there were too many of their rule and subject.
+    pub held_back: AtomicU64,
     /// Files of which the worker could not tell either whether they are a utility's.
     pub unidentified: AtomicU64,
     /// Processes made since the start.
@@ -134,6 +138,10 @@ pub struct Totals {
     /// See [`WorkerCounters`].
     pub silenced: u64,
     /// See [`WorkerCounters`].
+    pub repeated: u64,
+    /// See [`WorkerCounters`].
+    pub held_back: u64,
+    /// See [`WorkerCounters`].
     pub forks: u64,
     /// See [`WorkerCounters`].
     pub exits: u64,
@@ -171,6 +179,8 @@ impl Counters {
             alerts: self.worker.alerts.load(Relaxed),
             already_running: self.worker.already_running.load(Relaxed),
             silenced: self.worker.silenced.load(Relaxed),
+            repeated: self.worker.repeated.load(Relaxed),
+            held_back: self.worker.held_back.load(Relaxed),
             unidentified: self.worker.unidentified.load(Relaxed),
             forks: self.worker.forks.load(Relaxed),
             exits: self.worker.exits.load(Relaxed),
@@ -215,7 +225,7 @@ impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "totals: execs={} exact={} likely={} best-effort={} gone={} lost={} alerts={} already-running={} silenced={} \
+            "totals: execs={} exact={} likely={} best-effort={} gone={} lost={} alerts={} already-running={} silenced={} repeated={} held-back={} \
              candidates={} args-cut={} unidentified={} overruns={} dropped={} strange={} longest-hold-us={} forks={} exits={} event-overruns={} events-dropped={} \
              processes={} evicted={} execs-unfollowed={} follow-ups={} not-followed={} let-go={} \
              baseline-silenced={} baseline-lowered={} baseline-raised={} baseline-rows={} baseline-evicted={} baseline-unsaved={}",
@@ -228,6 +238,8 @@ impl std::fmt::Display for Totals {
             self.alerts,
             self.already_running,
             self.silenced,
+            self.repeated,
+            self.held_back,
             self.candidates,
             self.cut,
             self.unidentified,

@@ -53,6 +53,8 @@ pub enum Kind {
     Alert,
     /// What a program did after its alert.
     FollowUp,
+    /// Alerts that were not told by themselves.
+    Folded,
     /// The daemon has something to say about itself.
     Notice,
 }
@@ -76,6 +78,7 @@ impl Entry {
         let (time_ns, kind) = match record {
             Record::Alert(alert) => (alert.time_ns, Kind::Alert),
             Record::FollowUp(record) => (record.time_ns, Kind::FollowUp),
+            Record::Folded(record) => (record.last_ns, Kind::Folded),
             Record::Notice(notice) => (notice.time_ns, Kind::Notice),
         };
         let forms = forms.iter().map(|&form| (form, form.of(record, host))).collect();

@@ -1,6 +1,6 @@
 //! JSON that fits a syslog message.
 
-use crate::alert::{Host, Record, ecs};
+use crate::alert::{Alert, Host, Record, ecs};
 use crate::process::ring::ARGUMENTS;
 
 /// Longest line in bytes. rsyslog cuts a message at 8 KB by default, which would leave broken JSON.
@@ -8,18 +8,33 @@ pub const LONGEST: usize = 8000;
 
 /// The line: first the arguments of ancestors are cut, then the program's own.
 pub fn line(record: &Record, host: &Host) -> String {
+    let line = ecs::line(record, host);
+    match record {
+        Record::Alert(alert) => alert_line(line, alert.clone(), host),
+        Record::FollowUp(record) => cut(line, record.clone(), |it| it.shorten(), Record::FollowUp, host),
+        Record::Folded(record) => cut(line, record.clone(), |it| it.shorten(), Record::Folded, host),
+        Record::Notice(_) => line,
+    }
+}
+
+/// Lets a record say less until its line is short enough.
+fn cut<R: Clone>(
+    mut line: String,
+    mut record: R,
+    shorten: fn(&mut R) -> bool,
+    whole: fn(R) -> Record,
+    host: &Host,
+) -> String {
+    while line.len() > LONGEST && shorten(&mut record) {
+        line = ecs::line(&whole(record.clone()), host);
+    }
+    line
+}
+
+/// First the arguments of ancestors are cut, then the program's own.
+fn alert_line(mut line: String, mut alert: Box<Alert>, host: &Host) -> String {
     /// Ancestors keep at least this many bytes of arguments.
     const SHORTEST: usize = 32;
-    let mut line = ecs::line(record, host);
-    if let Record::FollowUp(record) = record {
-        let mut record = record.clone();
-        while line.len() > LONGEST && record.shorten() {
-            line = ecs::line(&Record::FollowUp(record.clone()), host);
-        }
-        return line;
-    }
-    let Record::Alert(alert) = record else { return line };
-    let mut alert = alert.clone();
     let mut of_ancestors = ARGUMENTS;
     while line.len() > LONGEST {
         if of_ancestors > SHORTEST {

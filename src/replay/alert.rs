@@ -15,14 +15,14 @@ use crate::identity::By;
 use crate::process::exec::Certainty;
 use crate::process::relatives::Learnt;
 
-/// The event of a line of JSON; `Some(Ok(None))` if it is a notice or a follow-up of ours. `None` if it is no record in
+/// The event of a line of JSON; `Some(Ok(None))` if it is another record of ours. `None` if it is no record in
 /// the names of the Elastic Common Schema.
 pub fn of_json(line: &[u8]) -> Option<Result<Option<Event>, String>> {
     let value: Value = serde_json::from_slice(line).ok()?;
     value.get("@timestamp")?;
     Some(match value.pointer("/event/dataset").and_then(Value::as_str) {
         Some("execwatch.alert") => of_alert(&value).map(Some),
-        Some("execwatch.notice" | "execwatch.followup") => Ok(None),
+        Some("execwatch.notice" | "execwatch.followup" | "execwatch.folded") => Ok(None),
         _ => {
             Err("JSON of another program: not an alert of execwatch, nor an event that it recorded"
                 .to_owned())

@@ -149,12 +149,18 @@ impl<'m> Setup<'m> {
         let folder = self.folder();
         let fill = |text: &str| text.replace("{dir}", folder.to_str().unwrap());
         let capture = &self.capture;
-        let config = self.config.clone().unwrap_or_else(|| {
+        let mut config = self.config.clone().unwrap_or_else(|| {
             format!(
                 "[capture]\n{capture}\n[rules]\nbuiltin = false\n[output.syslog]\nenabled = false\n\
-                 [output.file]\npath = \"{{dir}}/alerts.json\"\n[state]\nfolder = \"{{dir}}/state\"\n"
+                 [output.file]\npath = \"{{dir}}/alerts.json\"\n"
             )
         });
+        // What tests do again and again is to be told each time, and nothing is kept where the host's own daemon keeps it.
+        for (section, keys) in [("[fold]", "enabled = false"), ("[state]", "folder = \"{dir}/state\"")] {
+            if !config.contains(section) {
+                config += &format!("\n{section}\n{keys}\n");
+            }
+        }
         fs::write(folder.join("execwatch.toml"), fill(&config)).unwrap();
         fs::write(folder.join("rules/test.toml"), fill(&self.rules)).unwrap();
         // Both become the next program with execve, so that the child's pid is the daemon's. The first also ends the

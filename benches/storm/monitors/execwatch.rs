@@ -46,7 +46,7 @@ impl Setup {
             }
         }
         let config = format!(
-            "[output.syslog]\nenabled = false\n[output.file]\npath = {:?}\n",
+            "[output.syslog]\nenabled = false\n[output.file]\npath = {:?}\n[fold]\nenabled = false\n",
             alerts.display().to_string()
         );
         Ok(Setup { folder, rule: String::new(), config, alerts })

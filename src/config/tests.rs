@@ -1,0 +1,114 @@
+use super::*;
+use crate::baseline::decision::{Mode as BaselineMode, WhenKnown};
+use crate::connector::listeners::Arrangement;
+use crate::identity::Mode;
+use crate::rules::model::Severity;
+
+fn parse(text: &str) -> (Config, Vec<Diagnostic>) {
+    let diagnostics = Diagnostics::default();
+    let config = Config::parse(&Source { name: "test.toml".into(), text: text.into() }, &diagnostics);
+    (config, diagnostics.into_list())
+}
+
+#[test]
+fn the_shipped_file_says_the_defaults() {
+    assert_eq!(parse(SHIPPED), (Config::default(), Vec::new()));
+    // Its commented keys are real ones, with the defaults where those have a value.
+    let uncommented: String = SHIPPED
+        .lines()
+        .map(|line| match line.strip_prefix("#") {
+            Some(key) if !key.starts_with([' ', '#']) && !key.is_empty() => key,
+            _ => line,
+        })
+        .fold(String::new(), |text, line| text + line + "\n");
+    let (config, mistakes) = parse(&uncommented);
+    assert_eq!(mistakes, Vec::new());
+    assert_eq!(config.capture, Config::default().capture);
+    assert_eq!(config.lineage, Config::default().lineage);
+    assert_eq!(config.follow, Config::default().follow);
+    assert_eq!(config.baseline, Config::default().baseline);
+    assert_eq!(config.output.syslog, Config::default().output.syslog);
+    assert!(config.output.file.is_some());
+}
+
+#[test]
+fn every_key_is_read() {
+    let (config, mistakes) = parse(
+        "[capture]\nlisteners = 'single'\nrealtime-priority = 0\nreceive-buffer = 70000\nargs-limit = 300\n\
+         queue-length = 17\nalready-running = false\nidentity = 'all'\nidentity-folders = ['/a', '/b/*/bin']\n\
+         [lineage]\nprocesses = 300\nmemory = 300000\nkeep-ended = '2m'\n\
+         [fold]\nenabled = false\nwindow = '5m'\nat-most = 7\n\
+         [follow]\nenabled = false\nat-once = 3\nafter = ['5ms', '2h']\nseverity = 'high'\n[rules]\nbuiltin = false\nfolders = ['/x']\n\
+         [baseline]\nmode = 'enforce'\nknown = 'silence'\nlearn-for = '7d'\nknown-after-days = 5\nnew-after = '48h'\nrows = 2000\n\
+         [output.syslog]\nsocket = '/s'\nfacility = 'local3'\ntag = 't'\nformat = 'json'\n\
+         [output.syslog.severity]\nlow = 'debug'\n[output.file]\npath = '/f'\nformat = 'text'\n\
+         [output.stdout]\nenabled = true\nformat = 'text'\n[state]\nfolder = '/v'\n",
+    );
+    assert_eq!(mistakes, Vec::new());
+    let expected = Config {
+        capture: Capture {
+            listeners: Arrangement::Single,
+            realtime_priority: 0,
+            receive_buffer: 70_000,
+            args_limit: 300,
+            queue_length: 17,
+            already_running: false,
+            identity: Mode::All,
+            identity_folders: vec!["/a".into(), "/b/*/bin".into()],
+        },
+        lineage: Limits { processes: 300, bytes: 300_000, keep_ended_ns: 120 * NS_PER_S },
+        fold: crate::fold::Settings { enabled: false, window_ns: 300 * NS_PER_S, at_most: 7 },
+        follow: followup::Settings {
+            enabled: false,
+            at_once: 3,
+            severity: Severity::High,
+            after: vec![Duration::from_millis(5), Duration::from_secs(7200)],
+        },
+        rules: Places { builtin: false, folders: vec!["/x".into()], folders_required: true },
+        baseline: Settings {
+            mode: BaselineMode::Enforce,
+            known: WhenKnown::Silence,
+            learn_days: 7,
+            known_after_days: 5,
+            new_after_days: 2,
+            rows: 2000,
+        },
+        output: Output {
+            syslog: Some(Syslog {
+                socket: "/s".into(),
+                facility: 19,
+                tag: "t".into(),
+                format: Format::Json,
+                severities: [6, 7, 4, 3, 2],
+            }),
+            file: Some(File { path: "/f".into(), format: Format::Text }),
+            stdout: Stdout { enabled: Some(true), format: Some(Format::Text) },
+        },
+        state_folder: "/v".into(),
+    };
+    assert_eq!(config, expected);
+    let off = parse("[output.syslog]\nenabled = false\n[output.file]\nenabled = false\n").0.output;
+    assert_eq!((off.syslog, off.file), (None, None));
+}
+
+#[test]
+fn moments_of_follow_ups() {
+    let mistakes = |after: &str| {
+        let (config, mistakes) = parse(&format!("[follow]\nafter = {after}\n"));
+        let said: Vec<String> = mistakes.into_iter().map(|mistake| mistake.message).collect();
+        (config.follow.after.len(), said.join("; "))
+    };
+    assert_eq!(mistakes("['1s', '2s', '3m']"), (3, String::new()));
+    assert_eq!(mistakes("[]"), (4, String::new()));
+    for (wrong, said) in [
+        ("['2s', '1s']", "ascend"),
+        ("['0s']", "times such as"),
+        ("['1 s']", "times such as"),
+        ("['18446744073709551615h']", "times such as"),
+        ("['25h']", "within a day"),
+    ] {
+        assert!(mistakes(wrong).1.contains(said), "{wrong}: {:?}", mistakes(wrong));
+    }
+    let many: Vec<String> = (1..=17).map(|number| format!("'{number}s'")).collect();
+    assert_eq!(mistakes(&format!("[{}]", many.join(","))), (16, "`after` holds at most 16 moments".into()));
+}

@@ -2,6 +2,7 @@
 
 mod baseline;
 mod check;
+mod doctor;
 mod explain;
 mod import;
 mod replay;
@@ -43,6 +44,13 @@ enum Command {
     Baseline(baseline::BaselineArguments),
     /// Look for mistakes in configuration, utilities and rules
     Check(check::CheckArguments),
+    /// Tell what this host gives execwatch, and what it lacks, with the remedies
+    ///
+    /// What can be tried is tried: a program is executed on each CPU, and whether it is seen, and held while it is read, is
+    /// told. Nothing is changed, and a daemon that runs is not disturbed.
+    ///
+    /// Exit code: 0 if all is well, 1 with warnings, 2 if execwatch cannot work here.
+    Doctor(doctor::DoctorArguments),
     /// Tell which rules match a command line or a process, and why the others do not
     ///
     /// Exit code: 0 if a rule matches that no exception silences, 1 if none does, 2 on an error.
@@ -127,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Baseline(arguments) => baseline::run(&arguments),
         Command::Check(arguments) => check::check(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::connector::events::EventSocket;
 use crate::connector::listeners::{self, Listeners};
 use crate::connector::subscription::{SubscriptionError, ignore_all};
+use crate::doctor;
 use crate::evaluate::Evaluator;
 use crate::exit;
 use crate::fold::Folder;
@@ -66,6 +67,12 @@ pub fn run(config: &Config, ruleset: RuleSet, options: &Options) -> u8 {
         Err(failure) => {
             ignore_all();
             log::error!("{}", failure.message);
+            if matches!(failure.code, exit::UNAVAILABLE | exit::PERMISSION) {
+                for finding in doctor::explain_failure() {
+                    log::error!("{}; {}", finding.found, finding.remedy.unwrap_or_default());
+                }
+                log::error!("`execwatch doctor` tells all that this host gives and lacks");
+            }
             failure.code
         }
     }

@@ -1,4 +1,4 @@
-//! The host's time zone.
+//! The host's time zone, and whether its clock is kept.
 
 use crate::calendar::LocalTime;
 
@@ -13,6 +13,15 @@ pub fn local(seconds: u64) -> LocalTime {
 /// How many seconds the host's time zone is ahead of UTC at a moment.
 pub fn offset(seconds: u64) -> i32 {
     broken_down(seconds).and_then(|time| i32::try_from(time.tm_gmtoff).ok()).unwrap_or_default()
+}
+
+/// Whether the kernel knows its clock to be synchronised (adjtimex(2)); `None` if it does not tell.
+pub fn synchronised() -> Option<bool> {
+    // SAFETY: all fields of `timex` are numbers, for which zero is a value; zero modes change nothing.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a value that lives across the call.
+    let result = unsafe { libc::adjtimex(&raw mut state) };
+    (result >= 0).then_some(result != libc::TIME_ERROR && state.status & libc::STA_UNSYNC == 0)
 }
 
 fn broken_down(seconds: u64) -> Option<libc::tm> {

@@ -1,0 +1,256 @@
+//! Whether programs are seen, and held while they are read: tried with a program on each CPU.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+use super::Finding;
+use crate::clock;
+use crate::config::Config;
+use crate::connector::events::EventSocket;
+use crate::connector::listener::{ExecNotice, ExecSink};
+use crate::connector::listeners::{Arrangement, Listeners, Settings};
+use crate::connector::subscription::ignore_all;
+use crate::health::Counters;
+use crate::process::capture::hold_limit_ns;
+
+const AREA: &str = "capture";
+/// How long the exec of an own program is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Execs of other programs that may wait while ours is looked for.
+const WAITING: usize = 65_536;
+/// The name under which this program calls itself: it has to end at once, whatever its arguments are.
+const PROBE: &str = "--version";
+
+/// Notes what it is told, and what it could read meanwhile.
+struct Watch(Sender<Seen>);
+
+struct Seen {
+    notice: ExecNotice,
+    /// Nanoseconds from the exec until its executable was read; `None` if it had ended.
+    read_after_ns: Option<u64>,
+}
+
+impl ExecSink for Watch {
+    fn exec(&mut self, notice: ExecNotice) {
+        let read = std::fs::read_link(format!("/proc/{}/exe", notice.pid)).is_ok();
+        let read_after_ns = read.then(|| clock::monotonic_ns().saturating_sub(notice.timestamp_ns));
+        // What finds no room is another program's.
+        let _ = self.0.try_send(Seen { notice, read_after_ns });
+    }
+}
+
+pub(super) fn examine(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let events = match EventSocket::open(config.capture.receive_buffer) {
+        Ok(events) => events,
+        Err(error) => {
+            let remedy = "what is fatal above says why; without any, report it with `uname -a`";
+            return vec![Finding::fatal(AREA, error.to_string(), remedy)];
+        }
+    };
+    buffer(&mut findings, config.capture.receive_buffer, events.receive_buffer());
+    let (sender, seen) = crossbeam_channel::bounded(WAITING);
+    let settings = Settings {
+        arrangement: config.capture.listeners,
+        priority: Some(config.capture.realtime_priority).filter(|&priority| priority > 0),
+        receive_buffer: config.capture.receive_buffer,
+    };
+    let by_choice = settings.priority.is_none() || settings.arrangement == Arrangement::Single;
+    let new_sink = move |_| Box::new(Watch(sender.clone())) as Box<dyn ExecSink>;
+    match Listeners::start(settings, Arc::new(Counters::default()), Box::new(new_sink)) {
+        Ok(listeners) => {
+            scheduling(&mut findings, &listeners, by_choice);
+            findings.extend(cpus().into_iter().map(|cpu| probe(cpu, &seen)));
+            listeners.stop();
+        }
+        Err(error) => findings.push(Finding::fatal(AREA, error.to_string(), "see what is fatal above")),
+    }
+    ignore_all();
+    findings.extend(higher_priorities(config.capture.realtime_priority));
+    findings
+}
+
+fn buffer(findings: &mut Vec<Finding>, asked: usize, got: usize) {
+    // The kernel doubles what is asked, for its bookkeeping (socket(7)).
+    if got < asked * 2 {
+        findings.push(Finding::warning(
+            AREA,
+            format!(
+                "receive buffers are {got} bytes where {asked} are configured: events may be lost in a storm"
+            ),
+            format!("give execwatch CAP_NET_ADMIN, or sysctl -w net.core.rmem_max={asked}"),
+        ));
+    } else {
+        findings.push(Finding::good(AREA, format!("receive buffers of {got} bytes")));
+    }
+}
+
+fn scheduling(findings: &mut Vec<Finding>, listeners: &Listeners, by_choice: bool) {
+    if let Some(refusal) = listeners.refusal() {
+        findings.push(Finding::warning(
+            AREA,
+            format!("programs cannot be held while they are read: {refusal}"),
+            "give execwatch CAP_SYS_NICE (systemd: LimitRTPRIO=99), and its cpu cgroup real-time run time \
+             (cpu.rt_runtime_us) where real-time tasks are grouped",
+        ));
+    } else if by_choice {
+        findings.push(Finding::note(
+            AREA,
+            "best effort by configuration: programs are not held while they are read",
+        ));
+    }
+    let runtime = std::fs::read_to_string("/proc/sys/kernel/sched_rt_runtime_us").ok();
+    if runtime.is_some_and(|text| text.trim() == "0") {
+        findings.push(Finding::warning(
+            AREA,
+            "real-time tasks get no CPU time (kernel.sched_rt_runtime_us is 0)",
+            "sysctl -w kernel.sched_rt_runtime_us=950000",
+        ));
+    }
+    let limit = hold_limit_ns();
+    if limit < u64::MAX {
+        findings.push(Finding::good(
+            AREA,
+            format!(
+                "a program counts as held for up to {} us, half the scheduler's migration cost",
+                limit / 1000
+            ),
+        ));
+    }
+}
+
+/// Executes a program on a CPU and waits for its event.
+fn probe(cpu: usize, seen: &Receiver<Seen>) -> Finding {
+    let child = std::thread::scope(|scope| {
+        let starter = scope.spawn(|| {
+            let mut set = CpuSet::new();
+            set.set(cpu)?;
+            // The child inherits it.
+            sched_setaffinity(Pid::from_raw(0), &set)?;
+            Command::new("/proc/self/exe")
+                .arg0("execwatch")
+                .arg(PROBE)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+        });
+        starter.join().unwrap_or_else(|_| Err(std::io::Error::other("the thread that starts it panicked")))
+    });
+    let mut child = match child {
+        Ok(child) => child,
+        Err(error) => {
+            let found = format!("CPU {cpu}: a program could not be executed there: {error}");
+            return Finding::warning(AREA, found, "allow this CPU to execwatch (cpuset)");
+        }
+    };
+    let pid = child.id();
+    let deadline = Instant::now() + PATIENCE;
+    let found = std::iter::from_fn(|| seen.recv_deadline(deadline).ok()).find(|seen| seen.notice.pid == pid);
+    // It only prints its version.
+    let _ = child.wait();
+    match found {
+        Some(Seen { notice, read_after_ns: Some(ns) }) if notice.held => Finding::good(
+            AREA,
+            format!("CPU {cpu}: exact; a program was held and read {} us after its exec", ns / 1000),
+        ),
+        Some(Seen { read_after_ns: Some(ns), .. }) => Finding::note(
+            AREA,
+            format!(
+                "CPU {cpu}: best effort; a program was read {} us after its exec, without being held",
+                ns / 1000
+            ),
+        ),
+        Some(_) => Finding::warning(
+            AREA,
+            format!("CPU {cpu}: best effort; a program was seen, but had ended before it was read"),
+            "allow real-time scheduling, so that programs are held while they are read",
+        ),
+        None => Finding::fatal(
+            AREA,
+            format!("CPU {cpu}: the exec of an own program was not seen within {} s", PATIENCE.as_secs()),
+            "another program may have ended the kernel's events (each LISTEN of the connector counts): end other \
+             users of the process connector and try again",
+        ),
+    }
+}
+
+fn cpus() -> Vec<usize> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let mut cpus = Vec::new();
+    for range in text.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        if let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) {
+            cpus.extend(first..=last.min(first + 8191));
+        }
+    }
+    if cpus.is_empty() { vec![0] } else { cpus }
+}
+
+/// Programs that are scheduled before the listeners, and therefore not held.
+fn higher_priorities(priority: u8) -> Option<Finding> {
+    /// Named in the message.
+    const NAMED: usize = 5;
+    let mut names = Vec::new();
+    let folders = std::fs::read_dir("/proc").ok()?.flatten();
+    let pids = folders.filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit));
+    for process in pids {
+        let Ok(threads) = std::fs::read_dir(process.path().join("task")) else { continue };
+        for thread in threads.flatten() {
+            let Ok(stat) = std::fs::read(thread.path().join("stat")) else { continue };
+            if real_time_priority(&stat).is_some_and(|of_thread| of_thread > u64::from(priority)) {
+                let comm = std::fs::read(thread.path().join("comm")).unwrap_or_default();
+                let comm = crate::alert::escape::Escaped::new(comm.trim_ascii_end());
+                names.push(format!("{}[{}]", comm.as_str(), process.file_name().to_string_lossy()));
+            }
+        }
+    }
+    names.sort();
+    names.dedup();
+    if names.is_empty() || priority == 0 {
+        return None;
+    }
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Some(Finding::warning(
+        AREA,
+        format!("not held are: {}{more}; their real-time priority is above {priority}", names.join(", ")),
+        "raise [capture] realtime-priority above theirs",
+    ))
+}
+
+/// The real-time priority of a user's thread from its stat file (proc(5)); `None` for kernel threads and other policies.
+fn real_time_priority(stat: &[u8]) -> Option<u64> {
+    /// PF_KTHREAD (include/linux/sched.h).
+    const KERNEL_THREAD: u64 = 0x0020_0000;
+    let text = std::str::from_utf8(&stat[stat.iter().rposition(|&byte| byte == b')')? + 1..]).ok()?;
+    let fields: Vec<&str> = text.split_ascii_whitespace().collect();
+    // The state is field 3.
+    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    (number(9)? & KERNEL_THREAD == 0).then(|| number(40)).flatten().filter(|&priority| priority > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn priorities_are_read_from_stat() {
+        let stat = |flags: u64, priority: u64| {
+            let middle = "0 ".repeat(30);
+            format!("7 (a ) b) S 1 1 1 0 -1 {flags} {middle}{priority} 1 0 0")
+        };
+        assert_eq!(real_time_priority(stat(0, 95).as_bytes()), Some(95));
+        assert_eq!(real_time_priority(stat(0x0020_0000, 99).as_bytes()), None);
+        assert_eq!(real_time_priority(stat(0, 0).as_bytes()), None);
+        assert_eq!(real_time_priority(b"7 (a"), None);
+        assert_eq!(real_time_priority(b""), None);
+    }
+}

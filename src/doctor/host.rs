@@ -1,0 +1,169 @@
+//! Files, outputs and the time.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use super::Finding;
+use crate::config::{self, Config, DEFAULT_PATH};
+
+pub(super) fn examine(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    outputs(&mut findings, &config.output);
+    findings.extend(folder("the state folder", &config.state_folder));
+    let configuration = Path::new(DEFAULT_PATH);
+    let of_rules = config.rules.folders.iter().map(|path| path.as_path());
+    for path in [configuration].into_iter().chain(of_rules) {
+        findings.extend(trusted(path));
+    }
+    findings.extend(time());
+    findings
+}
+
+fn outputs(findings: &mut Vec<Finding>, output: &config::Output) {
+    const AREA: &str = "output";
+    if let Some(syslog) = &output.syslog {
+        let socket = &syslog.socket;
+        findings.push(match reach(socket) {
+            Ok(()) => Finding::good(AREA, format!("syslog answers at {}", socket.display())),
+            Err(error) => Finding::warning(
+                AREA,
+                format!("syslog cannot be reached at {}: {error}", socket.display()),
+                "start a syslog server (rsyslog, syslog-ng, systemd-journald, busybox syslogd), name its socket in \
+                 [output.syslog] socket, or switch it off there",
+            ),
+        });
+    }
+    if let Some(file) = &output.file {
+        let folder = file.path.parent().unwrap_or(Path::new("/"));
+        findings.push(match folder.metadata() {
+            Ok(about) if about.is_dir() => {
+                Finding::good(AREA, format!("alerts are written to {}", file.path.display()))
+            }
+            Ok(_) => Finding::warning(
+                AREA,
+                format!("{} is no folder, so {} cannot be written", folder.display(), file.path.display()),
+                "name another file in [output.file] path",
+            ),
+            Err(error) => Finding::warning(
+                AREA,
+                format!("{} cannot be written: {}: {error}", file.path.display(), folder.display()),
+                format!("mkdir -p -m 0750 {}", folder.display()),
+            ),
+        });
+    }
+    if output.syslog.is_none() && output.file.is_none() && output.stdout.enabled != Some(true) {
+        findings.push(Finding::warning(
+            AREA,
+            "no output is switched on but standard output on a terminal: alerts of a service reach nobody",
+            "enable [output.syslog] or [output.file]",
+        ));
+    }
+}
+
+/// Connects to a socket of datagrams or of a stream, and sends nothing.
+fn reach(socket: &Path) -> io::Result<()> {
+    let about = std::fs::metadata(socket)?;
+    if !about.file_type().is_socket() {
+        return Err(io::Error::other("it is no socket"));
+    }
+    match UnixDatagram::unbound()?.connect(socket) {
+        Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => {
+            std::os::unix::net::UnixStream::connect(socket).map(drop)
+        }
+        result => result,
+    }
+}
+
+/// A folder of the daemon's own.
+fn folder(what: &str, path: &Path) -> Vec<Finding> {
+    const AREA: &str = "files";
+    /// MiB below which a file system is nearly full for our purposes.
+    const LITTLE_MIB: u64 = 64;
+    let shown = path.display();
+    let about = match path.metadata() {
+        Ok(about) => about,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return vec![Finding::note(
+                AREA,
+                format!("{what} {shown} is not there yet; the daemon makes it"),
+            )];
+        }
+        Err(error) => {
+            let remedy = format!("mkdir -p -m 0700 {shown}");
+            return vec![Finding::warning(AREA, format!("{what} {shown} cannot be used: {error}"), remedy)];
+        }
+    };
+    let mut findings = Vec::new();
+    let mode = about.permissions().mode() & 0o7777;
+    if about.uid() != 0 || mode & 0o077 != 0 {
+        findings.push(Finding::warning(
+            AREA,
+            format!("{what} {shown} is open to others than root (owner {}, mode {mode:04o})", about.uid()),
+            format!("chown root: {shown} && chmod 0700 {shown}"),
+        ));
+    }
+    let file = File::open(path);
+    if let Ok(file) = file
+        && let Ok(system) = nix::sys::statvfs::fstatvfs(&file)
+    {
+        if system.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
+            findings.push(Finding::warning(
+                AREA,
+                format!(
+                    "{what} {shown} is on a file system that is mounted read-only: nothing is remembered"
+                ),
+                "mount it read-write, or name another in [state] folder",
+            ));
+        }
+        let free_mib = system.blocks_available().saturating_mul(system.fragment_size()) >> 20;
+        if free_mib < LITTLE_MIB {
+            findings.push(Finding::warning(
+                AREA,
+                format!("{what} {shown} has {free_mib} MiB left on its file system"),
+                "make room there, or name another in [state] folder",
+            ));
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::good(AREA, format!("{what} {shown} is for root alone, with room")));
+    }
+    findings
+}
+
+/// A file or folder of the configuration, which decides what is seen. One that is not there is a matter of `check`.
+fn trusted(path: &Path) -> Option<Finding> {
+    let about = path.metadata().ok()?;
+    let mode = about.permissions().mode() & 0o7777;
+    if about.uid() == 0 && mode & 0o022 == 0 {
+        return None;
+    }
+    let shown = path.display();
+    Some(Finding::warning(
+        "files",
+        format!("{shown} can be changed by others than root (owner {}, mode {mode:04o})", about.uid()),
+        format!("chown root: {shown} && chmod go-w {shown}"),
+    ))
+}
+
+fn time() -> Vec<Finding> {
+    const AREA: &str = "time";
+    /// 2025-01-01: a host that says less has no clock.
+    const EARLIEST_S: u64 = 1_735_689_600;
+    let seconds = crate::clock::realtime_ns() / 1_000_000_000;
+    let says = crate::calendar::rfc3339(seconds * 1_000_000_000);
+    let remedy = "set the clock, and keep it with chrony, ntpd-rs or systemd-timesyncd";
+    if seconds < EARLIEST_S {
+        return vec![Finding::warning(AREA, format!("the clock says {says}, which is in the past"), remedy)];
+    }
+    match crate::sys::time::synchronised() {
+        Some(true) => vec![Finding::good(AREA, format!("the clock is synchronised and says {says}"))],
+        Some(false) => vec![Finding::note(
+            AREA,
+            format!("the kernel does not know its clock to be synchronised; it says {says}"),
+        )],
+        None => Vec::new(),
+    }
+}

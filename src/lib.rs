@@ -17,7 +17,7 @@
 //! - [`worker`]: the thread that leads from the queue through rules and alert to the outputs
 //!
 //! Beside them: [`event`] (an exec written down), [`replay`] (records of the past as events), [`self_test`] (tests of
-//! rules as data), [`config`], [`health`] (counts), [`daemon`] (starts and stops the parts), [`cli`], [`exit`] (its codes), [`calendar`] and [`clock`], [`sys`] (the only unsafe code), and
+//! rules as data), [`config`], [`health`] (counts), [`control`] (answers administrators), [`daemon`] (starts and stops the parts), [`cli`], [`exit`] (its codes), [`calendar`] and [`clock`], [`sys`] (the only unsafe code), and
 //! [`document`] and [`diagnostics`], with which files are read strictly and mistakes are shown.
 
 pub mod alert;
@@ -27,6 +27,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connector;
+pub mod control;
 pub mod daemon;
 pub mod diagnostics;
 pub mod document;

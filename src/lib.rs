@@ -16,9 +16,16 @@
 //! - [`output`]: syslog, file, standard output
 //! - [`worker`]: the thread that leads from the queue through rules and alert to the outputs
 //!
-//! Beside them: [`event`] (an exec written down), [`replay`] (records of the past as events), [`self_test`] (tests of
-//! rules as data), [`config`], [`health`] (counts), [`daemon`] (starts and stops the parts), [`doctor`] (what the host gives and lacks), [`cli`], [`exit`] (its codes), [`calendar`] and [`clock`], [`sys`] (the only unsafe code), and
-//! [`document`] and [`diagnostics`], with which files are read strictly and mistakes are shown.
+//! Beside them:
+//!
+//! - [`event`]: an exec written down; [`replay`]: records of the past as events; [`self_test`]: tests of rules as data
+//! - [`config`]: the configuration file
+//! - [`daemon`]: starts and stops the parts; [`exit`]: exit codes
+//! - [`control`]: answers administrators while it runs; [`health`]: what is counted
+//! - [`doctor`]: what the host gives and lacks
+//! - [`cli`]: the command line
+//! - [`document`] and [`diagnostics`]: files are read strictly, and mistakes are shown
+//! - [`calendar`] and [`clock`]: the time; [`sys`]: the only unsafe code
 
 pub mod alert;
 pub mod baseline;
@@ -27,6 +34,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connector;
+pub mod control;
 pub mod daemon;
 pub mod diagnostics;
 pub mod doctor;

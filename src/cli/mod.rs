@@ -9,6 +9,7 @@ mod replay;
 mod rules;
 mod run;
 mod show;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,6 +69,10 @@ enum Command {
     Replay(replay::ReplayArguments),
     /// List utilities and rules, or show one
     Rules(rules::RulesArguments),
+    /// Ask the running daemon how it is
+    ///
+    /// Exit code: 0 if it answers, 69 if no daemon does, 77 without root.
+    Status(status::StatusArguments),
 }
 
 /// The files that commands read.
@@ -140,5 +145,6 @@ pub fn main() -> ExitCode {
         Command::Import(arguments) => import::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Rules(arguments) => rules::rules(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
     })
 }

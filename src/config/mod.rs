@@ -53,6 +53,8 @@ pub struct Config {
     pub output: Output,
     /// Where the daemon keeps what it must remember.
     pub state_folder: PathBuf,
+    /// Where the daemon's control socket lies.
+    pub runtime_folder: PathBuf,
 }
 
 impl Default for Config {
@@ -69,6 +71,7 @@ impl Default for Config {
             },
             baseline: Settings::default(),
             state_folder: PathBuf::from("/var/lib/execwatch"),
+            runtime_folder: PathBuf::from("/run/execwatch"),
             output: Output::default(),
         }
     }
@@ -126,6 +129,7 @@ impl Config {
         }
         if let Some(section) = root.section("state", "[state]") {
             set(&mut config.state_folder, absolute_path(&section, "folder"));
+            set(&mut config.runtime_folder, absolute_path(&section, "runtime-folder"));
             section.finish();
         }
         root.finish();

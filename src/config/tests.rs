@@ -42,7 +42,7 @@ fn every_key_is_read() {
          [baseline]\nmode = 'enforce'\nknown = 'silence'\nlearn-for = '7d'\nknown-after-days = 5\nnew-after = '48h'\nrows = 2000\n\
          [output.syslog]\nsocket = '/s'\nfacility = 'local3'\ntag = 't'\nformat = 'json'\n\
          [output.syslog.severity]\nlow = 'debug'\n[output.file]\npath = '/f'\nformat = 'text'\n\
-         [output.stdout]\nenabled = true\nformat = 'text'\n[state]\nfolder = '/v'\n",
+         [output.stdout]\nenabled = true\nformat = 'text'\n[state]\nfolder = '/v'\nruntime-folder = '/r'\n",
     );
     assert_eq!(mistakes, Vec::new());
     let expected = Config {
@@ -85,6 +85,7 @@ fn every_key_is_read() {
             stdout: Stdout { enabled: Some(true), format: Some(Format::Text) },
         },
         state_folder: "/v".into(),
+        runtime_folder: "/r".into(),
     };
     assert_eq!(config, expected);
     let off = parse("[output.syslog]\nenabled = false\n[output.file]\nenabled = false\n").0.output;

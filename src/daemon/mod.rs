@@ -1,5 +1,6 @@
 //! The daemon: sets everything up, waits for signals, and takes everything down.
 
+mod commands;
 pub mod setup;
 mod signals;
 
@@ -18,6 +19,7 @@ use crate::config::Config;
 use crate::connector::events::EventSocket;
 use crate::connector::listeners::{self, Listeners};
 use crate::connector::subscription::{SubscriptionError, ignore_all};
+use crate::control::server::Server;
 use crate::doctor;
 use crate::evaluate::Evaluator;
 use crate::exit;
@@ -109,6 +111,7 @@ struct Daemon {
     counters: Arc<Counters>,
     started: Instant,
     _keeper: Option<Keeper>,
+    control: Option<Server>,
 }
 
 impl Daemon {
@@ -212,6 +215,7 @@ impl Daemon {
         } else {
             signals.snapshot_done.store(true, Relaxed);
         }
+        let control = setup::start_control(config, commands::commands(&counters));
         Ok(Daemon {
             signal_fd,
             listeners,
@@ -221,6 +225,7 @@ impl Daemon {
             counters,
             started: Instant::now(),
             _keeper: keeper,
+            control,
         })
     }
 
@@ -262,7 +267,9 @@ impl Daemon {
         log::info!("{} uptime-s={}", self.counters.totals(), self.started.elapsed().as_secs());
     }
 
-    fn stop(self) -> u8 {
+    fn stop(mut self) -> u8 {
+        // Who asks from now on is told that there is no daemon.
+        self.control = None;
         signals::end_at_once_on_second_signal(self.signal_fd);
         self.listeners.stop();
         ignore_all();

@@ -11,6 +11,8 @@ use crate::baseline::decision::Mode;
 use crate::clock;
 use crate::config::{self, Config};
 use crate::connector::listeners::Listeners;
+use crate::control::Commands;
+use crate::control::server::Server;
 use crate::event::recorder::Recorder;
 use crate::exit;
 use crate::followup::desk::Desk;
@@ -171,4 +173,18 @@ pub(super) fn describe(listeners: &Listeners, event_buffer: usize, config: &Conf
         }
     }
     log::info!("listening: {}; receive buffers of {} bytes", coverage(listeners), listeners.receive_buffer());
+}
+
+/// Opens the control socket. Without it execwatch sees as much, but cannot be asked.
+pub(super) fn start_control(config: &Config, commands: Commands) -> Option<Server> {
+    match Server::start(&config.runtime_folder, commands) {
+        Ok(server) => {
+            log::debug!("answering at {}", server.path().display());
+            Some(server)
+        }
+        Err(error) => {
+            log::warn!("`execwatch status` will not be answered: {error}");
+            None
+        }
+    }
 }

@@ -5,6 +5,8 @@ pub mod hits;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::Serialize;
+
 use crate::baseline;
 
 /// Counts of one listener. One per thread and cache line, so that listeners do not slow each other.
@@ -103,7 +105,7 @@ pub struct Counters {
 }
 
 /// A sum over all listeners, and the worker's part, at one moment.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Totals {
     /// See [`ListenerCounters`].
     pub execs: u64,

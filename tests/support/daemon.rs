@@ -161,6 +161,9 @@ impl<'m> Setup<'m> {
                 config += &format!("\n{section}\n{keys}\n");
             }
         }
+        if !config.contains("runtime-folder") {
+            config = config.replacen("[state]", "[state]\nruntime-folder = \"{dir}/run\"", 1);
+        }
         fs::write(folder.join("execwatch.toml"), fill(&config)).unwrap();
         fs::write(folder.join("rules/test.toml"), fill(&self.rules)).unwrap();
         // Both become the next program with execve, so that the child's pid is the daemon's. The first also ends the

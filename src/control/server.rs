@@ -1,0 +1,218 @@
+//! The daemon's side of the control socket: one thread that waits for clients and never for one client.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+
+use super::place::{self, PlaceError};
+use super::{Commands, Kind, LONGEST_REQUEST, Refusal, answer_line};
+
+/// Clients that are served at once; others wait in the socket's backlog.
+const MOST_CLIENTS: usize = 8;
+/// How long a client may take to ask, and then to read its answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The control socket. It is closed and its file removed when this is dropped.
+pub struct Server {
+    path: PathBuf,
+    stop: Option<UnixStream>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Listens in `folder` and answers with `commands`.
+    pub fn start(folder: &Path, commands: Commands) -> Result<Server, PlaceError> {
+        let listener = place::open(folder)?;
+        let path = place::path(folder);
+        let failed = |error| PlaceError::Socket(path.clone(), error);
+        let (stop, stopped) = UnixStream::pair().map_err(failed)?;
+        let serving = Serving { listener, stopped, commands, clients: Vec::new() };
+        let thread = std::thread::Builder::new()
+            .name("control".to_owned())
+            .stack_size(256 * 1024)
+            .spawn(move || serving.run())
+            .map_err(failed)?;
+        Ok(Server { path, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // First the file: who still connects would not be answered.
+        let _ = std::fs::remove_file(&self.path);
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has ended the process already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A client and how far it is.
+struct Client {
+    stream: UnixStream,
+    deadline: Instant,
+    asked: Vec<u8>,
+    /// What is left of its answer.
+    answer: Option<Vec<u8>>,
+}
+
+/// How a client goes on.
+#[derive(PartialEq, Eq)]
+enum Next {
+    Wait,
+    Done,
+}
+
+struct Serving {
+    listener: UnixListener,
+    stopped: UnixStream,
+    commands: Commands,
+    clients: Vec<Client>,
+}
+
+impl Serving {
+    fn run(mut self) {
+        loop {
+            let Some(ready) = self.wait() else { return };
+            let now = Instant::now();
+            let mut index = 0;
+            let commands = &mut self.commands;
+            self.clients.retain_mut(|client| {
+                let is_ready = ready.clients.get(index).copied().unwrap_or(false);
+                index += 1;
+                let next = if is_ready { client.go_on(commands) } else { Next::Wait };
+                next == Next::Wait && now < client.deadline
+            });
+            if ready.listener {
+                self.accept();
+            }
+        }
+    }
+
+    /// Waits for something to do; `None` if it is to end.
+    fn wait(&self) -> Option<Ready> {
+        let deadline = self.clients.iter().map(|client| client.deadline).min();
+        let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
+            // Rounded up, so that the deadline has passed after it.
+            let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        let has_room = self.clients.len() < MOST_CLIENTS;
+        let accepting = if has_room { PollFlags::POLLIN } else { PollFlags::empty() };
+        let mut waited = vec![
+            PollFd::new(self.stopped.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.listener.as_fd(), accepting),
+        ];
+        waited.extend(self.clients.iter().map(|client| PollFd::new(client.fd(), client.waits_for())));
+        if poll(&mut waited, timeout).is_err() {
+            // Interrupted: looked at again.
+            return Some(Ready { listener: false, clients: Vec::new() });
+        }
+        let is_ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
+        let [stopped, listener, clients @ ..] = waited.as_slice() else { return None };
+        (!is_ready(stopped)).then(|| Ready {
+            listener: is_ready(listener) && has_room,
+            clients: clients.iter().map(is_ready).collect(),
+        })
+    }
+
+    fn accept(&mut self) {
+        // One that has gone again is no concern of ours.
+        let Ok((stream, _)) = self.listener.accept() else { return };
+        let root = getsockopt(&stream, PeerCredentials).is_ok_and(|peer| peer.uid() == 0);
+        if stream.set_nonblocking(true).is_err() {
+            return;
+        }
+        let mut client =
+            Client { stream, deadline: Instant::now() + PATIENCE, asked: Vec::new(), answer: None };
+        if !root {
+            // It gets no place among the clients: what does not fit its buffer at once it does not get.
+            client.answer(Err(Refusal {
+                kind: Kind::NotPermitted,
+                message: "only root is answered".to_owned(),
+            }));
+            client.write();
+            return;
+        }
+        self.clients.push(client);
+    }
+}
+
+/// Who can be read from or written to.
+struct Ready {
+    listener: bool,
+    clients: Vec<bool>,
+}
+
+impl Client {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    fn waits_for(&self) -> PollFlags {
+        if self.answer.is_some() { PollFlags::POLLOUT } else { PollFlags::POLLIN }
+    }
+
+    fn go_on(&mut self, commands: &mut Commands) -> Next {
+        if self.answer.is_none() && self.read(commands) == Next::Done {
+            return Next::Done;
+        }
+        self.write()
+    }
+
+    fn read(&mut self, commands: &mut Commands) -> Next {
+        let mut buffer = [0; 4096];
+        let length = match self.stream.read(&mut buffer) {
+            Ok(length) => length,
+            Err(error) if is_for_now(&error) => return Next::Wait,
+            Err(_) => return Next::Done,
+        };
+        self.asked.extend_from_slice(&buffer[..length]);
+        let end = self.asked.iter().position(|&byte| byte == b'\n');
+        let complete = end.is_some() || length == 0;
+        if complete && self.asked.is_empty() {
+            return Next::Done;
+        }
+        if complete {
+            let line = &self.asked[..end.unwrap_or(self.asked.len())];
+            let answer = commands.answer(line);
+            self.answer(answer);
+        } else if self.asked.len() > LONGEST_REQUEST {
+            self.answer(Err(Refusal::usage(format!("the request is longer than {LONGEST_REQUEST} bytes"))));
+        }
+        Next::Wait
+    }
+
+    fn answer(&mut self, answer: super::Answer) {
+        self.answer = Some(answer_line(answer));
+        self.deadline = Instant::now() + PATIENCE;
+    }
+
+    fn write(&mut self) -> Next {
+        let Some(left) = &mut self.answer else { return Next::Wait };
+        match self.stream.write(left) {
+            Ok(written) => {
+                left.drain(..written);
+                if left.is_empty() { Next::Done } else { Next::Wait }
+            }
+            Err(error) if is_for_now(&error) => Next::Wait,
+            Err(_) => Next::Done,
+        }
+    }
+}
+
+fn is_for_now(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}

@@ -386,6 +386,21 @@ fn other_namespaces_are_named_and_the_pid_is_the_hosts() {
     daemon.stop();
 }
 
+/// As a service with a sandbox has it: the host is what process 1 sees.
+#[test]
+fn a_daemon_with_mounts_of_its_own_knows_the_host() {
+    let Some(machine) = Machine::alone() else { return };
+    let Some(unshare) = installed("unshare") else { return };
+    let unshare = unshare.to_str().unwrap();
+    let daemon = machine.daemon().under(&[unshare, "--mount", "--propagation", "slave"]).start();
+    let file = daemon.program("plain");
+    let plain = alert_of(&daemon, Command::new(&file).arg("on the host"));
+    assert_eq!(plain["execwatch"]["namespaces"]["not_the_hosts"], Value::Null, "{plain}");
+    let other = alert_of(&daemon, Command::new(unshare).args(["--mount"]).arg(&file).arg("elsewhere"));
+    assert_eq!(other["execwatch"]["namespaces"]["not_the_hosts"][0], "mnt", "{other}");
+    daemon.stop();
+}
+
 #[test]
 fn a_deleted_executable_is_marked() {
     let Some(machine) = Machine::alone() else { return };

@@ -149,7 +149,7 @@ fn running(pid: u32, capture: &config::Capture, ruleset: &RuleSet) -> Result<(Ex
     let mut exec = read_running(&proc, pid, &mut identifier, &settings, ruleset.wants())
         .ok_or_else(|| format!("there is no process {pid}, or it cannot be read"))?;
     files.settle(&mut exec);
-    let namespaces = Namespaces::own(&proc);
+    let namespaces = Namespaces::of_the_host(&proc);
     let processes = Box::new(HostProcesses::new(proc));
     Ok((exec, Surroundings { accounts: Accounts::default(), namespaces, processes, files }))
 }

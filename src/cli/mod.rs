@@ -14,7 +14,7 @@ mod status;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::Config;
 use crate::diagnostics::{Diagnostic, Diagnostics, Level};
@@ -73,6 +73,11 @@ enum Command {
     ///
     /// Exit code: 0 if it answers, 69 if no daemon does, 77 without root.
     Status(status::StatusArguments),
+}
+
+/// The definition of the command line, from which manual page and completions are made.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// The files that commands read.

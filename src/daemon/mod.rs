@@ -135,7 +135,7 @@ impl Daemon {
         let keeper = setup::keep_index(config, &ruleset, &files)?;
         let surroundings = Surroundings {
             accounts: Accounts::default(),
-            namespaces: Namespaces::own(&proc),
+            namespaces: Namespaces::of_the_host(&proc),
             processes: Box::new(HostProcesses::new(Arc::clone(&proc))),
             files: Arc::clone(&files),
         };

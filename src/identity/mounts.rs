@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::index::status;
 use crate::process::exec::Image;
 use crate::process::file::FileFacts;
+use crate::sys;
 
 /// Major and minor number.
 pub type Device = (u32, u32);
@@ -26,6 +27,10 @@ const LONGEST_TABLE: u64 = 8 << 20;
 
 /// Folders that packages own, without `/usr/local`.
 const TRUSTED: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+
+/// The mounts of the host's first process, and its root folder.
+const HOST_TABLE: &str = "/proc/1/mountinfo";
+const HOST_ROOT: &str = "/proc/1/root";
 
 /// A row of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
 #[derive(Debug, PartialEq, Eq)]
@@ -81,16 +86,21 @@ pub struct Mounts {
 }
 
 impl Mounts {
-    /// Those of the caller's mount namespace.
+    /// Those of process 1: the caller may have a mount namespace of its own (a service's sandbox), in which every mount has
+    /// another id than those of the host's programs. Without leave to look there, the caller's.
     pub fn of_this_host() -> Self {
         let mut own = Mounts::default();
-        let table = table(Path::new("/proc/self/mountinfo")).unwrap_or_default();
+        let root = Path::new(HOST_ROOT);
+        let (table, root) =
+            match table(Path::new(HOST_TABLE)).filter(|_| super::index::open_path(root).is_ok()) {
+                Some(table) => (table, root),
+                None => (table(Path::new("/proc/self/mountinfo")).unwrap_or_default(), Path::new("/")),
+            };
         for mount in mounts(&table) {
             own.insert(&mount, mount.device);
         }
         // Anonymous memory lies on a mount that no table shows.
-        if let Ok(memory) =
-            nix::sys::memfd::memfd_create(c"execwatch", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)
+        if let Ok(memory) = sys::fs::anonymous_file(c"execwatch")
             && let Ok(facts) = status(&memory)
         {
             own.local.insert(facts.device);
@@ -99,7 +109,8 @@ impl Mounts {
         for folder in
             TRUSTED.iter().chain(&["/", "/home", "/tmp", "/var", "/var/tmp", "/opt", "/root", "/srv"])
         {
-            if let Ok(opened) = super::index::open_path(Path::new(folder))
+            let place = root.join(folder.trim_start_matches('/'));
+            if let Ok(opened) = super::index::open_path(&place)
                 && let Ok(facts) = status(&opened)
             {
                 if let Some(mount) = facts.mount.and_then(|id| mounts(&table).find(|mount| mount.id == id)) {
@@ -159,7 +170,7 @@ impl Mounts {
     }
 }
 
-/// Looks an opened file's mount up in the table of the process that executed it, or else in the daemon's own. While the
+/// Looks an opened file's mount up in the table of the process that executed it, or else in the host's. While the
 /// descriptor is open, nobody else can get the mount's number.
 pub(super) fn find_reach(fd: BorrowedFd<'_>, file: &FileFacts, pid: u32) -> Reach {
     let id = file.mount.or_else(|| {
@@ -167,8 +178,8 @@ pub(super) fn find_reach(fd: BorrowedFd<'_>, file: &FileFacts, pid: u32) -> Reac
         info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
     });
     let Some(id) = id else { return Reach::Unknown };
-    for place in [format!("/proc/{pid}/mountinfo"), "/proc/self/mountinfo".to_owned()] {
-        if let Some(table) = table(Path::new(&place))
+    for place in [&*format!("/proc/{pid}/mountinfo"), HOST_TABLE, "/proc/self/mountinfo"] {
+        if let Some(table) = table(Path::new(place))
             && let Some(mount) = mounts(&table).find(|mount| mount.id == id)
         {
             return if is_local(&mount) { Reach::Local } else { Reach::Remote };
@@ -262,6 +273,20 @@ mod tests {
         assert_eq!(own.reach((0, 99)), Reach::Unknown);
         let here = Mounts::of_this_host();
         assert!(!here.local.is_empty() && !here.trusted_devices.is_empty());
+    }
+
+    #[test]
+    fn mounts_of_its_own_do_not_hide_the_hosts() {
+        let here = Mounts::of_this_host();
+        let thread = std::thread::spawn(|| {
+            let moved = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS);
+            (moved, Mounts::of_this_host())
+        });
+        let (moved, there) = thread.join().unwrap();
+        match moved {
+            Ok(()) => assert_eq!(there, here),
+            Err(error) => eprintln!("skipped: needs root to have mounts of its own ({error})"),
+        }
     }
 
     #[test]

@@ -37,9 +37,17 @@ impl Namespaces {
         Namespaces { pid: id(c"ns/pid"), mnt: id(c"ns/mnt"), net: id(c"ns/net"), user: id(c"ns/user") }
     }
 
-    /// The namespaces of execwatch itself, which runs in the host's.
-    pub fn own(proc: &ProcRoot) -> Self {
-        proc.process(std::process::id()).map(|dir| Self::read(&dir)).unwrap_or_default()
+    /// The host's namespaces: those of process 1, for execwatch may have mounts of its own (a service's sandbox). Where
+    /// they cannot be read, its own.
+    pub fn of_the_host(proc: &ProcRoot) -> Self {
+        let of = |pid| proc.process(pid).map(|dir| Self::read(&dir)).unwrap_or_default();
+        let (first, own) = (of(1), of(std::process::id()));
+        Namespaces {
+            pid: first.pid.or(own.pid),
+            mnt: first.mnt.or(own.mnt),
+            net: first.net.or(own.net),
+            user: first.user.or(own.user),
+        }
     }
 }
 

@@ -118,6 +118,17 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 
+/// memfd_create(2), close-on-exec. By number, because the C library has it only since glibc 2.27.
+pub fn anonymous_file(name: &CStr) -> io::Result<OwnedFd> {
+    // SAFETY: `name` is NUL-terminated.
+    let result = unsafe { libc::syscall(libc::SYS_memfd_create, name.as_ptr(), libc::MFD_CLOEXEC) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us; nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(result as libc::c_int) })
+}
+
 /// Opens `path` below `dir` with O_PATH if that needs no file system to do anything: all its folders and links are in the
 /// kernel's cache (RESOLVE_CACHED, openat2(2), since Linux 5.12). An absolute path and links begin at `dir` if `in_root`.
 ///

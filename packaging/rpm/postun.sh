@@ -1,0 +1,12 @@
+# At an upgrade the old daemon has gone on until here, and the new one begins at once.
+if command -v systemctl >/dev/null 2>&1; then
+    systemctl daemon-reload >/dev/null 2>&1 || :
+    if [ "$1" -ge 1 ]; then
+        systemctl try-restart execwatch.service >/dev/null 2>&1 || :
+    fi
+fi
+# State, logs and changed files of /etc/execwatch (*.rpmsave) stay, as is the custom with rpm, which knows no purge.
+if [ "$1" -eq 0 ]; then
+    rm -rf /run/execwatch
+fi
+exit 0

@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::index::status;
+use crate::process::details::HOST;
 use crate::process::exec::Image;
 use crate::process::file::FileFacts;
 use crate::sys;
@@ -27,10 +28,6 @@ const LONGEST_TABLE: u64 = 8 << 20;
 
 /// Folders that packages own, without `/usr/local`.
 const TRUSTED: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
-
-/// The mounts of the host's first process, and its root folder.
-const HOST_TABLE: &str = "/proc/1/mountinfo";
-const HOST_ROOT: &str = "/proc/1/root";
 
 /// A row of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
 #[derive(Debug, PartialEq, Eq)]
@@ -86,16 +83,18 @@ pub struct Mounts {
 }
 
 impl Mounts {
-    /// Those of process 1: the caller may have a mount namespace of its own (a service's sandbox), in which every mount has
+    /// Those of the host's own processes: the caller may have a mount namespace of its own (a service's sandbox), in which every mount has
     /// another id than those of the host's programs. Without leave to look there, the caller's.
     pub fn of_this_host() -> Self {
         let mut own = Mounts::default();
-        let root = Path::new(HOST_ROOT);
-        let (table, root) =
-            match table(Path::new(HOST_TABLE)).filter(|_| super::index::open_path(root).is_ok()) {
-                Some(table) => (table, root),
-                None => (table(Path::new("/proc/self/mountinfo")).unwrap_or_default(), Path::new("/")),
-            };
+        let of_the_host = HOST.into_iter().find_map(|pid| {
+            let root = PathBuf::from(format!("/proc/{pid}/root"));
+            super::index::open_path(&root).ok()?;
+            Some((table(Path::new(&format!("/proc/{pid}/mountinfo")))?, root))
+        });
+        let (table, root) = of_the_host.unwrap_or_else(|| {
+            (table(Path::new("/proc/self/mountinfo")).unwrap_or_default(), PathBuf::from("/"))
+        });
         for mount in mounts(&table) {
             own.insert(&mount, mount.device);
         }
@@ -178,8 +177,8 @@ pub(super) fn find_reach(fd: BorrowedFd<'_>, file: &FileFacts, pid: u32) -> Reac
         info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
     });
     let Some(id) = id else { return Reach::Unknown };
-    for place in [&*format!("/proc/{pid}/mountinfo"), HOST_TABLE, "/proc/self/mountinfo"] {
-        if let Some(table) = table(Path::new(place))
+    for process in [pid].into_iter().chain(HOST).chain([std::process::id()]) {
+        if let Some(table) = table(Path::new(&format!("/proc/{process}/mountinfo")))
             && let Some(mount) = mounts(&table).find(|mount| mount.id == id)
         {
             return if is_local(&mount) { Reach::Local } else { Reach::Remote };

@@ -17,6 +17,10 @@ const SCRATCH: usize = 16 * 1024;
 /// The id that means «never set», and that no user or group has (`(uid_t)-1`).
 pub const UNSET: u32 = u32::MAX;
 
+/// Processes that are in the host's namespaces: init, and kthreadd, which has the same and lets itself be looked at where
+/// init does not.
+pub const HOST: [u32; 2] = [1, 2];
+
 /// Namespace ids: the inode numbers of /proc/PID/ns/*.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Namespaces {
@@ -37,17 +41,15 @@ impl Namespaces {
         Namespaces { pid: id(c"ns/pid"), mnt: id(c"ns/mnt"), net: id(c"ns/net"), user: id(c"ns/user") }
     }
 
-    /// The host's namespaces: those of process 1, for execwatch may have mounts of its own (a service's sandbox). Where
-    /// they cannot be read, its own.
+    /// The host's namespaces, for execwatch may have mounts of its own (a service's sandbox). Where they cannot be read,
+    /// its own.
     pub fn of_the_host(proc: &ProcRoot) -> Self {
-        let of = |pid| proc.process(pid).map(|dir| Self::read(&dir)).unwrap_or_default();
-        let (first, own) = (of(1), of(std::process::id()));
-        Namespaces {
-            pid: first.pid.or(own.pid),
-            mnt: first.mnt.or(own.mnt),
-            net: first.net.or(own.net),
-            user: first.user.or(own.user),
-        }
+        let own = std::process::id();
+        let mut readable = HOST.into_iter().chain([own]).filter_map(|pid| {
+            let found = Self::read(&proc.process(pid).ok()?);
+            found.mnt.is_some().then_some(found)
+        });
+        readable.next().unwrap_or_default()
     }
 }
 

@@ -13,9 +13,8 @@ test_chroot() {
     mount -t tmpfs -o mode=755 tmpfs "$top/dev"
     local name
     for name in null zero random urandom tty; do cp -a "/dev/$name" "$top/dev/$name"; done
-    # invoke-rc.d asks it for the runlevel.
-    printf '#!/bin/sh\necho N 2\n' >"$top/sbin/runlevel"
-    chmod 755 "$top/sbin/runlevel"
+    # invoke-rc.d asks for the runlevel. From inside: the name may be a link, which outside leads to the machine's own files.
+    within_root sh -c 'rm -f /sbin/runlevel && printf "#!/bin/sh\necho N 2\n" >/sbin/runlevel && chmod 755 /sbin/runlevel'
     cp "$deb" "$work/execwatch_0.0.9-1_amd64.deb" "$top/tmp/"
     new=/tmp/$(basename "$deb")
     # The kernel's messages are the machine's.
@@ -58,7 +57,6 @@ test_chroot() {
     files "$top" >"$work/after"
     ok "nothing is left" diff "$work/before" "$work/after"
     ok "nothing is left in /var/log and /run" test -z "$(find "$top/var/log" "$top/run" -name '*execwatch*')"
-    ok "postrm can be run again" within_root true
     flock -u 9
     end_all
     umount -R "$top"

@@ -12,7 +12,7 @@ root() {
         printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
         chmod 755 "$root/usr/sbin/policy-rc.d"
         unshare -m sh -c "mount -t proc proc '$root/proc' && mount -t tmpfs tmpfs '$root/run' &&
-            DEBIAN_FRONTEND=noninteractive exec chroot '$root' apt-get install -q -y --no-install-recommends systemd systemd-sysv \
+            DEBIAN_FRONTEND=noninteractive exec chroot '$root' apt-get -o Acquire::Check-Valid-Until=false install -q -y --no-install-recommends systemd systemd-sysv \
             init-system-helpers dbus procps netcat-openbsd rsyslog logrotate initramfs-tools linux-image-cloud-amd64 kmod" \
             >>"$root.log" 2>&1 </dev/null || { tail "$root.log" >&2; return 1; }
         rm "$root/usr/sbin/policy-rc.d"

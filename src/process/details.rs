@@ -128,7 +128,7 @@ pub struct Scratch(Box<[u8]>);
 
 impl Scratch {
     /// The buffer.
-    pub(super) fn bytes(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
         &mut self.0
     }
 }

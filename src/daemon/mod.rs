@@ -39,6 +39,7 @@ use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::{ExecSender, queue};
 use crate::process::relatives::HostProcesses;
 use crate::process::ring::ring;
+use crate::response::decide::Decider;
 use crate::rules::ruleset::RuleSet;
 use crate::rules::subject::Surroundings;
 use crate::worker::{Signals, Worker};
@@ -141,6 +142,8 @@ impl Daemon {
         };
         let settings =
             CaptureSettings { arguments_limit: config.capture.args_limit, hold_limit_ns: hold_limit_ns() };
+        let responder = setup::start_responses(config, &proc)?;
+        let responses = responder.shared();
         let new_capture = {
             let prefilter: Arc<dyn Prefilter> = match options.record_all {
                 true => Arc::new(Everything(Arc::clone(&ruleset) as _)),
@@ -178,6 +181,7 @@ impl Daemon {
             surroundings,
             folder: Folder::new(config.fold.clone()),
             outputs,
+            responder,
             recorder,
             hits: HitKeeper::new(&config.state_folder),
             counters: Arc::clone(&counters),
@@ -195,11 +199,13 @@ impl Daemon {
         };
         let new_sink = {
             let new_capture = new_capture.clone();
+            let (proc, runtime) = (Arc::clone(&proc), config.runtime_folder.clone());
             move |counters| {
                 let (writer, reader) = ring();
+                let decider = Decider::new(Arc::clone(&proc), Arc::clone(&responses), &runtime);
                 // The worker ends last, so it takes the reader.
                 let _ = rings.send(reader);
-                Box::new(new_capture(counters).with_ring(writer)) as _
+                Box::new(new_capture(counters).with_ring(writer).with_decider(decider)) as _
             }
         };
         let listeners = Listeners::start(listener_settings, Arc::clone(&counters), Box::new(new_sink))?;

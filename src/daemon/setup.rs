@@ -1,6 +1,7 @@
 //! Starts the daemon's parts as the configuration says.
 
 use std::io::IsTerminal;
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -26,6 +27,8 @@ use crate::process::capture::{Capture, Prefilter};
 use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::ExecSender;
 use crate::process::snapshot;
+use crate::response::act::Responder;
+use crate::response;
 use crate::rules::ruleset::RuleSet;
 use crate::worker::Signals;
 
@@ -70,6 +73,23 @@ pub(super) fn follow_alerts(
     Desk::start(config.follow.clone(), Arc::clone(proc), Arc::clone(counters), move || sender.wake())
         .map(Some)
         .map_err(|error| os_failure("cannot start the thread that follows alerts", error))
+}
+
+/// Makes the runtime folder, finds what was held before, and says what is made of the actions of rules.
+pub(super) fn start_responses(config: &Config, proc: &Arc<ProcRoot>) -> Result<Responder, Failure> {
+    let runtime = &config.runtime_folder;
+    if !runtime.is_dir() {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(runtime);
+        made.map_err(|error| os_failure(&format!("cannot make {}", runtime.display()), error))?;
+    }
+    let responder = Responder::start(config.response.clone(), runtime, Arc::clone(proc))
+        .map_err(|error| os_failure("cannot prepare responses", error))?;
+    match config.response.mode {
+        response::Mode::Off => {}
+        response::Mode::DryRun => log::info!("responses: dry run; alerts say what would be done"),
+        response::Mode::Enforce => log::info!("responses: rules with an action act on programs"),
+    }
+    Ok(responder)
 }
 
 /// Opens what is known to be normal here, and says what is made of it.

@@ -31,7 +31,8 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    fn read(dir: &ProcDir<'_>) -> Self {
+    /// Those of a process.
+    pub fn of(dir: &ProcDir<'_>) -> Self {
         let mut buffer = [0; 64];
         let mut id = |name| dir.link(name, &mut buffer).and_then(parse::namespace);
         Namespaces { pid: id(c"ns/pid"), mnt: id(c"ns/mnt"), net: id(c"ns/net"), user: id(c"ns/user") }
@@ -39,7 +40,7 @@ impl Namespaces {
 
     /// The namespaces of execwatch itself, which runs in the host's.
     pub fn own(proc: &ProcRoot) -> Self {
-        proc.process(std::process::id()).map(|dir| Self::read(&dir)).unwrap_or_default()
+        proc.process(std::process::id()).map(|dir| Self::of(&dir)).unwrap_or_default()
     }
 }
 
@@ -202,7 +203,7 @@ impl Details {
             // What fills the buffer may have been longer.
             self.environment_cut = self.environment.len() == SCRATCH;
         }
-        self.namespaces = Namespaces::read(dir);
+        self.namespaces = Namespaces::of(dir);
         if let Some(parent) = self.parent_dir(proc)
             && let Some(exe) = parent.link(c"exe", buffer)
         {

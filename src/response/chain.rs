@@ -15,7 +15,7 @@ use crate::process::proc_dir::{ProcDir, ProcRoot};
 use crate::process::relatives::{Ancestors, Learnt, Processes, Relative};
 
 /// Ancestors beyond this many are not looked at: each takes about 10 us, and the program is held meanwhile.
-pub const MOST: usize = 16;
+pub(super) const MOST: usize = 16;
 
 /// Reads ancestors for one listener.
 #[derive(Debug)]

@@ -7,16 +7,21 @@
 //!   worker decides.
 //! - [`act`] runs on the worker: those late decisions, `kill-tree` and `freeze`.
 //! - [`guard`] says what is never touched, [`rate`] how often a rule may act, [`disarm`] whether anything may.
-//! - [`policy`] is what listeners know for it, made by another thread; [`chain`] reads ancestors there.
-//! - [`held`] remembers what is stopped; [`terminal`] tells the user.
+//! - [`policy`] is what listeners know for it, made by another thread; `chain` reads ancestors there.
+//! - [`held`] remembers what is stopped; `terminal` tells the user.
 
-pub mod chain;
+pub mod act;
+mod chain;
 pub mod decide;
 pub mod disarm;
+mod frozen;
 pub mod guard;
+pub mod held;
 pub mod policy;
 pub mod rate;
-pub mod signal;
+mod signal;
+mod terminal;
+mod tree;
 
 use std::time::Duration;
 

@@ -19,12 +19,14 @@ pub mod guard;
 pub mod held;
 pub mod policy;
 pub mod rate;
+pub mod review;
 mod signal;
 mod terminal;
 mod tree;
 
 use std::time::Duration;
 
+use crate::process::exec::Certainty;
 use crate::rules::action::Action;
 use crate::rules::catalogue::LONGEST_NAME;
 
@@ -225,8 +227,18 @@ impl Outcome {
         matches!(self, Outcome::Held | Outcome::Stopped { .. })
     }
 
+    /// How surely a program that was killed or stopped had not run: as its capture says if a listener held it, else it did:
+    /// late. `None` if nothing was done.
+    pub fn certainty(self, capture: Certainty) -> Option<&'static str> {
+        match self {
+            Outcome::Prevented | Outcome::Held => Some(capture.as_str()),
+            _ => self.after_us().map(|_| "late"),
+        }
+    }
+
     /// A few words for people.
-    pub fn sentence(self, certainty: &str) -> String {
+    pub fn sentence(self, capture: Certainty) -> String {
+        let certainty = capture.as_str();
         match self {
             Outcome::Prevented => format!("killed before its first instruction ({certainty})"),
             Outcome::Held => format!("stopped before its first instruction ({certainty})"),

@@ -124,6 +124,7 @@ impl Worker {
                 handled += 1;
             }
             let idle = handled < BATCH;
+            self.responder.obey();
             if idle && snapshot_done {
                 for exec in std::mem::take(&mut twice.waiting) {
                     if twice.first_time(&exec) {
@@ -209,7 +210,8 @@ impl Worker {
         {
             // Only a rule that was taken away meanwhile has no alert.
             let rule = response.rule.as_str();
-            let message = format!("pid {} was {} by rule `{rule}`, which is gone", exec.pid, response.outcome.as_str());
+            let message =
+                format!("pid {} was {} by rule `{rule}`, which is gone", exec.pid, response.outcome.as_str());
             self.write(notice("response", Severity::High, message));
         }
         if let Some(mut alert) = verdict.alert {
@@ -217,11 +219,8 @@ impl Worker {
             let counters = &self.counters.worker;
             // What was done is told each time: it happens as often as `[response] per-minute` allows.
             let acted = alert.exec.response.is_some_and(|response| response.outcome.acted());
-            let admitted = if acted {
-                Admission::Told
-            } else {
-                self.folder.admit(&alert, clock::monotonic_ns())
-            };
+            let admitted =
+                if acted { Admission::Told } else { self.folder.admit(&alert, clock::monotonic_ns()) };
             let not_told = match admitted {
                 Admission::Told => None,
                 Admission::Repeated => Some(&counters.repeated),

@@ -164,7 +164,9 @@ impl Pairs {
                 self.add("processes", processes.to_string());
                 self.add_known("spared", Some(spared.to_string()).filter(|_| spared > 0));
             }
-            Outcome::Failed(number) => self.add("error", std::io::Error::from_raw_os_error(number).to_string()),
+            Outcome::Failed(number) => {
+                self.add("error", std::io::Error::from_raw_os_error(number).to_string())
+            }
             _ => {}
         }
     }

@@ -21,7 +21,8 @@ pub(super) fn read(settings: &mut Settings, section: Section<'_>) {
     if !protected.is_empty() {
         let globs: Vec<String> = protected.iter().map(|glob| glob.value.to_owned()).collect();
         if let Some(relative) = protected.iter().find(|glob| !glob.value.starts_with('/')) {
-            section.error(relative.span.clone(), "`protected` holds absolute paths, in which * ? ** may stand");
+            section
+                .error(relative.span.clone(), "`protected` holds absolute paths, in which * ? ** may stand");
         } else if let Err((at, message)) = Rails::patterns(&globs) {
             let span = protected.get(at).map_or_else(|| section.span(), |glob| glob.span.clone());
             section.error(span, message);

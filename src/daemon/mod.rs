@@ -40,6 +40,7 @@ use crate::process::queue::{ExecSender, queue};
 use crate::process::relatives::HostProcesses;
 use crate::process::ring::ring;
 use crate::response::decide::Decider;
+use crate::response::orders::orders;
 use crate::rules::ruleset::RuleSet;
 use crate::rules::subject::Surroundings;
 use crate::worker::{Signals, Worker};
@@ -142,7 +143,8 @@ impl Daemon {
         };
         let settings =
             CaptureSettings { arguments_limit: config.capture.args_limit, hold_limit_ns: hold_limit_ns() };
-        let responder = setup::start_responses(config, &proc)?;
+        let (orders, ordered) = orders();
+        let responder = setup::start_responses(config, &proc, ordered)?;
         let responses = responder.shared();
         let new_capture = {
             let prefilter: Arc<dyn Prefilter> = match options.record_all {
@@ -221,7 +223,7 @@ impl Daemon {
         } else {
             signals.snapshot_done.store(true, Relaxed);
         }
-        let control = setup::start_control(config, commands::commands(&counters));
+        let control = setup::start_control(config, commands::commands(&counters, &orders, &sender));
         Ok(Daemon {
             signal_fd,
             listeners,

@@ -1,7 +1,6 @@
 //! Starts the daemon's parts as the configuration says.
 
 use std::io::IsTerminal;
-use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -13,6 +12,7 @@ use crate::clock;
 use crate::config::{self, Config};
 use crate::connector::listeners::Listeners;
 use crate::control::Commands;
+use crate::control::place;
 use crate::control::server::Server;
 use crate::event::recorder::Recorder;
 use crate::exit;
@@ -27,8 +27,9 @@ use crate::process::capture::{Capture, Prefilter};
 use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::ExecSender;
 use crate::process::snapshot;
-use crate::response::act::Responder;
 use crate::response;
+use crate::response::act::Responder;
+use crate::response::orders::OrderReceiver;
 use crate::rules::ruleset::RuleSet;
 use crate::worker::Signals;
 
@@ -76,13 +77,22 @@ pub(super) fn follow_alerts(
 }
 
 /// Makes the runtime folder, finds what was held before, and says what is made of the actions of rules.
-pub(super) fn start_responses(config: &Config, proc: &Arc<ProcRoot>) -> Result<Responder, Failure> {
+pub(super) fn start_responses(
+    config: &Config,
+    proc: &Arc<ProcRoot>,
+    orders: OrderReceiver,
+) -> Result<Responder, Failure> {
     let runtime = &config.runtime_folder;
-    if !runtime.is_dir() {
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(runtime);
-        made.map_err(|error| os_failure(&format!("cannot make {}", runtime.display()), error))?;
+    match place::prepare(runtime) {
+        Ok(()) => {}
+        // Whoever can write there can disarm, and say what is held.
+        Err(error) if config.response.mode != response::Mode::Off => {
+            return Err(os_failure("responses need the runtime folder", error));
+        }
+        // What else needs the folder says so itself.
+        Err(error) => log::debug!("{error}"),
     }
-    let responder = Responder::start(config.response.clone(), runtime, Arc::clone(proc))
+    let responder = Responder::start(config.response.clone(), runtime, Arc::clone(proc), orders)
         .map_err(|error| os_failure("cannot prepare responses", error))?;
     match config.response.mode {
         response::Mode::Off => {}

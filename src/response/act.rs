@@ -9,7 +9,8 @@ use nix::sys::signal::Signal;
 use super::disarm::{Armed, Switch};
 use super::frozen::Hierarchies;
 use super::guard::{Candidate, Rails};
-use super::held::{Entry, Held, Order};
+use super::held::{Entry, Held};
+use super::orders::{OrderReceiver, Sent, State};
 use super::policy::{self, PolicyKeeper, Reader, Shared};
 use super::signal::{Miss, Target};
 use super::{Guard, Mode, Outcome, Response, RuleName, Settings, terminal, tree};
@@ -33,6 +34,7 @@ pub struct Responder {
     armed: Armed,
     host: Namespaces,
     held: Held,
+    orders: OrderReceiver,
     /// Rules whose turns of the minute were said to be over, and in which minute.
     exhausted: Vec<(RuleName, u64)>,
     said: Vec<Said>,
@@ -52,12 +54,18 @@ const MOST_EXHAUSTED: usize = 256;
 
 impl Responder {
     /// Opens what is held in the runtime folder, which is made if it is not there.
-    pub fn start(settings: Settings, runtime: &Path, proc: Arc<ProcRoot>) -> io::Result<Self> {
+    pub fn start(
+        settings: Settings,
+        runtime: &Path,
+        proc: Arc<ProcRoot>,
+        orders: OrderReceiver,
+    ) -> io::Result<Self> {
         let keeper = PolicyKeeper::new(settings, &proc)?;
         let mut said = Vec::new();
         let (held, found) = Held::open(runtime, &proc);
         if found > 0 {
-            let message = format!("{found} programs or control groups are still held that execwatch stopped before");
+            let message =
+                format!("{found} programs or control groups are still held that execwatch stopped before");
             said.push(Said { severity: Severity::Medium, message });
         }
         Ok(Responder {
@@ -68,6 +76,7 @@ impl Responder {
             switch: Switch::new(runtime),
             armed: Armed::Yes,
             held,
+            orders,
             exhausted: Vec::new(),
             said,
         })
@@ -88,24 +97,17 @@ impl Responder {
         self.keeper.configure(settings);
     }
 
-    /// Whether responses are given, as the last tick found.
-    pub fn armed(&self) -> Armed {
-        self.armed
-    }
-
-    /// What is held.
-    pub fn held(&self) -> &[Entry] {
-        self.held.entries()
-    }
-
-    /// Carries out an administrator's order about something held; a sentence that says what was done, or why not.
-    pub fn order(&mut self, id: &str, order: Order) -> Result<String, String> {
-        let result = self.held.order(id, order, &self.proc);
-        if let Ok(message) = &result {
-            self.say(Severity::Medium, format!("{message} by an administrator"));
+    /// Carries out what administrators ordered, and writes down what is held.
+    pub fn obey(&mut self) {
+        while let Ok(Sent { id, order, answer }) = self.orders.sent.try_recv() {
+            let result = self.held.order(&id, order, &self.proc);
+            if let Ok(message) = &result {
+                self.say(Severity::Medium, format!("{message} by an administrator"));
+            }
+            // Who asked may have given up.
+            let _ = answer.try_send(result);
         }
         self.held.save();
-        result
     }
 
     /// Completes an alert: does what no listener did, and remembers what is stopped. `lineage` tells where a process comes
@@ -203,11 +205,7 @@ impl Responder {
             Action::KillTree => {
                 let on_host = policy::on_host(exec, &self.host);
                 let felled = tree::fell(&self.proc, rails, (exec.pid, start_ticks, on_host), lineage)?;
-                Outcome::TreeKilled {
-                    processes: felled.killed,
-                    spared: felled.spared,
-                    after_us: after_us(),
-                }
+                Outcome::TreeKilled { processes: felled.killed, spared: felled.spared, after_us: after_us() }
             }
             Action::Freeze => {
                 let cgroup = exec.details.cgroup().ok_or(Guard::NoUnit)?;
@@ -268,6 +266,12 @@ impl Responder {
         for message in self.held.tick(fate, now_s, &self.proc) {
             self.say(Severity::Medium, message);
         }
+        self.orders.tell(State {
+            mode: self.keeper.settings().mode.as_str(),
+            armed: armed == Armed::Yes,
+            disarmed_until_s: if let Armed::No { until_s } = armed { until_s } else { None },
+            held: self.held.entries().len(),
+        });
         std::mem::take(&mut self.said)
     }
 

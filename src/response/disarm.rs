@@ -75,7 +75,7 @@ impl Switch {
             && !folder.is_dir()
         {
             fs::create_dir_all(folder)?;
-            fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+            fs::set_permissions(folder, Permissions::from_mode(0o700))?;
         }
         // In one step: a listener that sees the file sees it whole.
         let new = self.path.with_extension("new");

@@ -197,7 +197,9 @@ mod tests {
             of("/user.slice/user@1.service/app.slice/app-x.scope/below").as_deref(),
             Some("/user.slice/user@1.service/app.slice/app-x.scope")
         );
-        for never in ["/", "", "/system.slice", "/user.slice/user-1.slice", "/init.scope", "/../x.service", "/x"] {
+        for never in
+            ["/", "", "/system.slice", "/user.slice/user-1.slice", "/init.scope", "/../x.service", "/x"]
+        {
             assert_eq!(of(never), None, "{never}");
         }
     }

@@ -80,7 +80,13 @@ pub struct Held {
 
 impl Entry {
     /// Of an alert whose program was stopped, or whose control group was frozen.
-    pub(super) fn of(alert: &Alert, rule: &str, group: Option<PathBuf>, settings: &Settings, now_s: u64) -> Entry {
+    pub(super) fn of(
+        alert: &Alert,
+        rule: &str,
+        group: Option<PathBuf>,
+        settings: &Settings,
+        now_s: u64,
+    ) -> Entry {
         let shown = |bytes: &[u8]| {
             let mut escaped = Escaped::new(bytes);
             escaped.shorten(COMMAND);
@@ -88,9 +94,11 @@ impl Entry {
         };
         let (exec, details) = (&alert.exec, &alert.exec.details);
         let uid = details.uid(0).map(|uid| uid.to_string());
-        let ancestors = alert.origin.ancestors.iter().map(|ancestor| {
-            format!("{} {}", ancestor.pid, shown(ancestor.image.exe().unwrap_or(b"?")))
-        });
+        let ancestors = alert
+            .origin
+            .ancestors
+            .iter()
+            .map(|ancestor| format!("{} {}", ancestor.pid, shown(ancestor.image.exe().unwrap_or(b"?"))));
         Entry {
             id: alert.id.clone(),
             pid: exec.pid,
@@ -145,7 +153,8 @@ impl Entry {
                 if order == Order::Kill {
                     for pid in group.members().unwrap_or_default() {
                         // A frozen process of version 1 dies when it is thawed.
-                        let Some((_, start)) = proc.process(pid).ok().and_then(|dir| signal::state(&dir)) else {
+                        let Some((_, start)) = proc.process(pid).ok().and_then(|dir| signal::state(&dir))
+                        else {
                             continue;
                         };
                         let _ = Target::find(proc, pid, start).and_then(|it| it.send(proc, Signal::SIGKILL));

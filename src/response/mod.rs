@@ -17,6 +17,7 @@ pub mod disarm;
 mod frozen;
 pub mod guard;
 pub mod held;
+pub mod orders;
 pub mod policy;
 pub mod rate;
 pub mod review;

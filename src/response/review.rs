@@ -94,7 +94,9 @@ pub fn summary(ruleset: &RuleSet, settings: &Settings, listeners: Arrangement, p
     let rules = counted(count, "rule has an action", "rules have an action");
     let mut text = match settings.mode {
         Mode::Off if count == 0 => return String::new(),
-        Mode::Off => format!("responses: off; {rules}, which only alerts until [response] mode says otherwise\n"),
+        Mode::Off => {
+            format!("responses: off; {rules}, which only alerts until [response] mode says otherwise\n")
+        }
         Mode::DryRun => format!("responses: dry run; {rules}, and alerts say what would be done\n"),
         Mode::Enforce => format!("responses: enforced; {rules}\n"),
     };
@@ -135,7 +137,9 @@ mod tests {
     }
 
     fn rule(id: &str, action: &str, select: &str) -> String {
-        format!("[[rule]]\nid = '{id}'\ntitle = 'x'\nseverity = 'low'\naction = '{action}'\n[rule.select.s]\n{select}\n")
+        format!(
+            "[[rule]]\nid = '{id}'\ntitle = 'x'\nseverity = 'low'\naction = '{action}'\n[rule.select.s]\n{select}\n"
+        )
     }
 
     #[test]

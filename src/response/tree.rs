@@ -55,13 +55,14 @@ pub(super) fn fell(
             if found.contains_key(&child) || spared.contains(&child) || found.len() >= MOST {
                 continue;
             }
-            if !descends(child, &shown, &found) && !lineage(child).is_some_and(|lineage| descended(&lineage, &found)) {
+            if !descends(child, &shown, &found)
+                && !lineage(child).is_some_and(|lineage| descended(&lineage, &found))
+            {
                 continue;
             }
             let mut buffer = [0; BUFFER];
-            let exe = proc.process(child).ok().and_then(|dir| {
-                dir.link(c"exe", &mut buffer).map(<[u8]>::to_vec)
-            });
+            let exe =
+                proc.process(child).ok().and_then(|dir| dir.link(c"exe", &mut buffer).map(<[u8]>::to_vec));
             let candidate = Candidate {
                 pid: child,
                 ppid: Some(process.ppid),
@@ -87,8 +88,7 @@ pub(super) fn fell(
     }
     let mut felled = Felled { killed: 0, spared: spared.len() as u32 };
     for (pid, start_ticks) in found {
-        let sent = Target::find(proc, pid, start_ticks)
-            .and_then(|target| target.send(proc, Signal::SIGKILL));
+        let sent = Target::find(proc, pid, start_ticks).and_then(|target| target.send(proc, Signal::SIGKILL));
         felled.killed += u32::from(sent.is_ok());
     }
     Ok(felled)

@@ -401,6 +401,10 @@ impl Losses {
             ),
             (totals.execs_unfollowed - self.said.execs_unfollowed, "programs that lineage does not know of"),
             (
+                totals.unrecorded - self.said.unrecorded,
+                "programs were killed or stopped without an alert, for which the queue was full",
+            ),
+            (
                 totals.not_followed - self.said.not_followed,
                 "alerted programs that were not followed because [follow] at-once were",
             ),

@@ -69,7 +69,9 @@ impl Chain {
             if ancestors.processes.len() == MOST {
                 break;
             }
-            let Ok(dir) = self.proc.process(pid) else { break };
+            // By path, which spares opening and closing the folder: a number that is used again within a few
+            // microseconds would need as many new processes as there are numbers.
+            let dir = self.proc.held(pid);
             let Some((relative, session)) = near(&dir, pid, self.scratch.bytes(), whole) else { break };
             if started_before.is_some_and(|limit| relative.start_ticks.is_none_or(|start| start > limit)) {
                 break;

@@ -11,6 +11,8 @@ use crate::calendar::Date;
 use crate::event::Event;
 use crate::process::capture::Prefilter;
 use crate::process::exec::Exec;
+use crate::response::RuleName;
+use crate::rules::action::Action;
 use crate::rules::model::{Rule, Severity};
 use crate::rules::ruleset::RuleSet;
 use crate::rules::subject::Surroundings;
@@ -36,6 +38,8 @@ pub struct Verdict {
     pub held_back: Vec<String>,
     /// Rules that matched but whose match is known to the baseline, which silences it, by their ids.
     pub known: Vec<String>,
+    /// What the strongest of the rules in the alert asks for, and its id.
+    pub action: Option<(Action, RuleName)>,
     /// The exec written down, if the evaluator [records](Evaluator::record).
     pub event: Option<Event>,
 }
@@ -93,6 +97,13 @@ impl Evaluator {
                 verdict.held_back.push(found.rule.id.clone());
             }
         }
+        // Who was acted on is told, even if the worker, who knows more, finds no match or an exception.
+        if let Some(response) = exec.response.filter(|response| response.outcome.acted())
+            && !rules.iter().any(|rule| rule.id == response.rule.as_str())
+            && let Some((_, rule)) = ruleset.find(response.rule.as_str())
+        {
+            rules.push(rule);
+        }
         let mut judged = Judged::all(rules, self.baseline.as_mut(), || Tuple::of_program(&subject), seconds);
         judged.retain(|judged| {
             let known = judged.effect == Effect::Silenced;
@@ -103,6 +114,10 @@ impl Evaluator {
         });
         judged.sort_by_key(|judged| std::cmp::Reverse(judged.severity()));
         let rules: Vec<&Rule> = judged.iter().map(|judged| judged.rule).collect();
+        let strongest = rules.iter().filter(|rule| rule.action != Action::Alert);
+        verdict.action = strongest
+            .max_by_key(|rule| rule.action.precedence())
+            .map(|rule| (rule.action, RuleName::new(&rule.id)));
         verdict.alert = Alert::new(exec, &rules, &subject, &ruleset, surroundings, clock, time_ns);
         if let (Some(alert), Some(first)) = (&mut verdict.alert, judged.first()) {
             alert.rule.severity = first.severity();
@@ -138,6 +153,10 @@ impl<'r> Judged<'r> {
             return rules.into_iter().map(unjudged).collect();
         };
         let judge = |rule: &'r Rule| {
+            // Nothing is done about a program without an alert, and no match of such a rule is normal.
+            if rule.action != Action::Alert {
+                return unjudged(rule);
+            }
             let (past, effect) = baseline.judge(&program.with_rule(&rule.id), rule.severity, time_s);
             Judged { rule, past: Some(past), effect }
         };

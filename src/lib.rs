@@ -8,6 +8,7 @@
 //! - [`identity`]: which utility the file is, whatever it is called
 //! - [`lineage`]: the process table: where a program comes from
 //! - [`rules`]: whether a rule matches, and which utility it is
+//! - [`response`]: what is done about it, for some rules while the program is held
 //! - [`baseline`]: whether that is normal here
 //! - [`evaluate`]: from an exec through rules, exceptions, thresholds and baseline to its alert
 //! - [`alert`]: the record and its forms
@@ -52,6 +53,7 @@ pub mod lineage;
 pub mod output;
 pub mod process;
 pub mod replay;
+pub mod response;
 pub mod rules;
 pub mod self_test;
 pub mod sys;

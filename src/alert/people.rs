@@ -130,6 +130,10 @@ fn alert_lines(alert: &Alert, colour: bool) -> String {
     let command =
         exec.image.raw_arguments().map_or("(arguments unknown)".into(), |raw| shown(&join(raw), COMMAND));
     add(bold(&command, colour));
+    if let Some(response) = exec.response {
+        let done = response.outcome.sentence(exec.certainty);
+        add(bold(&format!("{}: {done}", response.action.as_str()), colour));
+    }
     let mut what = Vec::new();
     if exec.pid != 0 {
         what.push(format!("pid {}", exec.pid));

@@ -10,6 +10,7 @@ use crate::calendar;
 use crate::process::details::Login;
 use crate::process::exec::{Image, base_name};
 use crate::process::parse::cgroup_paths;
+use crate::response::{Outcome, Response};
 use crate::rules::catalogue::script;
 use crate::rules::model::Severity;
 use crate::rules::subject::join;
@@ -17,7 +18,7 @@ use crate::rules::subject::join;
 /// Longest line in bytes: syslog servers of old cut at 1024, and the header needs some of it.
 pub const LIMIT: usize = 960;
 /// Values are not cut below this.
-const SHORTEST: usize = 32;
+const SHORTEST: usize = 16;
 const COMMAND_LINE: &str = "cmdline";
 const LINEAGE: &str = "lineage";
 
@@ -89,6 +90,7 @@ impl Pairs {
                 self.add("same-by", identity.by.as_str());
             }
         }
+        self.response(alert);
         self.baseline(alert);
         self.add_known("user", alert.users[0].as_ref());
         self.add_known("uid", number(details.uid(0)));
@@ -145,6 +147,28 @@ impl Pairs {
         }
         self.add("time", calendar::rfc3339(alert.time_ns));
         self.add("id", &alert.id);
+    }
+
+    fn response(&mut self, alert: &Alert) {
+        let Some(Response { action, rule, outcome }) = alert.exec.response else { return };
+        self.add("response", action.as_str());
+        if rule.as_str() != alert.rule.id {
+            self.add("response-rule", rule.as_str());
+        }
+        self.add("outcome", outcome.as_str());
+        self.add_known("certainty", outcome.certainty(alert.exec.certainty));
+        self.add_known("after-us", outcome.after_us().map(|after| after.to_string()));
+        match outcome {
+            Outcome::Refused(guard) => self.add("kept-by", guard.as_str()),
+            Outcome::TreeKilled { processes, spared, .. } => {
+                self.add("processes", processes.to_string());
+                self.add_known("spared", Some(spared.to_string()).filter(|_| spared > 0));
+            }
+            Outcome::Failed(number) => {
+                self.add("error", std::io::Error::from_raw_os_error(number).to_string())
+            }
+            _ => {}
+        }
     }
 
     fn baseline(&mut self, alert: &Alert) {

@@ -6,6 +6,7 @@ use super::{Files, exit, print, report};
 use crate::clock;
 use crate::diagnostics::{Diagnostics, counted};
 use crate::health::hits::Hits;
+use crate::response;
 use crate::rules::review::review;
 use crate::self_test::{Outcome, SelfTest};
 
@@ -29,6 +30,7 @@ pub(super) fn check(arguments: &CheckArguments) -> u8 {
         let hits = Hits::load(&config.state_folder).unwrap_or_default();
         let now = clock::realtime_ns() / 1_000_000_000;
         review(ruleset, &hits, now).into_iter().for_each(|found| diagnostics.push(found));
+        response::review::review(ruleset).into_iter().for_each(|found| diagnostics.push(found));
         let tests = SelfTest::read(&config.rules, &diagnostics);
         if arguments.self_test {
             let mut found = tests.run(ruleset);
@@ -44,12 +46,16 @@ pub(super) fn check(arguments: &CheckArguments) -> u8 {
         eprintln!("execwatch: {} found", counted(mistakes, "mistake", "mistakes"));
         return code;
     }
+    let responses = ruleset.as_ref().map_or(String::new(), |ruleset| {
+        let capture = &config.capture;
+        response::review::summary(ruleset, &config.response, capture.listeners, capture.realtime_priority)
+    });
     let (rules, utilities) =
         ruleset.map_or((0, 0), |set| (set.rules().len(), set.catalogue().utilities().len()));
     let rules = counted(rules, "rule", "rules");
     let utilities = counted(utilities, "utility", "utilities");
     let tests = outcome.map_or(String::new(), |outcome| format!("execwatch: {}\n", told(&outcome)));
-    match print(&format!("{tests}execwatch: {rules} and {utilities}, no mistake found\n")) {
+    match print(&format!("{responses}{tests}execwatch: {rules} and {utilities}, no mistake found\n")) {
         0 => exit::OK,
         code => code,
     }

@@ -4,6 +4,7 @@ mod baseline;
 mod check;
 mod doctor;
 mod explain;
+mod held;
 mod import;
 mod replay;
 mod rules;
@@ -67,6 +68,28 @@ enum Command {
     /// Exit code: 0 if all lines could be read, whether a rule matched or not, 1 if some could not, 66 if a file cannot be
     /// opened or read, 78 for a mistake in the rules.
     Replay(replay::ReplayArguments),
+    /// Allow responses again that `disarm` stopped
+    ///
+    /// Exit code: 0, 77 without root.
+    Arm(held::ArmArguments),
+    /// Stop all responses, whatever rules and configuration say, at once and also while no daemon runs
+    ///
+    /// A file `disarmed` in the runtime folder (/run/execwatch), made by hand, does the same.
+    ///
+    /// Exit code: 0, 77 without root.
+    Disarm(held::DisarmArguments),
+    /// List the programs that rules have stopped, and the control groups that they have frozen
+    ///
+    /// Exit code: 0, 77 without root.
+    Held(held::HeldArguments),
+    /// Let something run that is held
+    ///
+    /// Exit code: 0 if all of it runs, 69 if no daemon answers, 70 if nothing is held by that id or it has gone.
+    Release(held::OrderArguments),
+    /// Kill something that is held
+    ///
+    /// Exit code: 0 if all of it was killed, 69 if no daemon answers, 70 if nothing is held by that id or it has gone.
+    Kill(held::OrderArguments),
     /// List utilities and rules, or show one
     Rules(rules::RulesArguments),
     /// Ask the running daemon how it is
@@ -143,7 +166,12 @@ pub fn main() -> ExitCode {
     };
     ExitCode::from(match arguments.command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Arm(arguments) => held::arm(&arguments),
         Command::Baseline(arguments) => baseline::run(&arguments),
+        Command::Disarm(arguments) => held::disarm(&arguments),
+        Command::Held(arguments) => held::list(&arguments),
+        Command::Kill(arguments) => held::order("kill", &arguments),
+        Command::Release(arguments) => held::order("release", &arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::alert::escape::Escaped;
+use crate::rules::action::Action;
 use crate::rules::catalogue::Utility;
 use crate::rules::condition::Condition;
 use crate::rules::fields::{Attribute, Field, Role};
@@ -27,6 +28,9 @@ pub(super) fn rule(rule: &Rule) -> String {
     add("rule", &rule.id);
     add("title", &rule.title);
     add("severity", rule.severity.as_str());
+    if rule.action != Action::Alert {
+        add("action", rule.action.as_str());
+    }
     add("enabled", if rule.enabled { "yes" } else { "no" });
     add("attack", &rule.attack.join(" "));
     add("description", &rule.description);
@@ -163,6 +167,7 @@ mod tests {
 id = "a"
 title = "t"
 severity = "low"
+action = "hold"
 author = "A. Uthor"
 references = ["https://www.example.org/a", "https://www.example.org/b"]
 threshold = { count = 3, window = "2m", by = ["uid"], distinct = "ancestor.1.args" }
@@ -188,6 +193,7 @@ ancestor = { name = "sshd", "tty|exists" = false }
 rule             a
 title            t
 severity         low
+action           hold
 enabled          yes
 references       https://www.example.org/a
                  https://www.example.org/b

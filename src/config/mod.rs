@@ -8,6 +8,7 @@ mod fold;
 mod follow;
 mod lineage;
 mod output;
+mod response;
 #[cfg(test)]
 mod tests;
 
@@ -49,11 +50,13 @@ pub struct Config {
     pub rules: Places,
     /// What is normal here.
     pub baseline: Settings,
+    /// What is done about programs.
+    pub response: crate::response::Settings,
     /// Where alerts go.
     pub output: Output,
     /// Where the daemon keeps what it must remember.
     pub state_folder: PathBuf,
-    /// Where the daemon's control socket lies.
+    /// Where it keeps what is over with the next boot: its control socket, and what responses remember.
     pub runtime_folder: PathBuf,
 }
 
@@ -70,6 +73,7 @@ impl Default for Config {
                 folders_required: false,
             },
             baseline: Settings::default(),
+            response: crate::response::Settings::default(),
             state_folder: PathBuf::from("/var/lib/execwatch"),
             runtime_folder: PathBuf::from("/run/execwatch"),
             output: Output::default(),
@@ -123,6 +127,9 @@ impl Config {
         }
         if let Some(section) = root.section("baseline", "[baseline]") {
             baseline::read(&mut config.baseline, section);
+        }
+        if let Some(section) = root.section("response", "[response]") {
+            response::read(&mut config.response, section);
         }
         if let Some(section) = root.section("output", "[output]") {
             config.output.read(section);

@@ -40,7 +40,8 @@ fn every_key_is_read() {
          [fold]\nenabled = false\nwindow = '5m'\nat-most = 7\n\
          [follow]\nenabled = false\nat-once = 3\nafter = ['5ms', '2h']\nseverity = 'high'\n[rules]\nbuiltin = false\nfolders = ['/x']\n\
          [baseline]\nmode = 'enforce'\nknown = 'silence'\nlearn-for = '7d'\nknown-after-days = 5\nnew-after = '48h'\nrows = 2000\n\
-         [output.syslog]\nsocket = '/s'\nfacility = 'local3'\ntag = 't'\nformat = 'json'\n\
+         [response]\nmode = 'enforce'\nper-minute = 9\nprotected = ['/p/*']\nhold-for = '2m'\nafter-hold = 'release'\n\
+         at-stop = 'keep'\nterminal-message = 'no'\n[output.syslog]\nsocket = '/s'\nfacility = 'local3'\ntag = 't'\nformat = 'json'\n\
          [output.syslog.severity]\nlow = 'debug'\n[output.file]\npath = '/f'\nformat = 'text'\n\
          [output.stdout]\nenabled = true\nformat = 'text'\n[state]\nfolder = '/v'\nruntime-folder = '/r'\n",
     );
@@ -73,6 +74,15 @@ fn every_key_is_read() {
             new_after_days: 2,
             rows: 2000,
         },
+        response: crate::response::Settings {
+            mode: crate::response::Mode::Enforce,
+            per_minute: 9,
+            protected: vec!["/p/*".into()],
+            hold_for: Duration::from_secs(120),
+            after_hold: crate::response::Fate::Release,
+            keep_held: true,
+            terminal_message: "no".into(),
+        },
         output: Output {
             syslog: Some(Syslog {
                 socket: "/s".into(),
@@ -90,6 +100,23 @@ fn every_key_is_read() {
     assert_eq!(config, expected);
     let off = parse("[output.syslog]\nenabled = false\n[output.file]\nenabled = false\n").0.output;
     assert_eq!((off.syslog, off.file), (None, None));
+}
+
+#[test]
+fn responses_are_off_unless_asked_for_and_mistakes_are_told() {
+    assert_eq!(Config::default().response.mode, crate::response::Mode::Off);
+    for (wrong, said) in [
+        ("mode = 'on'", "dry-run"),
+        ("per-minute = 0", "per-minute"),
+        ("protected = ['bin/x']", "absolute"),
+        ("protected = ['/a[']", ""),
+        ("hold-for = '8d'", "between"),
+        ("terminal-message = \"a\\nb\"", "one line"),
+    ] {
+        let (config, mistakes) = parse(&format!("[response]\n{wrong}\n"));
+        assert!(mistakes.len() == 1 && mistakes[0].message.contains(said), "{wrong}: {mistakes:?}");
+        assert_eq!(config.response, Config::default().response, "{wrong}");
+    }
 }
 
 #[test]

@@ -54,8 +54,8 @@ pub fn path(folder: &Path) -> PathBuf {
     folder.join(SOCKET)
 }
 
-/// Makes the folder if there is none, and listens in it. What an earlier daemon left is replaced.
-pub(super) fn open(folder: &Path) -> Result<UnixListener, PlaceError> {
+/// Makes the runtime folder if there is none; an error if others than root can write to it.
+pub fn prepare(folder: &Path) -> Result<(), PlaceError> {
     let unusable = |error| PlaceError::Folder(folder.to_owned(), error);
     match fs::DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unusable(error)),
@@ -65,6 +65,12 @@ pub(super) fn open(folder: &Path) -> Result<UnixListener, PlaceError> {
     if !metadata.is_dir() || metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
         return Err(PlaceError::Unsafe(folder.to_owned()));
     }
+    Ok(())
+}
+
+/// Makes the folder if there is none, and listens in it. What an earlier daemon left is replaced.
+pub(super) fn open(folder: &Path) -> Result<UnixListener, PlaceError> {
+    prepare(folder)?;
     let path = path(folder);
     match fs::symlink_metadata(&path) {
         Ok(found) if !found.file_type().is_socket() => return Err(PlaceError::NoSocket(path)),

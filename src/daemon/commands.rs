@@ -7,10 +7,15 @@ use serde_json::json;
 
 use crate::control::Commands;
 use crate::health::Counters;
+use crate::process::queue::ExecSender;
+use crate::response::orders::Orders;
 
 /// The commands and what they do.
-pub(super) fn commands(counters: &Arc<Counters>) -> Commands {
+pub(super) fn commands(counters: &Arc<Counters>, orders: &Orders, worker: &ExecSender) -> Commands {
     let mut commands = Commands::default();
+    let worker = worker.clone();
+    orders.add_to(&mut commands, move || worker.wake());
+    let orders = orders.clone();
     let (counters, started) = (Arc::clone(counters), Instant::now());
     commands.add("status", move |_| {
         Ok(json!({
@@ -18,6 +23,7 @@ pub(super) fn commands(counters: &Arc<Counters>) -> Commands {
             "pid": std::process::id(),
             "uptime_s": started.elapsed().as_secs(),
             "totals": counters.totals(),
+            "responses": orders.state(),
         }))
     });
     commands

@@ -39,6 +39,8 @@ use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::{ExecSender, queue};
 use crate::process::relatives::HostProcesses;
 use crate::process::ring::ring;
+use crate::response::decide::Decider;
+use crate::response::orders::orders;
 use crate::rules::ruleset::RuleSet;
 use crate::rules::subject::Surroundings;
 use crate::worker::{Signals, Worker};
@@ -141,6 +143,9 @@ impl Daemon {
         };
         let settings =
             CaptureSettings { arguments_limit: config.capture.args_limit, hold_limit_ns: hold_limit_ns() };
+        let (orders, ordered) = orders();
+        let responder = setup::start_responses(config, &proc, ordered)?;
+        let responses = responder.shared();
         let new_capture = {
             let prefilter: Arc<dyn Prefilter> = match options.record_all {
                 true => Arc::new(Everything(Arc::clone(&ruleset) as _)),
@@ -178,6 +183,7 @@ impl Daemon {
             surroundings,
             folder: Folder::new(config.fold.clone()),
             outputs,
+            responder,
             recorder,
             hits: HitKeeper::new(&config.state_folder),
             counters: Arc::clone(&counters),
@@ -195,11 +201,13 @@ impl Daemon {
         };
         let new_sink = {
             let new_capture = new_capture.clone();
+            let (proc, runtime) = (Arc::clone(&proc), config.runtime_folder.clone());
             move |counters| {
                 let (writer, reader) = ring();
+                let decider = Decider::new(Arc::clone(&proc), Arc::clone(&responses), &runtime);
                 // The worker ends last, so it takes the reader.
                 let _ = rings.send(reader);
-                Box::new(new_capture(counters).with_ring(writer)) as _
+                Box::new(new_capture(counters).with_ring(writer).with_decider(decider)) as _
             }
         };
         let listeners = Listeners::start(listener_settings, Arc::clone(&counters), Box::new(new_sink))?;
@@ -215,7 +223,7 @@ impl Daemon {
         } else {
             signals.snapshot_done.store(true, Relaxed);
         }
-        let control = setup::start_control(config, commands::commands(&counters));
+        let control = setup::start_control(config, commands::commands(&counters, &orders, &sender));
         Ok(Daemon {
             signal_fd,
             listeners,

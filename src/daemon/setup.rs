@@ -12,6 +12,7 @@ use crate::clock;
 use crate::config::{self, Config};
 use crate::connector::listeners::Listeners;
 use crate::control::Commands;
+use crate::control::place;
 use crate::control::server::Server;
 use crate::event::recorder::Recorder;
 use crate::exit;
@@ -26,6 +27,9 @@ use crate::process::capture::{Capture, Prefilter};
 use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::ExecSender;
 use crate::process::snapshot;
+use crate::response;
+use crate::response::act::Responder;
+use crate::response::orders::OrderReceiver;
 use crate::rules::ruleset::RuleSet;
 use crate::worker::Signals;
 
@@ -70,6 +74,32 @@ pub(super) fn follow_alerts(
     Desk::start(config.follow.clone(), Arc::clone(proc), Arc::clone(counters), move || sender.wake())
         .map(Some)
         .map_err(|error| os_failure("cannot start the thread that follows alerts", error))
+}
+
+/// Makes the runtime folder, finds what was held before, and says what is made of the actions of rules.
+pub(super) fn start_responses(
+    config: &Config,
+    proc: &Arc<ProcRoot>,
+    orders: OrderReceiver,
+) -> Result<Responder, Failure> {
+    let runtime = &config.runtime_folder;
+    match place::prepare(runtime) {
+        Ok(()) => {}
+        // Whoever can write there can disarm, and say what is held.
+        Err(error) if config.response.mode != response::Mode::Off => {
+            return Err(os_failure("responses need the runtime folder", error));
+        }
+        // What else needs the folder says so itself.
+        Err(error) => log::debug!("{error}"),
+    }
+    let responder = Responder::start(config.response.clone(), runtime, Arc::clone(proc), orders)
+        .map_err(|error| os_failure("cannot prepare responses", error))?;
+    match config.response.mode {
+        response::Mode::Off => {}
+        response::Mode::DryRun => log::info!("responses: dry run; alerts say what would be done"),
+        response::Mode::Enforce => log::info!("responses: rules with an action act on programs"),
+    }
+    Ok(responder)
 }
 
 /// Opens what is known to be normal here, and says what is made of it.

@@ -41,6 +41,8 @@ pub struct ListenerCounters {
     pub unexpected: AtomicU64,
     /// Files of which it could not be told whether they are a utility's.
     pub unidentified: AtomicU64,
+    /// Programs killed or stopped whose alert found the queue to the worker full.
+    pub unrecorded: AtomicU64,
     /// Longest time a program was held, in nanoseconds.
     pub longest_hold_ns: AtomicU64,
 }
@@ -92,6 +94,16 @@ pub struct WorkerCounters {
     pub not_followed: AtomicU64,
     /// Alerts that were followed no longer, because others needed their place.
     pub let_go: AtomicU64,
+    /// Programs killed or stopped before their first instruction.
+    pub prevented: AtomicU64,
+    /// Programs killed, stopped or frozen after they had begun to run.
+    pub contained: AtomicU64,
+    /// Responses that a guard rail refused.
+    pub refused: AtomicU64,
+    /// Responses that would have been given.
+    pub dry_run: AtomicU64,
+    /// Responses that came too late or failed.
+    pub missed: AtomicU64,
     /// What the baseline counts.
     pub baseline: Mutex<baseline::Counts>,
 }
@@ -164,6 +176,18 @@ pub struct Totals {
     /// See [`WorkerCounters`].
     pub let_go: u64,
     /// See [`WorkerCounters`].
+    pub prevented: u64,
+    /// See [`WorkerCounters`].
+    pub contained: u64,
+    /// See [`WorkerCounters`].
+    pub refused: u64,
+    /// See [`WorkerCounters`].
+    pub dry_run: u64,
+    /// See [`WorkerCounters`].
+    pub missed: u64,
+    /// See [`ListenerCounters`].
+    pub unrecorded: u64,
+    /// See [`WorkerCounters`].
     pub baseline: baseline::Counts,
 }
 
@@ -195,6 +219,11 @@ impl Counters {
             follow_ups: self.worker.follow_ups.load(Relaxed),
             not_followed: self.worker.not_followed.load(Relaxed),
             let_go: self.worker.let_go.load(Relaxed),
+            prevented: self.worker.prevented.load(Relaxed),
+            contained: self.worker.contained.load(Relaxed),
+            refused: self.worker.refused.load(Relaxed),
+            dry_run: self.worker.dry_run.load(Relaxed),
+            missed: self.worker.missed.load(Relaxed),
             baseline: *self.worker.baseline.lock().unwrap_or_else(PoisonError::into_inner),
             ..Totals::default()
         };
@@ -207,6 +236,7 @@ impl Counters {
             totals.cut += listener.cut.load(Relaxed);
             totals.candidates += listener.candidates.load(Relaxed);
             totals.lost += listener.queue_full.load(Relaxed);
+            totals.unrecorded += listener.unrecorded.load(Relaxed);
             totals.overruns += listener.overruns.load(Relaxed);
             totals.dropped += listener.dropped.load(Relaxed);
             totals.strange += listener.forged.load(Relaxed)
@@ -230,7 +260,8 @@ impl std::fmt::Display for Totals {
             "totals: execs={} exact={} likely={} best-effort={} gone={} lost={} alerts={} already-running={} silenced={} repeated={} held-back={} \
              candidates={} args-cut={} unidentified={} overruns={} dropped={} strange={} longest-hold-us={} forks={} exits={} event-overruns={} events-dropped={} \
              processes={} evicted={} execs-unfollowed={} follow-ups={} not-followed={} let-go={} \
-             baseline-silenced={} baseline-lowered={} baseline-raised={} baseline-rows={} baseline-evicted={} baseline-unsaved={}",
+             baseline-silenced={} baseline-lowered={} baseline-raised={} baseline-rows={} baseline-evicted={} baseline-unsaved={} \
+             prevented={} contained={} refused={} dry-run={} missed={} unrecorded={}",
             self.execs,
             self.exact,
             self.likely,
@@ -265,6 +296,12 @@ impl std::fmt::Display for Totals {
             self.baseline.rows,
             self.baseline.evicted,
             self.baseline.unsaved,
+            self.prevented,
+            self.contained,
+            self.refused,
+            self.dry_run,
+            self.missed,
+            self.unrecorded,
         )
     }
 }

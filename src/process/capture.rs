@@ -19,7 +19,9 @@ use crate::connector::listener::{ExecNotice, ExecSink};
 use crate::health::ListenerCounters;
 use crate::identity::Unsettled;
 use crate::identity::identify::{Identifier, Possible};
+use crate::response::decide::Decider;
 use crate::rules::catalogue::{Hints, KnownFile};
+use crate::rules::ruleset::RuleSet;
 
 /// Decides on the hot path whether any rule could match.
 pub trait Prefilter: Send + Sync {
@@ -34,6 +36,9 @@ pub trait Prefilter: Send + Sync {
 
     /// What it wants to be read besides.
     fn wants(&self) -> Wants;
+
+    /// The rules.
+    fn ruleset(&self) -> &RuleSet;
 }
 
 /// Lets every program through, so that all can be recorded.
@@ -54,6 +59,10 @@ impl Prefilter for Everything {
 
     fn wants(&self) -> Wants {
         self.0.wants()
+    }
+
+    fn ruleset(&self) -> &RuleSet {
+        self.0.ruleset()
     }
 }
 
@@ -120,6 +129,8 @@ pub struct Capture {
     spare: Exec,
     /// Takes a light record of every exec.
     ring: Option<RingWriter>,
+    /// Decides on rules that act on held programs.
+    decider: Option<Decider>,
     /// The CPUs of the host when this was made.
     online: CpuSet,
     /// When a program was executed last whose details were read (CLOCK_MONOTONIC).
@@ -166,6 +177,7 @@ impl Capture {
             claimed: None,
             spare: Exec::default(),
             ring: None,
+            decider: None,
             online: online(),
             last_candidate_ns: 0,
             counters,
@@ -175,6 +187,12 @@ impl Capture {
     /// Puts a light record of every exec into `ring`.
     pub fn with_ring(mut self, ring: RingWriter) -> Self {
         self.ring = Some(ring);
+        self
+    }
+
+    /// Lets rules that act on held programs do so.
+    pub fn with_decider(mut self, decider: Decider) -> Self {
+        self.decider = Some(decider);
         self
     }
 
@@ -193,6 +211,8 @@ impl Capture {
             proc: &self.proc,
             prefilter: &*self.prefilter,
             identifier: &mut self.identifier,
+            // What runs already is not stopped before its first instruction.
+            decider: None,
             limit,
         };
         let candidate = reading.unheld(&mut self.buffers, Some(self.wants), &mut exec);
@@ -217,12 +237,15 @@ impl ExecSink for Capture {
         } else {
             self.settings.arguments_limit
         };
-        // Without a slot the details would reach nobody.
-        let wants = claimed.is_some().then_some(self.wants);
+        // Without a slot the details would reach nobody, but a rule that acts on held programs needs them.
+        let rules = self.prefilter.ruleset();
+        let decider = self.decider.as_mut().and_then(|decider| decider.active(rules).then_some(decider));
+        let wants = (claimed.is_some() || decider.is_some()).then_some(self.wants);
         let mut reading = Reading {
             proc: &self.proc,
             prefilter: &*self.prefilter,
             identifier: &mut self.identifier,
+            decider,
             limit,
         };
         let candidate = if notice.held {
@@ -241,6 +264,7 @@ impl ExecSink for Capture {
                     pinned = pin();
                 }
                 reading.details(&dir, &mut self.buffers, wants, exec);
+                reading.respond(&dir, exec, true);
             }
             drop(pinned);
             if candidate {
@@ -257,6 +281,7 @@ impl ExecSink for Capture {
             false => Certainty::BestEffort,
         };
         count(&self.counters, exec);
+        let unrecorded = claimed.is_none() && exec.response.is_some_and(|response| response.outcome.acted());
         if let Some(ring) = &self.ring {
             let light = LightExec {
                 pid: exec.pid,
@@ -281,6 +306,7 @@ impl ExecSink for Capture {
             None if candidate => {
                 self.counters.candidates.fetch_add(1, Relaxed);
                 self.counters.queue_full.fetch_add(1, Relaxed);
+                self.counters.unrecorded.fetch_add(unrecorded.into(), Relaxed);
             }
             None => {}
         }
@@ -331,6 +357,7 @@ fn start(exec: &mut Exec, pid: u32, cpu: u32, timestamp_ns: u64) {
     exec.timestamp_ns = timestamp_ns;
     exec.hold_ns = 0;
     exec.ancestors = Ancestors::default();
+    exec.response = None;
 }
 
 /// What the reading of one program needs.
@@ -338,6 +365,8 @@ struct Reading<'c> {
     proc: &'c ProcRoot,
     prefilter: &'c dyn Prefilter,
     identifier: &'c mut Identifier,
+    /// Where rules act on held programs.
+    decider: Option<&'c mut Decider>,
     /// Bytes kept of the argument list.
     limit: usize,
 }
@@ -349,6 +378,7 @@ impl Reading<'_> {
         let candidate = self.is_candidate(&dir, buffers, exec);
         if candidate && let Some(wants) = wants {
             self.details(&dir, buffers, wants, exec);
+            self.respond(&dir, exec, false);
         }
         candidate
     }
@@ -380,6 +410,13 @@ impl Reading<'_> {
         }
         self.identifier.hold(dir, wants.content, exec);
         exec.details.read_cgroup(dir, &mut buffers.details);
+    }
+
+    /// Lets a rule act on the program that asks for it. After everything was read: what was killed may have gone.
+    fn respond(&mut self, dir: &ProcDir<'_>, exec: &mut Exec, held: bool) {
+        if let Some(decider) = &mut self.decider {
+            exec.response = decider.decide(self.prefilter.ruleset(), dir, exec, held);
+        }
     }
 }
 

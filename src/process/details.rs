@@ -35,7 +35,8 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    fn read(dir: &ProcDir<'_>) -> Self {
+    /// Those of a process.
+    pub fn of(dir: &ProcDir<'_>) -> Self {
         let mut buffer = [0; 64];
         let mut id = |name| dir.link(name, &mut buffer).and_then(parse::namespace);
         Namespaces { pid: id(c"ns/pid"), mnt: id(c"ns/mnt"), net: id(c"ns/net"), user: id(c"ns/user") }
@@ -46,7 +47,7 @@ impl Namespaces {
     pub fn of_the_host(proc: &ProcRoot) -> Self {
         let own = std::process::id();
         let mut readable = HOST.into_iter().chain([own]).filter_map(|pid| {
-            let found = Self::read(&proc.process(pid).ok()?);
+            let found = Self::of(&proc.process(pid).ok()?);
             found.mnt.is_some().then_some(found)
         });
         readable.next().unwrap_or_default()
@@ -138,7 +139,7 @@ pub struct Scratch(Box<[u8]>);
 
 impl Scratch {
     /// The buffer.
-    pub(super) fn bytes(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
         &mut self.0
     }
 }
@@ -212,7 +213,7 @@ impl Details {
             // What fills the buffer may have been longer.
             self.environment_cut = self.environment.len() == SCRATCH;
         }
-        self.namespaces = Namespaces::read(dir);
+        self.namespaces = Namespaces::of(dir);
         if let Some(parent) = self.parent_dir(proc)
             && let Some(exe) = parent.link(c"exe", buffer)
         {

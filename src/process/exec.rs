@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use super::details::Details;
 use super::file::{DescribedFile, Descriptor, FileFacts};
 use super::relatives::{Ancestors, Learnt};
+use crate::response::Response;
 
 /// How sure it is that the program was read as it was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -225,6 +226,8 @@ pub struct Exec {
     pub details: Details,
     /// The processes it comes from. Found by the worker: of an exec on the hot path none is known.
     pub ancestors: Ancestors,
+    /// What was done about it, if a rule asks for it.
+    pub response: Option<Response>,
 }
 
 impl Exec {

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How often the file is looked at.
@@ -18,6 +18,8 @@ const LARGEST: u64 = 16 << 20;
 pub struct Names {
     path: Option<PathBuf>,
     cache: Mutex<Cache>,
+    /// Names that do not change, for who must not wait for a file.
+    fixed: Option<Arc<HashMap<u32, String>>>,
 }
 
 #[derive(Debug, Default)]
@@ -30,16 +32,37 @@ struct Cache {
 impl Names {
     /// Names from the file at `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Names { path: Some(path.into()), cache: Mutex::default() }
+        Names { path: Some(path.into()), cache: Mutex::default(), fixed: None }
     }
 
     /// No names at all.
     pub fn none() -> Self {
-        Names { path: None, cache: Mutex::default() }
+        Names { path: None, cache: Mutex::default(), fixed: None }
+    }
+
+    /// These names, which are looked up without a lock.
+    pub fn fixed(names: Arc<HashMap<u32, String>>) -> Self {
+        Names { fixed: Some(names), ..Names::none() }
+    }
+
+    /// These are the names of now.
+    pub fn are(&self, names: &HashMap<u32, String>) -> bool {
+        self.name(0);
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).names == *names
+    }
+
+    /// The names of now.
+    pub fn all(&self) -> HashMap<u32, String> {
+        // Asking for any name brings the cache up to date.
+        self.name(0);
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).names.clone()
     }
 
     /// The name of a user or group; `None` if the file has none.
     pub fn name(&self, id: u32) -> Option<String> {
+        if let Some(fixed) = &self.fixed {
+            return fixed.get(&id).cloned();
+        }
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.checked.is_none_or(|checked| checked.elapsed() >= CHECK_EVERY) {
             cache.checked = Some(Instant::now());
@@ -53,7 +76,8 @@ impl Names {
         // Asking for any name brings the cache up to date.
         self.name(0);
         let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.names.iter().filter(|(_, own)| *own == name).map(|(&id, _)| id).min()
+        let names = self.fixed.as_deref().unwrap_or(&cache.names);
+        names.iter().filter(|(_, own)| *own == name).map(|(&id, _)| id).min()
     }
 
     fn refresh(&self, cache: &mut Cache) {

@@ -76,6 +76,8 @@ pub fn status(bytes: &[u8], groups: &mut Vec<u32>) -> Status {
 pub struct Stat<'a> {
     /// The kernel's name of the process, at most 15 bytes.
     pub comm: &'a [u8],
+    /// What it is doing: `R` for running, `T` for stopped, `Z` for ended.
+    pub state: u8,
     /// The parent's process id.
     pub ppid: u32,
     /// Process group id: the pid of the group's leader.
@@ -100,6 +102,7 @@ pub fn stat(bytes: &[u8]) -> Option<Stat<'_>> {
     let memory = |index: usize| field(index).and_then(number::<u64>).filter(|&address| address != 0);
     Some(Stat {
         comm: bytes.get(start + 1..end)?,
+        state: *field(3)?.first()?,
         ppid: number(field(4)?)?,
         pgid: number(field(5)?)?,
         session: number(field(6)?)?,
@@ -254,6 +257,7 @@ mod tests {
         let stat = stat(&file).unwrap();
         let expected = Stat {
             comm: b"a) R 1 (\n\xff",
+            state: b'S',
             ppid: 4,
             pgid: 5,
             session: 6,

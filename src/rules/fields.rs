@@ -504,6 +504,46 @@ impl Field {
     pub fn hot(&self) -> bool {
         self.role == Role::Own && self.info.hot
     }
+
+    /// Can be read by a listener while it holds the program: in bounded time, without a lock that others may keep, and
+    /// from nowhere but /proc. Of what is left out, arguments of other processes take the lock of their memory maps,
+    /// control groups took that of all control groups before Linux 6.8, and the rest lies in files or in the worker's
+    /// memory.
+    pub fn held(&self) -> bool {
+        use Attribute as A;
+        let attribute = self.info.attribute;
+        match self.role {
+            Role::Own => !matches!(
+                attribute,
+                A::ExeSha256
+                    | A::ExePackageManaged
+                    | A::ExeUpperLayer
+                    | A::ContainerAge
+                    | A::ContainerName
+                    | A::ContainerImage
+                    | A::PodName
+                    | A::PodNamespace
+                    | A::SshClient
+                    | A::SshPort
+                    | A::ElevationProgram
+                    | A::ElevationUser
+                    | A::EntryKind
+                    | A::FirstSeen
+                    | A::BaselineDays
+                    | A::BaselineCount
+            ),
+            Role::EntryLeader => false,
+            Role::Parent | Role::Ancestor | Role::AncestorAt(_) | Role::SessionLeader | Role::GroupLeader => {
+                let of_arguments = attribute.of_arguments()
+                    || matches!(attribute, A::Script | A::Argv0 | A::ArgsCount | A::ArgsCut);
+                let of_cgroup = matches!(
+                    attribute,
+                    A::Cgroup | A::ContainerId | A::ContainerRuntime | A::PodUid | A::Slice | A::Unit
+                );
+                !of_arguments && !of_cgroup
+            }
+        }
+    }
 }
 
 impl Role {

@@ -9,6 +9,7 @@
 //!
 //! Logic is three-valued: a field that could not be read satisfies neither a test nor its negation.
 
+pub mod action;
 pub mod address;
 pub mod arguments;
 pub mod builtin;
@@ -18,6 +19,7 @@ pub mod exception;
 pub mod explain;
 pub mod fields;
 mod file_fields;
+pub mod held;
 pub mod load;
 pub mod macros;
 pub mod model;

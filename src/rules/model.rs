@@ -1,5 +1,6 @@
 //! Rules, exceptions and utilities as they are written in TOML.
 
+use super::action::{ACTIONS, Action};
 use super::catalogue::{LONGEST_NAME, Utility, is_glob};
 use super::condition::Condition;
 use super::exception::Exception;
@@ -55,6 +56,8 @@ pub struct Rule {
     pub description: String,
     /// How serious it is.
     pub severity: Severity,
+    /// What is done about a match besides the alert.
+    pub action: Action,
     /// ATT&CK techniques.
     pub attack: Vec<String>,
     /// Honest uses that match too.
@@ -215,6 +218,7 @@ fn rule(section: Section<'_>, macros: &Macros) -> Option<Located<Rule>> {
             None
         }
     };
+    let action = section.choice("action", &ACTIONS).map_or(Action::default(), |action| action.value);
     let description = section.string("description").map_or("", |text| text.value).trim().to_owned();
     let triage = section.string("triage").map_or("", |text| text.value).trim().to_owned();
     let attack = techniques(&section);
@@ -235,6 +239,7 @@ fn rule(section: Section<'_>, macros: &Macros) -> Option<Located<Rule>> {
         title: title?.value.to_owned(),
         description,
         severity: severity?,
+        action,
         attack,
         false_positives,
         triage,

@@ -270,12 +270,12 @@ pub struct Index {
 }
 
 impl Index {
-    /// Indexes the rules.
-    pub fn new(rules: &[Rule], catalogue: &Catalogue) -> Self {
+    /// Indexes the rules, which come with their numbers.
+    pub fn new<'r>(rules: impl Iterator<Item = (usize, &'r Rule)>, catalogue: &'r Catalogue) -> Self {
         let mut index = Index::default();
         let mut literals: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();
         let mut guards = Guards::new(catalogue);
-        for (number, rule) in rules.iter().enumerate() {
+        for (number, rule) in rules {
             let guard = guards.of_condition(&rule.condition, rule);
             if guard.always {
                 index.always.push(number);

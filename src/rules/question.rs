@@ -76,6 +76,10 @@ impl Test {
 
     /// Puts the question to one process.
     pub fn of(&self, subject: &Subject<'_>, person: Person<'_>) -> Truth {
+        if subject.held() && !self.can_be_held() {
+            // Only the worker looks at it.
+            return Truth::Unknown;
+        }
         let value = subject.value_of(person, &self.field);
         let cut = subject.cut(person, &self.field);
         match &self.question {
@@ -87,6 +91,15 @@ impl Test {
             _ if cut => self.answer_of_cut(&value),
             _ => self.answer(&value),
         }
+    }
+
+    /// A listener can answer it while it holds the program.
+    pub fn can_be_held(&self) -> bool {
+        let others = match &self.question {
+            Question::Field(_, _, others) => others.as_slice(),
+            _ => &[],
+        };
+        self.field.held() && others.iter().all(Field::held)
     }
 
     /// Puts the question to a value whose end was cut off, which might have held anything.

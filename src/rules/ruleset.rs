@@ -6,6 +6,7 @@ use super::catalogue::{Catalogue, Hints, Utility};
 use super::condition::Truth;
 use super::exception::Exception;
 use super::fields::Attribute;
+use super::held::HeldRules;
 use super::model::Rule;
 use super::prefilter::Index;
 use super::selection::Written;
@@ -14,6 +15,7 @@ use crate::alert::Clock;
 use crate::calendar::Date;
 use crate::process::capture::{Prefilter, Wants};
 use crate::process::exec::{Exec, Image};
+use crate::response::rate::Rate;
 
 /// Rules, exceptions, catalogue and their index.
 #[derive(Debug, Default)]
@@ -22,6 +24,9 @@ pub struct RuleSet {
     rules: Vec<Counted<Rule>>,
     exceptions: Vec<Counted<Exception>>,
     index: Index,
+    pub(super) held: HeldRules,
+    /// How often each rule acted lately, by number.
+    rates: Vec<Rate>,
     wants: Wants,
 }
 
@@ -72,7 +77,13 @@ impl RuleSet {
         // Those switched off come last, so that the index numbers the rest.
         rules.sort_by_key(|rule| !rule.enabled);
         let enabled = rules.partition_point(|rule| rule.enabled);
-        let index = Index::new(&rules[..enabled], &catalogue);
+        let index = Index::new(rules[..enabled].iter().enumerate(), &catalogue);
+        let held = HeldRules::new(
+            rules[..enabled].iter().enumerate(),
+            exceptions.iter().flat_map(|exception| exception.selection.tests()),
+            &catalogue,
+        );
+        let rates = rules.iter().map(|_| Rate::default()).collect();
         let tests = rules[..enabled].iter().flat_map(Rule::tests);
         let in_exceptions = exceptions.iter().flat_map(|exception| exception.selection.tests());
         let of_thresholds = rules[..enabled]
@@ -97,8 +108,20 @@ impl RuleSet {
             rules: rules.into_iter().map(Counted::new).collect(),
             exceptions: exceptions.into_iter().map(Counted::new).collect(),
             index,
+            held,
+            rates,
             wants,
         }
+    }
+
+    /// How often a rule acted lately, by its number; `None` if there is no such rule.
+    pub fn rate(&self, number: usize) -> Option<&Rate> {
+        self.rates.get(number)
+    }
+
+    /// A rule and its number by its id.
+    pub fn find(&self, id: &str) -> Option<(usize, &Counted<Rule>)> {
+        self.rules.iter().enumerate().find(|(_, rule)| rule.id == id)
     }
 
     /// The catalogue.
@@ -177,6 +200,10 @@ impl Prefilter for RuleSet {
 
     fn wants(&self) -> Wants {
         self.wants
+    }
+
+    fn ruleset(&self) -> &RuleSet {
+        self
     }
 }
 

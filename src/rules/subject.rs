@@ -62,6 +62,8 @@ struct Whole<'a> {
     /// The kind of entry, and which of program (0) and ancestors (from 1) is its leader.
     entry: OnceCell<Option<(Entry, usize)>>,
     past: Option<Past>,
+    /// A listener reads it, and holds the program meanwhile.
+    held: bool,
 }
 
 impl std::fmt::Debug for dyn Clock + '_ {
@@ -111,9 +113,23 @@ impl<'a> Subject<'a> {
             ssh_client: OnceCell::new(),
             entry: OnceCell::new(),
             past: None,
+            held: false,
         };
         let hints = exec.details.hints(exec.details.comm());
         Subject { whole: Some(whole), ..Subject::on_hot_path(&exec.image, catalogue, hints) }
+    }
+
+    /// On a listener's thread, which holds the program: only what [can be read there](Field::held) is known.
+    pub fn on_listener(mut self) -> Self {
+        if let Some(whole) = &mut self.whole {
+            whole.held = true;
+        }
+        self
+    }
+
+    /// A listener reads it, and holds the program meanwhile.
+    pub fn held(&self) -> bool {
+        self.whole.as_ref().is_some_and(|whole| whole.held)
     }
 
     /// Tells what the baseline knows of the program.

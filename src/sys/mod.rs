@@ -7,6 +7,7 @@
 pub mod fs;
 pub mod memory;
 pub mod netlink;
+pub mod pidfd;
 pub mod sched;
 pub mod signal;
 pub mod time;

@@ -35,20 +35,60 @@ pub(crate) fn script(path: &Path, text: &str) -> PathBuf {
     path.to_owned()
 }
 
-/// A static ELF executable (elf(5)) with one segment and the code of `exit_group(0)`.
+/// Makes a program at `path` whose first instructions write a byte to standard output, and which then ends successfully:
+/// what it wrote tells whether it ran. `None` on other architectures.
+pub(crate) fn mark(path: &Path) -> Option<PathBuf> {
+    let raw = path.with_extension("raw");
+    fs::write(&raw, mark_elf()?).unwrap();
+    copy(&raw, path);
+    fs::remove_file(raw).unwrap();
+    Some(path.to_owned())
+}
+
+/// Where the first instruction of [`tiny_elf`] and [`mark_elf`] is.
+pub(crate) const ENTRY: u64 = BASE + HEADER + SEGMENT;
+
+const HEADER: u64 = 64;
+const SEGMENT: u64 = 56;
+const BASE: u64 = 0x40_0000;
+
+/// The content of [`mark`].
+pub(crate) fn mark_elf() -> Option<Vec<u8>> {
+    let write: &[u8] = if cfg!(target_arch = "x86_64") {
+        // mov eax, 1; mov edi, 1; mov esi, 0x400000; mov edx, 1; syscall
+        &[0xb8, 1, 0, 0, 0, 0xbf, 1, 0, 0, 0, 0xbe, 0, 0, 0x40, 0, 0xba, 1, 0, 0, 0, 0x0f, 0x05]
+    } else {
+        // mov x8, 64; mov x0, 1; mov x1, 0x400000; mov x2, 1; svc 0
+        &[
+            0x08, 0x08, 0x80, 0xd2, 0x20, 0x00, 0x80, 0xd2, 0x01, 0x08, 0xa0, 0xd2, 0x22, 0x00, 0x80, 0xd2,
+            0x01, 0x00, 0x00, 0xd4,
+        ]
+    };
+    let (machine, exit) = machine()?;
+    Some(elf(machine, &[write, exit].concat()))
+}
+
+/// A static ELF executable with the code of `exit_group(0)`.
 pub(crate) fn tiny_elf() -> Option<Vec<u8>> {
-    const HEADER: u64 = 64;
-    const SEGMENT: u64 = 56;
-    const BASE: u64 = 0x40_0000;
-    let (machine, code): (u16, &[u8]) = if cfg!(target_arch = "x86_64") {
+    let (machine, exit) = machine()?;
+    Some(elf(machine, exit))
+}
+
+/// The machine's number (elf(5)) and the code of `exit_group(0)`.
+fn machine() -> Option<(u16, &'static [u8])> {
+    if cfg!(target_arch = "x86_64") {
         // xor edi, edi; mov eax, 231; syscall
-        (62, &[0x31, 0xff, 0xb8, 231, 0, 0, 0, 0x0f, 0x05])
+        Some((62, &[0x31, 0xff, 0xb8, 231, 0, 0, 0, 0x0f, 0x05]))
     } else if cfg!(all(target_arch = "aarch64", target_endian = "little")) {
         // mov x0, 0; mov x8, 94; svc 0
-        (183, &[0x00, 0x00, 0x80, 0xd2, 0xc8, 0x0b, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4])
+        Some((183, &[0x00, 0x00, 0x80, 0xd2, 0xc8, 0x0b, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4]))
     } else {
-        return None;
-    };
+        None
+    }
+}
+
+/// A static ELF executable (elf(5)) with one segment, which begins with the code.
+fn elf(machine: u16, code: &[u8]) -> Vec<u8> {
     let size = HEADER + SEGMENT + code.len() as u64;
     // ELF, 64 bits, little-endian, version 1, System V.
     let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
@@ -56,7 +96,7 @@ pub(crate) fn tiny_elf() -> Option<Vec<u8>> {
     elf.extend([2u16.to_le_bytes(), machine.to_le_bytes()].concat());
     elf.extend(1u32.to_le_bytes());
     // The entry, the offset of the segment table, no sections, no flags.
-    elf.extend([BASE + HEADER + SEGMENT, HEADER, 0].map(u64::to_le_bytes).concat());
+    elf.extend([ENTRY, HEADER, 0].map(u64::to_le_bytes).concat());
     elf.extend(0u32.to_le_bytes());
     // Sizes: this header, a segment's entry and their number, a section's and theirs.
     elf.extend([HEADER as u16, SEGMENT as u16, 1, 64, 0, 0].map(u16::to_le_bytes).concat());
@@ -64,5 +104,5 @@ pub(crate) fn tiny_elf() -> Option<Vec<u8>> {
     elf.extend([1u32, 5].map(u32::to_le_bytes).concat());
     elf.extend([0, BASE, BASE, size, size, 0x1000].map(u64::to_le_bytes).concat());
     elf.extend(code);
-    Some(elf)
+    elf
 }

@@ -1,0 +1,332 @@
+//! On the worker: what listeners could not decide, `kill-tree` and `freeze`; and whatever is stopped.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::sys::signal::Signal;
+
+use super::disarm::{Armed, Switch};
+use super::frozen::Hierarchies;
+use super::guard::{Candidate, Rails};
+use super::held::{Entry, Held};
+use super::orders::{OrderReceiver, Sent, State};
+use super::policy::{self, PolicyKeeper, Reader, Shared};
+use super::signal::{Miss, Target};
+use super::{Guard, Mode, Outcome, Response, RuleName, Settings, terminal, tree};
+use crate::alert::Alert;
+use crate::clock;
+use crate::lineage::Lineage;
+use crate::process::details::Namespaces;
+use crate::process::exec::{Certainty, Exec};
+use crate::process::proc_dir::ProcRoot;
+use crate::rules::action::Action;
+use crate::rules::model::Severity;
+use crate::rules::ruleset::RuleSet;
+
+/// Responds, for the worker.
+#[derive(Debug)]
+pub struct Responder {
+    proc: Arc<ProcRoot>,
+    keeper: PolicyKeeper,
+    policy: Reader,
+    switch: Switch,
+    armed: Armed,
+    host: Namespaces,
+    held: Held,
+    orders: OrderReceiver,
+    /// Rules whose turns of the minute were said to be over, and in which minute.
+    exhausted: Vec<(RuleName, u64)>,
+    said: Vec<Said>,
+}
+
+/// Something to tell in the stream of alerts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// How serious it is.
+    pub severity: Severity,
+    /// A sentence.
+    pub message: String,
+}
+
+/// Rules of which it is remembered that their turns were over.
+const MOST_EXHAUSTED: usize = 256;
+
+impl Responder {
+    /// Opens what is held in the runtime folder, which is made if it is not there.
+    pub fn start(
+        settings: Settings,
+        runtime: &Path,
+        proc: Arc<ProcRoot>,
+        orders: OrderReceiver,
+    ) -> io::Result<Self> {
+        let keeper = PolicyKeeper::new(settings, &proc)?;
+        let mut said = Vec::new();
+        let (held, found) = Held::open(runtime, &proc);
+        if found > 0 {
+            let message =
+                format!("{found} programs or control groups are still held that execwatch stopped before");
+            said.push(Said { severity: Severity::Medium, message });
+        }
+        Ok(Responder {
+            host: Namespaces::of_the_host(&proc),
+            proc,
+            policy: Reader::new(keeper.shared()),
+            keeper,
+            switch: Switch::new(runtime),
+            armed: Armed::Yes,
+            held,
+            orders,
+            exhausted: Vec::new(),
+            said,
+        })
+    }
+
+    /// What listeners share.
+    pub fn shared(&self) -> Arc<Shared> {
+        self.keeper.shared()
+    }
+
+    /// What is configured.
+    pub fn settings(&self) -> &Settings {
+        self.keeper.settings()
+    }
+
+    /// Changes what is configured, from the next tick on.
+    pub fn configure(&mut self, settings: Settings) {
+        self.keeper.configure(settings);
+    }
+
+    /// Carries out what administrators ordered, and writes down what is held.
+    pub fn obey(&mut self) {
+        while let Ok(Sent { id, order, answer }) = self.orders.sent.try_recv() {
+            let result = self.held.order(&id, order, &self.proc);
+            if let Ok(message) = &result {
+                self.say(Severity::Medium, format!("{message} by an administrator"));
+            }
+            // Who asked may have given up.
+            let _ = answer.try_send(result);
+        }
+        self.held.save();
+    }
+
+    /// Completes an alert: does what no listener did, and remembers what is stopped. `lineage` tells where a process comes
+    /// from, as events told until now.
+    pub fn complete(
+        &mut self,
+        alert: &mut Alert,
+        wanted: Option<(Action, RuleName)>,
+        exec: &Exec,
+        rules: &RuleSet,
+        lineage: impl FnMut(u32) -> Option<Lineage>,
+    ) {
+        let mut group = None;
+        if alert.exec.response.is_none()
+            && self.keeper.settings().mode != Mode::Off
+            && let Some((action, rule)) = wanted
+        {
+            let outcome = match self.refused(exec, rule, rules) {
+                Some(guard) => Outcome::Refused(guard),
+                None if self.keeper.settings().mode == Mode::DryRun => Outcome::DryRun,
+                None => match self.act(action, exec, lineage, &mut group) {
+                    Ok(outcome) => outcome,
+                    Err(Refusal::Miss(Miss::Gone)) => Outcome::Gone,
+                    Err(Refusal::Miss(Miss::Failed(number))) => Outcome::Failed(number),
+                    Err(Refusal::Guard(guard)) => Outcome::Refused(guard),
+                },
+            };
+            alert.exec.response = Some(Response { action, rule, outcome });
+        }
+        let Some(response) = alert.exec.response else { return };
+        if response.outcome == Outcome::Refused(Guard::Rate) {
+            self.say_exhausted(response.rule);
+        }
+        if response.outcome.stopped() || group.is_some() {
+            let now_s = clock::realtime_ns() / 1_000_000_000;
+            let settings = self.keeper.settings();
+            let entry = Entry::of(alert, response.rule.as_str(), group, settings, now_s);
+            if let Some(message) = self.held.add(entry, settings.after_hold, &self.proc) {
+                self.say(Severity::Medium, message);
+            }
+        }
+        if response.outcome.acted() && matches!(response.action, Action::Deny | Action::Hold) {
+            terminal::tell(alert, &self.keeper.settings().terminal_message);
+        }
+    }
+
+    /// Why nothing is done about a program.
+    fn refused(&mut self, exec: &Exec, rule: RuleName, rules: &RuleSet) -> Option<Guard> {
+        if exec.certainty == Certainty::AlreadyRunning {
+            return Some(Guard::AlreadyRunning);
+        }
+        self.policy.refresh();
+        let candidate = Candidate {
+            pid: exec.pid,
+            ppid: exec.details.adopter.or(exec.details.ppid),
+            start_ticks: exec.details.start_ticks,
+            exe: exec.image.exe(),
+            on_host: policy::on_host(exec, &self.host),
+            ancestors: &exec.ancestors.processes,
+        };
+        let policy = self.policy.policy();
+        let rate = || {
+            let (number, _) = rules.find(rule.as_str())?;
+            let left = rules.rate(number)?.take(policy.settings.per_minute, clock::monotonic_ns());
+            (!left).then_some(Guard::Rate)
+        };
+        policy
+            .rails
+            .keeps(&candidate)
+            .or_else(|| self.switch.thrown().then_some(Guard::Disarmed))
+            .or_else(rate)
+    }
+
+    fn act(
+        &self,
+        action: Action,
+        exec: &Exec,
+        lineage: impl FnMut(u32) -> Option<Lineage>,
+        group: &mut Option<std::path::PathBuf>,
+    ) -> Result<Outcome, Refusal> {
+        let start_ticks = exec.details.start_ticks.ok_or(Miss::Gone)?;
+        let after_us = || clock::monotonic_ns().saturating_sub(exec.timestamp_ns) / 1000;
+        let signal = |signal| Target::find(&self.proc, exec.pid, start_ticks)?.send(&self.proc, signal);
+        let rails = &self.policy.policy().rails;
+        Ok(match action {
+            Action::Alert => return Err(Miss::Gone.into()),
+            Action::Deny => {
+                signal(Signal::SIGKILL)?;
+                Outcome::Killed { after_us: after_us() }
+            }
+            Action::Hold => {
+                signal(Signal::SIGSTOP)?;
+                Outcome::Stopped { after_us: after_us() }
+            }
+            Action::KillTree => {
+                let on_host = policy::on_host(exec, &self.host);
+                let felled = tree::fell(&self.proc, rails, (exec.pid, start_ticks, on_host), lineage)?;
+                Outcome::TreeKilled { processes: felled.killed, spared: felled.spared, after_us: after_us() }
+            }
+            Action::Freeze => {
+                let cgroup = exec.details.cgroup().ok_or(Guard::NoUnit)?;
+                let found = Hierarchies::mounted().group(cgroup).ok_or(Guard::NoUnit)?;
+                // A group with more members than can be looked at might hold anybody.
+                let members = found.members().ok_or(Guard::NoUnit)?;
+                if let Some(guard) = members.into_iter().find_map(|pid| self.keeps(rails, pid)) {
+                    return Err(guard.into());
+                }
+                found.freeze()?;
+                *group = Some(found.folder);
+                Outcome::Frozen { after_us: after_us() }
+            }
+        })
+    }
+
+    /// Why a member of a control group may not be frozen.
+    fn keeps(&self, rails: &Rails, pid: u32) -> Option<Guard> {
+        let dir = self.proc.process(pid).ok()?;
+        let mut buffer = [0; 4096 + 16];
+        let (ppid, start_ticks) = {
+            let stat = crate::process::parse::stat(dir.file(c"stat", &mut buffer)?)?;
+            (stat.ppid, stat.start_ticks)
+        };
+        let exe = dir.link(c"exe", &mut buffer);
+        let on_host = Namespaces::of(&dir).pid == self.host.pid;
+        rails.keeps(&Candidate {
+            pid,
+            ppid: Some(ppid),
+            start_ticks: Some(start_ticks),
+            exe,
+            on_host,
+            ancestors: &[],
+        })
+    }
+
+    /// Follows the switch, the time limits and what is configured; what is to be told.
+    pub fn tick(&mut self) -> Vec<Said> {
+        if let Err(error) = self.keeper.tick() {
+            log::warn!("responses keep their settings: {error}");
+        }
+        let now_s = clock::realtime_ns() / 1_000_000_000;
+        let armed = self.switch.tick(now_s);
+        if armed != self.armed && self.keeper.settings().mode != Mode::Off {
+            match armed {
+                Armed::Yes => self.say(Severity::Medium, "responses are armed again".to_owned()),
+                Armed::No { until_s } => {
+                    let until = until_s.map_or(String::new(), |until| {
+                        format!(", until {}", crate::calendar::rfc3339(until.saturating_mul(1_000_000_000)))
+                    });
+                    let path = self.switch.path().display();
+                    self.say(Severity::High, format!("responses are disarmed by {path}{until}"));
+                }
+            }
+        }
+        self.armed = armed;
+        let fate = self.keeper.settings().after_hold;
+        for message in self.held.tick(fate, now_s, &self.proc) {
+            self.say(Severity::Medium, message);
+        }
+        self.orders.tell(State {
+            mode: self.keeper.settings().mode.as_str(),
+            armed: armed == Armed::Yes,
+            disarmed_until_s: if let Armed::No { until_s } = armed { until_s } else { None },
+            held: self.held.entries().len(),
+        });
+        std::mem::take(&mut self.said)
+    }
+
+    /// Ends: releases what is held, unless it is to stay so.
+    pub fn close(&mut self) -> Vec<Said> {
+        let keep = self.keeper.settings().keep_held;
+        if let Some(message) = self.held.close(keep, &self.proc) {
+            self.say(Severity::Medium, message);
+        }
+        std::mem::take(&mut self.said)
+    }
+
+    fn say(&mut self, severity: Severity, message: String) {
+        self.said.push(Said { severity, message });
+    }
+
+    /// Says once a minute that a rule falls back to alerts.
+    fn say_exhausted(&mut self, rule: RuleName) {
+        let minute = clock::monotonic_ns() / 60_000_000_000;
+        if self.exhausted.contains(&(rule, minute)) {
+            return;
+        }
+        self.exhausted.retain(|&(_, said)| said == minute);
+        if self.exhausted.len() < MOST_EXHAUSTED {
+            self.exhausted.push((rule, minute));
+        }
+        let most = self.keeper.settings().per_minute;
+        let message = format!(
+            "rule `{}` has acted {most} times in this minute and only alerts until the next ([response] per-minute)",
+            rule.as_str()
+        );
+        self.say(Severity::High, message);
+    }
+}
+
+/// Why nothing was done.
+enum Refusal {
+    Miss(Miss),
+    Guard(Guard),
+}
+
+impl From<Miss> for Refusal {
+    fn from(miss: Miss) -> Self {
+        Refusal::Miss(miss)
+    }
+}
+
+impl From<Guard> for Refusal {
+    fn from(guard: Guard) -> Self {
+        Refusal::Guard(guard)
+    }
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Refusal::Miss(error.into())
+    }
+}

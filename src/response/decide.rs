@@ -1,0 +1,165 @@
+//! On a listener's thread: rules with the actions `deny` and `hold`, while the program is held.
+//!
+//! What it costs where no such rule could match by executable and arguments: a look-up or two, and only for programs
+//! whose details are read anyway. Where one could: the ancestors, at most [`chain::MOST`](super::chain::MOST) of them,
+//! and the signal. It waits for nothing but /proc, and takes no lock that others may keep.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::sys::signal::Signal;
+
+use super::chain::{Chain, NearProcesses};
+use super::disarm::Switch;
+use super::guard::Candidate;
+use super::policy::{self, Reader, Shared};
+use super::signal::{Miss, Target};
+use super::{Guard, Mode, Outcome, Response, RuleName};
+use crate::alert::Clock;
+use crate::calendar::Date;
+use crate::clock;
+use crate::process::details::Namespaces;
+use crate::process::exec::Exec;
+use crate::process::proc_dir::{ProcDir, ProcRoot};
+use crate::process::relatives::Ancestors;
+use crate::rules::action::Action;
+use crate::rules::held::Decision;
+use crate::rules::ruleset::RuleSet;
+use crate::rules::subject::{Subject, Surroundings};
+
+/// The kernel gives paths of this length at most.
+const LONGEST_PATH: usize = 4096 + 16;
+
+/// Decides for one listener.
+#[derive(Debug)]
+pub struct Decider {
+    proc: Arc<ProcRoot>,
+    policy: Reader,
+    switch: Switch,
+    surroundings: Surroundings,
+    chain: Chain,
+    /// Filled anew for each decision, by this thread alone.
+    ancestors: Ancestors,
+    exe: Box<[u8]>,
+}
+
+impl Decider {
+    /// One that decides by the shared policy, and not while there is the file in the `runtime` folder that disarms.
+    pub fn new(proc: Arc<ProcRoot>, shared: Arc<Shared>, runtime: &Path) -> Self {
+        let policy = Reader::new(shared);
+        let surroundings = Surroundings {
+            accounts: policy.policy().accounts(),
+            namespaces: Namespaces::of_the_host(&proc),
+            processes: Box::new(NearProcesses::new(Arc::clone(&proc))),
+            files: Arc::default(),
+        };
+        Decider {
+            chain: Chain::new(Arc::clone(&proc)),
+            proc,
+            policy,
+            switch: Switch::new(runtime),
+            surroundings,
+            ancestors: Ancestors::default(),
+            exe: vec![0; LONGEST_PATH].into_boxed_slice(),
+        }
+    }
+
+    /// Something may be decided: responses are not switched off, and there are rules for it.
+    pub fn active(&mut self, rules: &RuleSet) -> bool {
+        if !rules.acts_on_held() {
+            return false;
+        }
+        if self.policy.refresh() {
+            self.surroundings.accounts = self.policy.policy().accounts();
+        }
+        self.policy.policy().settings.mode != Mode::Off
+    }
+
+    /// Decides about a program whose details were read, through its folder `dir`, and sends the signal. `held`: it cannot
+    /// run until this thread waits.
+    pub fn decide(
+        &mut self,
+        rules: &RuleSet,
+        dir: &ProcDir<'_>,
+        exec: &mut Exec,
+        held: bool,
+    ) -> Option<Response> {
+        let hints = exec.details.hints(exec.details.comm());
+        if !rules.could_act_on_held(&exec.image, hints) {
+            return None;
+        }
+        let clock = self.policy.policy().clock();
+        let today = Date::of_unix_time(clock.wall_from_monotonic(exec.timestamp_ns) / 1_000_000_000);
+        let decide = |exec: &Exec| {
+            let subject = Subject::whole(exec, rules.catalogue(), &self.surroundings, &clock).on_listener();
+            rules.decide_on_held(&subject, today)
+        };
+        // Most is decided without looking at other processes.
+        if let Decision::No = decide(exec) {
+            return None;
+        }
+        let pid = exec.pid;
+        let ppid = exec.details.ppid;
+        let whole = rules.held_wants_relatives();
+        let hidden = self.chain.read(pid, &mut exec.details, whole, &mut self.ancestors);
+        std::mem::swap(&mut exec.ancestors, &mut self.ancestors);
+        let decision = decide(exec);
+        std::mem::swap(&mut exec.ancestors, &mut self.ancestors);
+        hidden.restore(&mut exec.details);
+        let Decision::Yes(number, rule) = decision else { return None };
+
+        let policy = self.policy.policy();
+        let candidate = Candidate {
+            pid,
+            ppid,
+            start_ticks: exec.details.start_ticks,
+            exe: exec.image.exe(),
+            on_host: policy::on_host(exec, &self.surroundings.namespaces),
+            ancestors: &self.ancestors.processes,
+        };
+        let kept = policy
+            .rails
+            .keeps(&candidate)
+            .or_else(|| self.switch.thrown().then_some(Guard::Disarmed))
+            .or_else(|| {
+                let rate = rules.rate(number)?;
+                let left = rate.take(policy.settings.per_minute, clock::monotonic_ns());
+                (!left).then_some(Guard::Rate)
+            });
+        let outcome = match kept {
+            Some(guard) => Outcome::Refused(guard),
+            None if policy.settings.mode == Mode::DryRun => Outcome::DryRun,
+            None => send(&self.proc, dir, exec, rule.action, held, &mut self.exe),
+        };
+        Some(Response { action: rule.action, rule: RuleName::new(&rule.id), outcome })
+    }
+}
+
+/// Sends the signal of an action.
+fn send(
+    proc: &ProcRoot,
+    dir: &ProcDir<'_>,
+    exec: &Exec,
+    action: Action,
+    held: bool,
+    buffer: &mut [u8],
+) -> Outcome {
+    let signal = if action == Action::Hold { Signal::SIGSTOP } else { Signal::SIGKILL };
+    let sent = (|| {
+        let target = Target::open(dir, exec.pid, exec.details.start_ticks.ok_or(Miss::Gone)?)?;
+        // Executable and arguments were read by number and the rest through the folder: they must be one process's.
+        if dir.link(c"exe", buffer) != exec.image.link() {
+            return Err(Miss::Gone);
+        }
+        target.send(proc, signal)
+    })();
+    let after_us = clock::monotonic_ns().saturating_sub(exec.timestamp_ns) / 1000;
+    match (sent, held, signal) {
+        (Err(Miss::Gone), ..) => Outcome::Gone,
+        (Err(Miss::Failed(number)), ..) => Outcome::Failed(number),
+        (Ok(()), true, Signal::SIGSTOP) => Outcome::Held,
+        (Ok(()), true, _) => Outcome::Prevented,
+        (Ok(()), false, Signal::SIGSTOP) => Outcome::Stopped { after_us },
+        (Ok(()), false, _) => Outcome::Killed { after_us },
+    }
+}

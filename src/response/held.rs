@@ -1,0 +1,313 @@
+//! What is stopped: programs in hold, and frozen control groups, until somebody decides or their time is over.
+//!
+//! A file in the runtime folder remembers them, so that a daemon that crashed goes on with what it stopped.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+
+use super::frozen::Group;
+use super::signal::{self, Miss, Target};
+use super::{Fate, Settings};
+use crate::alert::Alert;
+use crate::alert::escape::Escaped;
+use crate::process::proc_dir::ProcRoot;
+use crate::rules::subject::join;
+
+/// The file's name in the runtime folder.
+const NAME: &str = "held.json";
+/// More are not remembered; what comes then meets its fate at once.
+const MOST: usize = 1024;
+/// Bytes of a command line that are kept.
+const COMMAND: usize = 400;
+
+/// Something that is stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The id of its alert.
+    pub id: String,
+    /// Process id.
+    pub pid: u32,
+    /// Start time in ticks since boot.
+    pub start_ticks: u64,
+    /// The folder of the frozen control group; without it the process is stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<PathBuf>,
+    /// Since when, in seconds since 1970.
+    pub since_s: u64,
+    /// When its time is over; never for a control group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until_s: Option<u64>,
+    /// The rule that asked for it.
+    pub rule: String,
+    /// The rule's title.
+    pub title: String,
+    /// The alert's severity.
+    pub severity: String,
+    /// The user, by name or number.
+    pub user: String,
+    /// The executable.
+    pub exe: String,
+    /// The command line.
+    pub command: String,
+    /// The terminal.
+    pub tty: String,
+    /// The ancestors, the nearest first, by pid and executable.
+    pub ancestors: Vec<String>,
+}
+
+/// What is to be done with something held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// It may run.
+    Release,
+    /// It is killed.
+    Kill,
+}
+
+/// All that is held.
+#[derive(Debug)]
+pub struct Held {
+    path: PathBuf,
+    entries: Vec<Entry>,
+    /// The file is out of date.
+    changed: bool,
+}
+
+impl Entry {
+    /// Of an alert whose program was stopped, or whose control group was frozen.
+    pub(super) fn of(
+        alert: &Alert,
+        rule: &str,
+        group: Option<PathBuf>,
+        settings: &Settings,
+        now_s: u64,
+    ) -> Entry {
+        let shown = |bytes: &[u8]| {
+            let mut escaped = Escaped::new(bytes);
+            escaped.shorten(COMMAND);
+            escaped.as_str().to_owned()
+        };
+        let (exec, details) = (&alert.exec, &alert.exec.details);
+        let uid = details.uid(0).map(|uid| uid.to_string());
+        let ancestors = alert
+            .origin
+            .ancestors
+            .iter()
+            .map(|ancestor| format!("{} {}", ancestor.pid, shown(ancestor.image.exe().unwrap_or(b"?"))));
+        Entry {
+            id: alert.id.clone(),
+            pid: exec.pid,
+            start_ticks: details.start_ticks.unwrap_or_default(),
+            until_s: group.is_none().then(|| now_s + settings.hold_for.as_secs()),
+            group,
+            since_s: now_s,
+            rule: rule.to_owned(),
+            title: alert.rule.title.clone(),
+            severity: alert.rule.severity.as_str().to_owned(),
+            user: alert.users[0].clone().or(uid).unwrap_or_else(|| "unknown".to_owned()),
+            exe: shown(exec.image.exe().unwrap_or(b"?")),
+            command: shown(&exec.image.raw_arguments().map(join).unwrap_or_default()),
+            tty: details.tty_name().flatten().unwrap_or_else(|| "none".to_owned()),
+            ancestors: ancestors.collect(),
+        }
+    }
+
+    /// A few words for people.
+    fn what(&self) -> String {
+        match &self.group {
+            Some(group) => format!("control group {} (held as {})", group.display(), self.id),
+            None => format!("pid {}, {} (held as {})", self.pid, self.exe, self.id),
+        }
+    }
+
+    /// It is stopped still: `None` if it has gone.
+    fn stopped(&self, proc: &ProcRoot) -> Option<bool> {
+        match &self.group {
+            Some(folder) => Group::of_folder(folder).map(|group| group.frozen()),
+            None => {
+                let (state, start) = signal::state(&proc.process(self.pid).ok()?)?;
+                if start != self.start_ticks || signal::ended(state) {
+                    return None;
+                }
+                // `t`: a debugger has it.
+                Some(matches!(state, b'T' | b't'))
+            }
+        }
+    }
+
+    /// Carries an order out.
+    fn obey(&self, order: Order, proc: &ProcRoot) -> Result<(), Miss> {
+        match &self.group {
+            None => {
+                let target = Target::find(proc, self.pid, self.start_ticks)?;
+                let signal = if order == Order::Kill { Signal::SIGKILL } else { Signal::SIGCONT };
+                target.send(proc, signal)
+            }
+            Some(folder) => {
+                let group = Group::of_folder(folder).ok_or(Miss::Gone)?;
+                if order == Order::Kill {
+                    for pid in group.members().unwrap_or_default() {
+                        // A frozen process of version 1 dies when it is thawed.
+                        let Some((_, start)) = proc.process(pid).ok().and_then(|dir| signal::state(&dir))
+                        else {
+                            continue;
+                        };
+                        let _ = Target::find(proc, pid, start).and_then(|it| it.send(proc, Signal::SIGKILL));
+                    }
+                }
+                Ok(group.thaw()?)
+            }
+        }
+    }
+}
+
+impl Held {
+    /// What a daemon before this one stopped and still is; the others are forgotten. The second value says how many of
+    /// them there are.
+    pub(super) fn open(runtime: &Path, proc: &ProcRoot) -> (Held, usize) {
+        let path = runtime.join(NAME);
+        let read = || -> io::Result<Vec<Entry>> { Ok(serde_json::from_slice(&fs::read(&path)?)?) };
+        let mut entries = match read() {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                log::warn!("what was held cannot be read from {}: {error}", path.display());
+                Vec::new()
+            }
+        };
+        let all = entries.len();
+        entries.retain(|entry| entry.stopped(proc) == Some(true));
+        let found = entries.len();
+        (Held { path, entries, changed: found != all }, found)
+    }
+
+    /// What is held, as the file of a daemon says that runs or crashed.
+    pub fn list(runtime: &Path) -> io::Result<Vec<Entry>> {
+        match fs::read(runtime.join(NAME)) {
+            Ok(text) => Ok(serde_json::from_slice(&text)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is held.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Remembers something; a sentence if there is no room, and it met its fate at once.
+    pub(super) fn add(&mut self, entry: Entry, fate: Fate, proc: &ProcRoot) -> Option<String> {
+        if self.entries.len() < MOST {
+            self.entries.push(entry);
+            self.changed = true;
+            return None;
+        }
+        let (order, done) = match fate {
+            Fate::Kill => (Order::Kill, "killed"),
+            Fate::Release => (Order::Release, "released"),
+        };
+        // It is gone if that fails.
+        let _ = entry.obey(order, proc);
+        Some(format!("{} was {done} at once: {MOST} are held already", entry.what()))
+    }
+
+    /// Carries out an order of an administrator's; a sentence that says what was done, or why not.
+    pub fn order(&mut self, id: &str, order: Order, proc: &ProcRoot) -> Result<String, String> {
+        let found: Vec<usize> = (0..self.entries.len())
+            .filter(|&at| self.entries.get(at).is_some_and(|entry| entry.id.starts_with(id)))
+            .collect();
+        let at = match found.as_slice() {
+            [only] if !id.is_empty() => *only,
+            [] => return Err(format!("nothing is held as `{id}`: `execwatch held` lists what is")),
+            _ => return Err(format!("`{id}` is the beginning of several ids: give more of it")),
+        };
+        let entry = self.entries.remove(at);
+        self.changed = true;
+        let done = if order == Order::Kill { "killed" } else { "released" };
+        match entry.obey(order, proc) {
+            Ok(()) => Ok(format!("{} was {done}", entry.what())),
+            Err(Miss::Gone) => Err(format!("{} had ended before", entry.what())),
+            Err(Miss::Failed(number)) => {
+                let error = io::Error::from_raw_os_error(number);
+                let message = format!("{} could not be {done}: {error}", entry.what());
+                self.entries.push(entry);
+                Err(message)
+            }
+        }
+    }
+
+    /// Ends what is over, forgets what has gone or was continued by somebody else, and writes the file; sentences about
+    /// it.
+    pub(super) fn tick(&mut self, fate: Fate, now_s: u64, proc: &ProcRoot) -> Vec<String> {
+        let mut said = Vec::new();
+        let before = self.entries.len();
+        self.entries.retain(|entry| match entry.stopped(proc) {
+            None => {
+                said.push(format!("{} ended while it was held", entry.what()));
+                false
+            }
+            // A signal that stops takes a moment to do so where the program was on another CPU.
+            Some(false) if now_s.saturating_sub(entry.since_s) >= 2 => {
+                said.push(format!("{} was continued by somebody else", entry.what()));
+                false
+            }
+            Some(_) if entry.until_s.is_some_and(|until| now_s >= until) => {
+                let (order, done) = match fate {
+                    Fate::Kill => (Order::Kill, "killed"),
+                    Fate::Release => (Order::Release, "released"),
+                };
+                let _ = entry.obey(order, proc);
+                said.push(format!("{} was {done}: nobody decided within its time", entry.what()));
+                false
+            }
+            Some(_) => true,
+        });
+        self.changed |= self.entries.len() != before;
+        self.save();
+        said
+    }
+
+    /// At the end of the daemon: releases the programs, unless they are to stay; frozen groups stay.
+    pub(super) fn close(&mut self, keep: bool, proc: &ProcRoot) -> Option<String> {
+        let before = self.entries.len();
+        if !keep {
+            self.entries.retain(|entry| {
+                let released = entry.group.is_none();
+                if released {
+                    // It is gone if that fails.
+                    let _ = entry.obey(Order::Release, proc);
+                }
+                !released
+            });
+        }
+        let released = before - self.entries.len();
+        self.changed |= released > 0;
+        self.save();
+        (released > 0).then(|| format!("{released} held programs were released because execwatch ends"))
+    }
+
+    /// Writes the file if it is out of date, in one step.
+    pub(super) fn save(&mut self) {
+        if !self.changed {
+            return;
+        }
+        let write = || -> io::Result<()> {
+            let new = self.path.with_extension("new");
+            let mut file =
+                fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            file.write_all(&serde_json::to_vec(&self.entries)?)?;
+            fs::rename(&new, &self.path)
+        };
+        match write() {
+            Ok(()) => self.changed = false,
+            Err(error) => {
+                log::warn!("what is held cannot be written to {}: {error}", self.path.display());
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! A signal to one process and no other, although numbers are used again.
+//!
+//! Through a pidfd where the kernel has them (Linux 5.3), which is found out by asking for one; else pid and start time
+//! are compared just before, which leaves a moment in which only a process that ends and another that gets its number
+//! within the same hundredth of a second could be confused.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::process::parse;
+use crate::process::proc_dir::{ProcDir, ProcRoot};
+use crate::sys;
+
+/// Longest /proc/PID/stat: 52 numbers and a name.
+const STAT: usize = 2048;
+
+/// A process that a signal may be sent to.
+#[derive(Debug)]
+pub(super) struct Target {
+    pid: u32,
+    start_ticks: u64,
+    pidfd: Option<OwnedFd>,
+}
+
+/// Why no signal was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Miss {
+    /// The process had ended.
+    Gone,
+    /// The kernel refused, with this error number.
+    Failed(i32),
+}
+
+impl From<io::Error> for Miss {
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::ESRCH) | None => Miss::Gone,
+            Some(number) => Miss::Failed(number),
+        }
+    }
+}
+
+/// What a process is doing now, as /proc/PID/stat says, and when it was started.
+pub(super) fn state(dir: &ProcDir<'_>) -> Option<(u8, u64)> {
+    let mut buffer = [0; STAT];
+    let stat = parse::stat(dir.file(c"stat", &mut buffer)?)?;
+    Some((stat.state, stat.start_ticks))
+}
+
+/// It has ended: a zombie, or dead.
+pub(super) fn ended(state: u8) -> bool {
+    matches!(state, b'Z' | b'X' | b'x')
+}
+
+impl Target {
+    /// The process `pid` that was started at that time. `dir` is its folder, which stays its own if it is one that was
+    /// opened.
+    pub(super) fn open(dir: &ProcDir<'_>, pid: u32, start_ticks: u64) -> Result<Target, Miss> {
+        let pidfd = match sys::pidfd::open(pid) {
+            Ok(fd) => Some(fd),
+            // Too old a kernel, or a filter of system calls that does not know this one.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        // After the descriptor was made: the number was still this process's then.
+        match state(dir) {
+            Some((state, start)) if start == start_ticks && !ended(state) => {
+                Ok(Target { pid, start_ticks, pidfd })
+            }
+            _ => Err(Miss::Gone),
+        }
+    }
+
+    /// The same, by number.
+    pub(super) fn find(proc: &ProcRoot, pid: u32, start_ticks: u64) -> Result<Target, Miss> {
+        let dir = proc.process(pid).map_err(|_| Miss::Gone)?;
+        Target::open(&dir, pid, start_ticks)
+    }
+
+    /// Sends a signal.
+    pub(super) fn send(&self, proc: &ProcRoot, signal: Signal) -> Result<(), Miss> {
+        if let Some(pidfd) = &self.pidfd {
+            return Ok(sys::pidfd::send_signal(pidfd, signal as i32)?);
+        }
+        match proc.process(self.pid).ok().and_then(|dir| state(&dir)) {
+            Some((state, start)) if start == self.start_ticks && !ended(state) => {}
+            _ => return Err(Miss::Gone),
+        }
+        let pid = Pid::from_raw(i32::try_from(self.pid).map_err(|_| Miss::Gone)?);
+        kill(pid, signal).map_err(|error| match error {
+            Errno::ESRCH => Miss::Gone,
+            error => Miss::Failed(error as i32),
+        })
+    }
+
+    /// Forgets the descriptor, as on a kernel without.
+    #[cfg(test)]
+    fn without_pidfd(self) -> Self {
+        Target { pidfd: None, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn only_the_process_that_was_meant() {
+        let proc = ProcRoot::open(Path::new("/proc")).unwrap();
+        for with_pidfd in [true, false] {
+            let mut child = Command::new("sleep").arg("100").spawn().unwrap();
+            let pid = child.id();
+            let (running, start) = state(&proc.process(pid).unwrap()).unwrap();
+            assert!(!ended(running));
+            assert_eq!(Target::find(&proc, pid, start + 1).unwrap_err(), Miss::Gone, "another start time");
+            let target = Target::find(&proc, pid, start).unwrap();
+            let target = if with_pidfd { target } else { target.without_pidfd() };
+            target.send(&proc, Signal::SIGKILL).unwrap();
+            child.wait().unwrap();
+            assert_eq!(target.send(&proc, Signal::SIGKILL), Err(Miss::Gone));
+            assert_eq!(Target::find(&proc, pid, start).unwrap_err(), Miss::Gone);
+        }
+    }
+
+    #[test]
+    fn a_zombie_has_gone() {
+        let proc = ProcRoot::open(Path::new("/proc")).unwrap();
+        let mut child = Command::new("sleep").arg("100").spawn().unwrap();
+        let pid = child.id();
+        let (_, start) = state(&proc.process(pid).unwrap()).unwrap();
+        child.kill().unwrap();
+        // Not reaped yet.
+        while !state(&proc.process(pid).unwrap()).is_some_and(|(state, _)| ended(state)) {
+            std::thread::yield_now();
+        }
+        assert_eq!(Target::find(&proc, pid, start).unwrap_err(), Miss::Gone);
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,174 @@
+//! Programs that are stopped before their first instruction, and what becomes of them.
+
+use std::process::Child;
+
+use super::*;
+use crate::support::{installed, wait_until, within};
+
+/// The instruction at which a stopped process is: the last field of /proc/PID/syscall (proc_pid_syscall(5)).
+fn instruction(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;
+    u64::from_str_radix(text.split_whitespace().last()?.strip_prefix("0x")?, 16).ok()
+}
+
+fn start(target: &Path, written: &Written) -> Child {
+    Command::new(target).stdin(Stdio::null()).stdout(written.output()).spawn().unwrap()
+}
+
+/// Waits until a process is stopped.
+fn wait_for_stop(pid: u32) {
+    wait_until("the program is stopped", || (state(pid) == Some('T')).then_some(()));
+}
+
+/// Ends what a failed test leaves.
+struct Children(Vec<Child>);
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            // Most have ended.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[test]
+fn two_hundred_are_held_at_their_entry_and_released() {
+    const COUNT: usize = 200;
+    let Some(machine) = Machine::alone() else { return };
+    let setup = responding(&machine, ENFORCE, &rule("hold"));
+    let Some(target) = mark(&setup.folder(), "target") else { return };
+    let daemon = setup.start();
+    let written = Written::new(daemon.folder(), "written");
+    let mut children = Children((0..COUNT).map(|_| start(&target, &written)).collect());
+    for child in &children.0 {
+        wait_for_stop(child.id());
+        assert_eq!(instruction(child.id()), Some(program::ENTRY));
+    }
+    let alerts = daemon.wait_for_many(COUNT, |alert| response(alert, "outcome") == "held");
+    assert_eq!(written.bytes(), 0);
+    let (said, listed) = execwatch(&daemon, &["held", "--json"]);
+    assert!(listed && said.lines().count() == COUNT, "{said}");
+    let first: Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+    assert_eq!(first["rule"], "test-hold");
+    assert_eq!(first["exe"], target.to_str().unwrap());
+
+    let ids: Vec<&str> = alerts.iter().map(|alert| alert["event"]["id"].as_str().unwrap()).collect();
+    let mut release = vec!["release"];
+    release.extend(&ids);
+    let (said, done) = execwatch(&daemon, &release);
+    assert!(done && said.lines().count() == COUNT, "{said}");
+    for child in &mut children.0 {
+        assert!(child.wait().unwrap().success());
+    }
+    assert_eq!(written.bytes(), COUNT as u64);
+    let (said, listed) = execwatch(&daemon, &["held"]);
+    assert!(listed && said.contains("nothing is held"), "{said}");
+    assert_eq!(daemon.stop().totals.get("prevented"), COUNT as u64);
+}
+
+#[test]
+fn one_is_killed_by_order_and_unknown_ids_are_refused() {
+    let Some(machine) = Machine::alone() else { return };
+    let setup = responding(&machine, ENFORCE, &rule("hold"));
+    let Some(target) = mark(&setup.folder(), "target") else { return };
+    let daemon = setup.start();
+    let written = Written::new(daemon.folder(), "written");
+    let mut children = Children(vec![start(&target, &written)]);
+    let alert = daemon.wait_for(|alert| response(alert, "outcome") == "held");
+    let (said, done) = execwatch(&daemon, &["kill", "nothing-such"]);
+    assert!(!done && said.contains("nothing is held as"), "{said}");
+    let (said, done) = execwatch(&daemon, &["kill", alert["event"]["id"].as_str().unwrap()]);
+    assert!(done && said.contains("was killed"), "{said}");
+    assert!(killed(children.0[0].wait().unwrap()));
+    assert_eq!(written.bytes(), 0);
+    daemon.wait_for_record("the order", |record| {
+        record["message"].as_str().unwrap().contains("was killed by an administrator")
+    });
+    daemon.stop();
+}
+
+#[test]
+fn after_its_time_a_program_is_killed_or_released_as_configured() {
+    let Some(machine) = Machine::alone() else { return };
+    for (after, message) in
+        [("kill", "was killed: nobody decided"), ("release", "was released: nobody decided")]
+    {
+        let response = format!("{ENFORCE}\nhold-for = \"1s\"\nafter-hold = \"{after}\"");
+        let setup = responding(&machine, &response, &rule("hold"));
+        let Some(target) = mark(&setup.folder(), "target") else { return };
+        let daemon = setup.start();
+        let written = Written::new(daemon.folder(), "written");
+        let mut children = Children(vec![start(&target, &written)]);
+        let status = wait_until("the program has ended", || children.0[0].try_wait().unwrap());
+        let (as_configured, bytes) =
+            if after == "kill" { (killed(status), 0) } else { (status.success(), 1) };
+        assert!(as_configured && written.bytes() == bytes, "{after}: {status}");
+        daemon.wait_for_record("the end of its time", |record| {
+            record["message"].as_str().unwrap().contains(message)
+        });
+        daemon.stop();
+    }
+}
+
+#[test]
+fn held_programs_are_released_at_the_end_or_kept_for_the_next_daemon() {
+    let Some(machine) = Machine::alone() else { return };
+    let runtime = tempfile::tempdir().unwrap();
+    let runtime = runtime.path().to_str().unwrap().to_owned();
+    let start_daemon = |at_stop: &str| {
+        let response = format!("{ENFORCE}\nat-stop = \"{at_stop}\"");
+        responding_in(&machine, &response, &rule("hold"), &runtime)
+    };
+    let setup = start_daemon("keep");
+    let Some(target) = mark(&setup.folder(), "target") else { return };
+    let daemon = setup.start();
+    let written = Written::new(Path::new(&runtime), "written");
+    let mut children = Children(vec![start(&target, &written)]);
+    let pid = children.0[0].id();
+    daemon.wait_for(|alert| response(alert, "outcome") == "held");
+    daemon.stop();
+    assert_eq!((state(pid), written.bytes()), (Some('T'), 0));
+
+    // The next one finds it, is killed without a chance to do anything, and the one after it finds it too.
+    let daemon = start_daemon("release").start();
+    daemon.wait_for_record("what was found", |record| {
+        record["message"].as_str().unwrap().contains("are still held")
+    });
+    let (said, _) = execwatch(&daemon, &["held"]);
+    assert!(said.contains(&format!("(pid {pid})")), "{said}");
+    daemon.signal(nix::sys::signal::Signal::SIGKILL);
+    daemon.end();
+    assert_eq!(state(pid), Some('T'));
+    let daemon = start_daemon("release").start();
+    let (said, _) = execwatch(&daemon, &["held"]);
+    assert!(said.contains(&format!("(pid {pid})")), "{said}");
+    // This one lets it go at its end.
+    let ended = daemon.stop();
+    assert!(ended.stderr.contains("1 held programs were released"), "{}", ended.stderr);
+    assert!(children.0[0].wait().unwrap().success());
+    assert_eq!(written.bytes(), 1);
+}
+
+#[test]
+fn a_program_that_somebody_continues_is_told_of() {
+    let Some(machine) = Machine::alone() else { return };
+    let daemon = responding(&machine, ENFORCE, &rule("hold")).start();
+    let target = daemon.folder().join("bin/target");
+    program::copy(&installed("sleep").unwrap(), &target);
+    let mut children = Children(vec![Command::new(&target).arg("1000").spawn().unwrap()]);
+    let pid = children.0[0].id();
+    wait_for_stop(pid);
+    daemon.wait_for(|alert| response(alert, "outcome") == "held");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGCONT)
+        .unwrap();
+    daemon.wait_for_record("its going on", |record| {
+        record["message"].as_str().unwrap().contains("was continued by somebody else")
+    });
+    assert!(
+        within(std::time::Duration::from_millis(10), || (state(pid) == Some('T')).then_some(())).is_none()
+    );
+    children.0[0].kill().unwrap();
+    daemon.stop();
+}

@@ -260,11 +260,12 @@ impl ExecSink for Capture {
                 && let Some(wants) = wants
                 && let Ok(dir) = self.proc.process(notice.pid)
             {
+                let stopped = reading.stop_early(exec);
                 if !busy {
                     pinned = pin();
                 }
                 reading.details(&dir, &mut self.buffers, wants, exec);
-                reading.respond(&dir, exec, true);
+                reading.respond(&dir, exec, true, stopped);
             }
             drop(pinned);
             if candidate {
@@ -378,7 +379,7 @@ impl Reading<'_> {
         let candidate = self.is_candidate(&dir, buffers, exec);
         if candidate && let Some(wants) = wants {
             self.details(&dir, buffers, wants, exec);
-            self.respond(&dir, exec, false);
+            self.respond(&dir, exec, false, false);
         }
         candidate
     }
@@ -412,10 +413,16 @@ impl Reading<'_> {
         exec.details.read_cgroup(dir, &mut buffers.details);
     }
 
+    /// Stops the program that a rule acts on by executable and arguments alone; true if it did.
+    fn stop_early(&mut self, exec: &Exec) -> bool {
+        let rules = self.prefilter.ruleset();
+        self.decider.as_mut().is_some_and(|decider| decider.stop_early(rules, exec))
+    }
+
     /// Lets a rule act on the program that asks for it. After everything was read: what was killed may have gone.
-    fn respond(&mut self, dir: &ProcDir<'_>, exec: &mut Exec, held: bool) {
+    fn respond(&mut self, dir: &ProcDir<'_>, exec: &mut Exec, held: bool, stopped_early: bool) {
         if let Some(decider) = &mut self.decider {
-            exec.response = decider.decide(self.prefilter.ruleset(), dir, exec, held);
+            exec.response = decider.decide(self.prefilter.ruleset(), dir, exec, held, stopped_early);
         }
     }
 }

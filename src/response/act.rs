@@ -138,8 +138,11 @@ impl Responder {
             alert.exec.response = Some(Response { action, rule, outcome });
         }
         let Some(response) = alert.exec.response else { return };
-        if response.outcome == Outcome::Refused(Guard::Rate) {
-            self.say_exhausted(response.rule);
+        match response.outcome {
+            Outcome::Refused(Guard::Rate) => self.say_exhausted(response.rule),
+            // It may be over before the next tick looks.
+            Outcome::Refused(Guard::Disarmed) => self.follow_switch(Some(Armed::No { until_s: None })),
+            _ => {}
         }
         if response.outcome.stopped() || group.is_some() {
             let now_s = clock::realtime_ns() / 1_000_000_000;
@@ -247,8 +250,37 @@ impl Responder {
         if let Err(error) = self.keeper.tick() {
             log::warn!("responses keep their settings: {error}");
         }
+        self.follow_switch(None);
         let now_s = clock::realtime_ns() / 1_000_000_000;
-        let armed = self.switch.tick(now_s);
+        let fate = self.keeper.settings().after_hold;
+        for message in self.held.tick(fate, now_s, &self.proc) {
+            self.say(Severity::Medium, message);
+        }
+        self.orders.tell(State {
+            mode: self.keeper.settings().mode.as_str(),
+            armed: self.armed == Armed::Yes,
+            disarmed_until_s: if let Armed::No { until_s } = self.armed { until_s } else { None },
+            held: self.held.entries().len(),
+        });
+        std::mem::take(&mut self.said)
+    }
+
+    /// Ends: releases what is held, unless it is to stay so.
+    pub fn close(&mut self) -> Vec<Said> {
+        let keep = self.keeper.settings().keep_held;
+        if let Some(message) = self.held.close(keep, &self.proc) {
+            self.say(Severity::Medium, message);
+        }
+        std::mem::take(&mut self.said)
+    }
+
+    /// Looks at the switch and says what changed. `seen` is how a listener found it, who may have been faster.
+    fn follow_switch(&mut self, seen: Option<Armed>) {
+        let now = self.switch.tick(clock::realtime_ns() / 1_000_000_000);
+        let armed = match seen {
+            Some(seen) if now == Armed::Yes => seen,
+            _ => now,
+        };
         if armed != self.armed && self.keeper.settings().mode != Mode::Off {
             match armed {
                 Armed::Yes => self.say(Severity::Medium, "responses are armed again".to_owned()),
@@ -262,26 +294,6 @@ impl Responder {
             }
         }
         self.armed = armed;
-        let fate = self.keeper.settings().after_hold;
-        for message in self.held.tick(fate, now_s, &self.proc) {
-            self.say(Severity::Medium, message);
-        }
-        self.orders.tell(State {
-            mode: self.keeper.settings().mode.as_str(),
-            armed: armed == Armed::Yes,
-            disarmed_until_s: if let Armed::No { until_s } = armed { until_s } else { None },
-            held: self.held.entries().len(),
-        });
-        std::mem::take(&mut self.said)
-    }
-
-    /// Ends: releases what is held, unless it is to stay so.
-    pub fn close(&mut self) -> Vec<Said> {
-        let keep = self.keeper.settings().keep_held;
-        if let Some(message) = self.held.close(keep, &self.proc) {
-            self.say(Severity::Medium, message);
-        }
-        std::mem::take(&mut self.said)
     }
 
     fn say(&mut self, severity: Severity, message: String) {

@@ -12,8 +12,8 @@ use nix::sys::signal::Signal;
 use super::chain::{Chain, NearProcesses};
 use super::disarm::Switch;
 use super::guard::Candidate;
-use super::policy::{self, Reader, Shared};
-use super::signal::{Miss, Target};
+use super::policy::{self, Policy, Reader, Shared};
+use super::signal::{Miss, Target, send_to_held};
 use super::{Guard, Mode, Outcome, Response, RuleName};
 use crate::alert::Clock;
 use crate::calendar::Date;
@@ -75,9 +75,47 @@ impl Decider {
         self.policy.policy().settings.mode != Mode::Off
     }
 
+    /// Stops a held program as soon as executable and arguments show that a rule acts on it, before its details are read:
+    /// should the scheduler move it to another CPU meanwhile, it does not get beyond its first instruction there. True
+    /// if it was stopped; then [`decide`](Self::decide) must be called, which lets it go on unless the rule acts.
+    ///
+    /// A stop that is taken back before the program got its CPU is seen by nobody.
+    pub fn stop_early(&mut self, rules: &RuleSet, exec: &Exec) -> bool {
+        let policy = self.policy.policy();
+        if policy.settings.mode != Mode::Enforce {
+            return false;
+        }
+        let hints = exec.details.hints(None);
+        if !rules.could_act_on_held(&exec.image, hints) {
+            return false;
+        }
+        let subject = Subject::on_hot_path(&exec.image, rules.catalogue(), hints);
+        let decision = rules.decide_on_held(&subject, today(policy, exec));
+        matches!(decision, Decision::Yes(..))
+            && !self.switch.thrown()
+            && send_to_held(exec.pid, Signal::SIGSTOP).is_ok()
+    }
+
+    /// Decides about a program, and lets it go on if it was stopped early and nothing is done about it.
+    pub fn decide(
+        &mut self,
+        rules: &RuleSet,
+        dir: &ProcDir<'_>,
+        exec: &mut Exec,
+        held: bool,
+        stopped_early: bool,
+    ) -> Option<Response> {
+        let response = self.respond(rules, dir, exec, held);
+        if stopped_early && !response.is_some_and(|response| response.outcome.acted()) {
+            // It has gone if that fails.
+            let _ = send_to_held(exec.pid, Signal::SIGCONT);
+        }
+        response
+    }
+
     /// Decides about a program whose details were read, through its folder `dir`, and sends the signal. `held`: it cannot
     /// run until this thread waits.
-    pub fn decide(
+    fn respond(
         &mut self,
         rules: &RuleSet,
         dir: &ProcDir<'_>,
@@ -89,7 +127,7 @@ impl Decider {
             return None;
         }
         let clock = self.policy.policy().clock();
-        let today = Date::of_unix_time(clock.wall_from_monotonic(exec.timestamp_ns) / 1_000_000_000);
+        let today = today(self.policy.policy(), exec);
         let decide = |exec: &Exec| {
             let subject = Subject::whole(exec, rules.catalogue(), &self.surroundings, &clock).on_listener();
             rules.decide_on_held(&subject, today)
@@ -133,6 +171,11 @@ impl Decider {
         };
         Some(Response { action: rule.action, rule: RuleName::new(&rule.id), outcome })
     }
+}
+
+/// The day of an exec.
+fn today(policy: &Policy, exec: &Exec) -> Date {
+    Date::of_unix_time(policy.clock().wall_from_monotonic(exec.timestamp_ns) / 1_000_000_000)
 }
 
 /// Sends the signal of an action.

@@ -94,7 +94,8 @@ impl Rails {
         if exe == self.own_exe {
             return Some(Guard::Execwatch);
         }
-        if of_init && (exe == self.init_exe || INIT_FOLDERS.iter().any(|it| exe.starts_with(it))) {
+        let in_init_folder = INIT_FOLDERS.iter().any(|folder| exe.starts_with(folder));
+        if of_init && (exe == self.init_exe || in_init_folder) {
             return Some(Guard::Init);
         }
         let parent_is_server =

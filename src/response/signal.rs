@@ -44,6 +44,15 @@ impl From<io::Error> for Miss {
     }
 }
 
+/// Sends a signal to a process by its number, as long as a listener holds it and nobody else can have the number.
+pub(super) fn send_to_held(pid: u32, signal: Signal) -> Result<(), Miss> {
+    let pid = Pid::from_raw(i32::try_from(pid).map_err(|_| Miss::Gone)?);
+    kill(pid, signal).map_err(|error| match error {
+        Errno::ESRCH => Miss::Gone,
+        error => Miss::Failed(error as i32),
+    })
+}
+
 /// What a process is doing now, as /proc/PID/stat says, and when it was started.
 pub(super) fn state(dir: &ProcDir<'_>) -> Option<(u8, u64)> {
     let mut buffer = [0; STAT];
@@ -90,11 +99,7 @@ impl Target {
             Some((state, start)) if start == self.start_ticks && !ended(state) => {}
             _ => return Err(Miss::Gone),
         }
-        let pid = Pid::from_raw(i32::try_from(self.pid).map_err(|_| Miss::Gone)?);
-        kill(pid, signal).map_err(|error| match error {
-            Errno::ESRCH => Miss::Gone,
-            error => Miss::Failed(error as i32),
-        })
+        send_to_held(self.pid, signal)
     }
 
     /// Forgets the descriptor, as on a kernel without.

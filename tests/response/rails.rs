@@ -16,8 +16,8 @@ fn without_enforce_nothing_is_signalled() {
         for _ in 0..50 {
             assert!(run(&target, &written).success());
         }
-        let ended = daemon.stop();
         assert_eq!(written.bytes(), 50);
+        let ended = daemon.stop();
         let alerts = ended.alerts(|_| true);
         assert_eq!(alerts.len(), 50, "{mode}");
         for alert in alerts {
@@ -104,8 +104,7 @@ fn what_package_managers_and_the_ssh_server_execute_is_left_alone() {
     if [installed("unshare"), installed("dpkg"), installed("sshd")].contains(&None) {
         return;
     }
-    let rules =
-        rule("deny") + &rule_on("hold", "\"exe\" = \"/usr/sbin/sshd\"\n\"args|contains\" = \"exit 3\"");
+    let rules = rule("deny") + &rule_on("hold", "\"exe\" = \"/usr/sbin/sshd\"\n\"args\" = \"exit 3\"");
     let response_lines = format!("{ENFORCE}\nprotected = [\"/nothing\"]");
     let daemon = responding(&machine, &response_lines, &rules).start();
     let Some(target) = mark(daemon.folder(), "target") else { return };

@@ -32,18 +32,19 @@ fn a_storm_of_denied_programs_runs_not_one_instruction() {
                 });
             }
         });
+        let bytes = written.bytes();
         let ended = daemon.stop();
         let totals = &ended.totals;
         say(&format!(
             "{workers} workers: {} of {count} killed, {} bytes written; {} exact, {} likely, {} recorded, {} not",
             died.load(Ordering::Relaxed),
-            written.bytes(),
+            bytes,
             totals.get("exact"),
             totals.get("likely"),
             totals.get("prevented"),
             totals.get("unrecorded"),
         ));
-        assert_eq!((died.into_inner(), written.bytes()), (count, 0), "{}", ended.stderr);
+        assert_eq!((died.into_inner(), bytes), (count, 0), "{}", ended.stderr);
         assert_eq!(totals.get("prevented") + totals.get("unrecorded"), count as u64, "{}", ended.stderr);
         assert_eq!(totals.get("contained") + totals.get("refused") + totals.get("missed"), 0);
     }

@@ -358,7 +358,7 @@ fn forms_of_responses() {
         exec.certainty = Certainty::Exact;
         // One rule acted, and another is more severe.
         let rule = RuleName::new(if name == "tree" { "another-rule" } else { "netcat-shell" });
-        exec.response = Some(Response { action, rule, outcome });
+        exec.response = Some(Response { action, rule, outcome, certainty: Certainty::Exact });
         let alert = evaluator.evaluate(&exec, &surroundings, &Started2026).alert.unwrap();
         forms(&format!("response-{name}"), &Record::Alert(Box::new(alert)))
     }));

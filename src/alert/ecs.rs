@@ -588,7 +588,8 @@ struct ResponsePart {
 }
 
 fn response(alert: &Alert) -> Option<ResponsePart> {
-    let Response { action, rule, outcome } = alert.exec.response?;
+    let response = alert.exec.response?;
+    let Response { action, rule, outcome, .. } = response;
     let (processes, spared) = match outcome {
         Outcome::TreeKilled { processes, spared, .. } => (Some(processes), Some(spared)),
         _ => (None, None),
@@ -597,7 +598,7 @@ fn response(alert: &Alert) -> Option<ResponsePart> {
         action: action.as_str(),
         rule: rule.as_str().to_owned(),
         outcome: outcome.as_str(),
-        certainty: outcome.certainty(alert.exec.certainty),
+        certainty: response.certainty(),
         after_us: outcome.after_us(),
         kept_by: if let Outcome::Refused(guard) = outcome { Some(guard.as_str()) } else { None },
         processes,

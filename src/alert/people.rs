@@ -131,7 +131,7 @@ fn alert_lines(alert: &Alert, colour: bool) -> String {
         exec.image.raw_arguments().map_or("(arguments unknown)".into(), |raw| shown(&join(raw), COMMAND));
     add(bold(&command, colour));
     if let Some(response) = exec.response {
-        let done = response.outcome.sentence(exec.certainty);
+        let done = response.outcome.sentence(response.certainty);
         add(bold(&format!("{}: {done}", response.action.as_str()), colour));
     }
     let mut what = Vec::new();

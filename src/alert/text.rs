@@ -150,13 +150,14 @@ impl Pairs {
     }
 
     fn response(&mut self, alert: &Alert) {
-        let Some(Response { action, rule, outcome }) = alert.exec.response else { return };
+        let Some(response) = alert.exec.response else { return };
+        let Response { action, rule, outcome, .. } = response;
         self.add("response", action.as_str());
         if rule.as_str() != alert.rule.id {
             self.add("response-rule", rule.as_str());
         }
         self.add("outcome", outcome.as_str());
-        self.add_known("certainty", outcome.certainty(alert.exec.certainty));
+        self.add_known("certainty", response.certainty());
         self.add_known("after-us", outcome.after_us().map(|after| after.to_string()));
         match outcome {
             Outcome::Refused(guard) => self.add("kept-by", guard.as_str()),

@@ -204,7 +204,8 @@ impl Daemon {
             let (proc, runtime) = (Arc::clone(&proc), config.runtime_folder.clone());
             move |counters| {
                 let (writer, reader) = ring();
-                let decider = Decider::new(Arc::clone(&proc), Arc::clone(&responses), &runtime);
+                let decider =
+                    Decider::new(Arc::clone(&proc), Arc::clone(&responses), &runtime, hold_limit_ns());
                 // The worker ends last, so it takes the reader.
                 let _ = rings.send(reader);
                 Box::new(new_capture(counters).with_ring(writer).with_decider(decider)) as _

@@ -379,7 +379,7 @@ impl Reading<'_> {
         let candidate = self.is_candidate(&dir, buffers, exec);
         if candidate && let Some(wants) = wants {
             self.details(&dir, buffers, wants, exec);
-            self.respond(&dir, exec, false, false);
+            self.respond(&dir, exec, false, None);
         }
         candidate
     }
@@ -413,14 +413,14 @@ impl Reading<'_> {
         exec.details.read_cgroup(dir, &mut buffers.details);
     }
 
-    /// Stops the program that a rule acts on by executable and arguments alone; true if it did.
-    fn stop_early(&mut self, exec: &Exec) -> bool {
+    /// Stops the program that a rule acts on by executable and arguments alone; when, if it did.
+    fn stop_early(&mut self, exec: &Exec) -> Option<u64> {
         let rules = self.prefilter.ruleset();
-        self.decider.as_mut().is_some_and(|decider| decider.stop_early(rules, exec))
+        self.decider.as_mut()?.stop_early(rules, exec)
     }
 
     /// Lets a rule act on the program that asks for it. After everything was read: what was killed may have gone.
-    fn respond(&mut self, dir: &ProcDir<'_>, exec: &mut Exec, held: bool, stopped_early: bool) {
+    fn respond(&mut self, dir: &ProcDir<'_>, exec: &mut Exec, held: bool, stopped_early: Option<u64>) {
         if let Some(decider) = &mut self.decider {
             exec.response = decider.decide(self.prefilter.ruleset(), dir, exec, held, stopped_early);
         }

@@ -135,7 +135,7 @@ impl Responder {
                     Err(Refusal::Guard(guard)) => Outcome::Refused(guard),
                 },
             };
-            alert.exec.response = Some(Response { action, rule, outcome });
+            alert.exec.response = Some(Response { action, rule, outcome, certainty: Certainty::BestEffort });
         }
         let Some(response) = alert.exec.response else { return };
         match response.outcome {

@@ -19,7 +19,7 @@ use crate::alert::Clock;
 use crate::calendar::Date;
 use crate::clock;
 use crate::process::details::Namespaces;
-use crate::process::exec::Exec;
+use crate::process::exec::{Certainty, Exec};
 use crate::process::proc_dir::{ProcDir, ProcRoot};
 use crate::process::relatives::Ancestors;
 use crate::rules::action::Action;
@@ -41,11 +41,14 @@ pub struct Decider {
     /// Filled anew for each decision, by this thread alone.
     ancestors: Ancestors,
     exe: Box<[u8]>,
+    /// A signal sent so soon after the exec, in nanoseconds, certainly found the program on its CPU.
+    hold_limit_ns: u64,
 }
 
 impl Decider {
     /// One that decides by the shared policy, and not while there is the file in the `runtime` folder that disarms.
-    pub fn new(proc: Arc<ProcRoot>, shared: Arc<Shared>, runtime: &Path) -> Self {
+    /// `hold_limit_ns` says for how long a held program certainly stays on its CPU.
+    pub fn new(proc: Arc<ProcRoot>, shared: Arc<Shared>, runtime: &Path, hold_limit_ns: u64) -> Self {
         let policy = Reader::new(shared);
         let surroundings = Surroundings {
             accounts: policy.policy().accounts(),
@@ -61,6 +64,7 @@ impl Decider {
             surroundings,
             ancestors: Ancestors::default(),
             exe: vec![0; LONGEST_PATH].into_boxed_slice(),
+            hold_limit_ns,
         }
     }
 
@@ -76,24 +80,25 @@ impl Decider {
     }
 
     /// Stops a held program as soon as executable and arguments show that a rule acts on it, before its details are read:
-    /// should the scheduler move it to another CPU meanwhile, it does not get beyond its first instruction there. True
-    /// if it was stopped; then [`decide`](Self::decide) must be called, which lets it go on unless the rule acts.
+    /// should the scheduler move it to another CPU meanwhile, it does not get beyond its first instruction there. The
+    /// time of it if it was stopped (CLOCK_MONOTONIC, nanoseconds); then [`decide`](Self::decide) must be called, which lets it go on unless the rule acts.
     ///
     /// A stop that is taken back before the program got its CPU is seen by nobody.
-    pub fn stop_early(&mut self, rules: &RuleSet, exec: &Exec) -> bool {
+    pub fn stop_early(&mut self, rules: &RuleSet, exec: &Exec) -> Option<u64> {
         let policy = self.policy.policy();
         if policy.settings.mode != Mode::Enforce {
-            return false;
+            return None;
         }
         let hints = exec.details.hints(None);
         if !rules.could_act_on_held(&exec.image, hints) {
-            return false;
+            return None;
         }
         let subject = Subject::on_hot_path(&exec.image, rules.catalogue(), hints);
         let decision = rules.decide_on_held(&subject, today(policy, exec));
-        matches!(decision, Decision::Yes(..))
+        let stopped = matches!(decision, Decision::Yes(..))
             && !self.switch.thrown()
-            && send_to_held(exec.pid, Signal::SIGSTOP).is_ok()
+            && send_to_held(exec.pid, Signal::SIGSTOP).is_ok();
+        stopped.then(clock::monotonic_ns)
     }
 
     /// Decides about a program, and lets it go on if it was stopped early and nothing is done about it.
@@ -103,10 +108,18 @@ impl Decider {
         dir: &ProcDir<'_>,
         exec: &mut Exec,
         held: bool,
-        stopped_early: bool,
+        stopped_early: Option<u64>,
     ) -> Option<Response> {
-        let response = self.respond(rules, dir, exec, held);
-        if stopped_early && !response.is_some_and(|response| response.outcome.acted()) {
+        let mut response = self.respond(rules, dir, exec, held);
+        if let Some(response) = &mut response {
+            let signalled_ns = stopped_early.unwrap_or_else(clock::monotonic_ns);
+            response.certainty = match signalled_ns.saturating_sub(exec.timestamp_ns) <= self.hold_limit_ns {
+                _ if !held => Certainty::BestEffort,
+                true => Certainty::Exact,
+                false => Certainty::Likely,
+            };
+        }
+        if stopped_early.is_some() && !response.is_some_and(|response| response.outcome.acted()) {
             // It has gone if that fails.
             let _ = send_to_held(exec.pid, Signal::SIGCONT);
         }
@@ -169,7 +182,9 @@ impl Decider {
             None if policy.settings.mode == Mode::DryRun => Outcome::DryRun,
             None => send(&self.proc, dir, exec, rule.action, held, &mut self.exe),
         };
-        Some(Response { action: rule.action, rule: RuleName::new(&rule.id), outcome })
+        let rule_name = RuleName::new(&rule.id);
+        // The caller knows how early it was stopped.
+        Some(Response { action: rule.action, rule: rule_name, outcome, certainty: Certainty::BestEffort })
     }
 }
 

@@ -122,6 +122,20 @@ pub struct Response {
     pub rule: RuleName,
     /// What came of it.
     pub outcome: Outcome,
+    /// How sure it is that a program which a listener killed or stopped had not run: exact if the first signal was sent
+    /// while the program certainly stayed on its CPU.
+    pub certainty: Certainty,
+}
+
+impl Response {
+    /// How surely a program that was killed or stopped had not run; late if it certainly may have. `None` if nothing was
+    /// done.
+    pub fn certainty(&self) -> Option<&'static str> {
+        match self.outcome {
+            Outcome::Prevented | Outcome::Held => Some(self.certainty.as_str()),
+            outcome => outcome.after_us().map(|_| "late"),
+        }
+    }
 }
 
 /// What came of an action.
@@ -228,18 +242,9 @@ impl Outcome {
         matches!(self, Outcome::Held | Outcome::Stopped { .. })
     }
 
-    /// How surely a program that was killed or stopped had not run: as its capture says if a listener held it, else it did:
-    /// late. `None` if nothing was done.
-    pub fn certainty(self, capture: Certainty) -> Option<&'static str> {
-        match self {
-            Outcome::Prevented | Outcome::Held => Some(capture.as_str()),
-            _ => self.after_us().map(|_| "late"),
-        }
-    }
-
     /// A few words for people.
-    pub fn sentence(self, capture: Certainty) -> String {
-        let certainty = capture.as_str();
+    pub fn sentence(self, certainty: Certainty) -> String {
+        let certainty = certainty.as_str();
         match self {
             Outcome::Prevented => format!("killed before its first instruction ({certainty})"),
             Outcome::Held => format!("stopped before its first instruction ({certainty})"),

@@ -15,7 +15,7 @@ fn denied(daemon: &Daemon<'_>, command: &mut Command, written: &Written) -> Valu
     assert!(killed(status), "{status}: {alert:#}");
     assert_eq!(response(&alert, "outcome"), "prevented", "{alert:#}");
     assert_certain(&alert);
-    assert_eq!(response(&alert, "certainty"), &alert["execwatch"]["capture"]["certainty"]);
+    assert!(["exact", "likely"].contains(&response(&alert, "certainty").as_str().unwrap()), "{alert:#}");
     alert
 }
 
@@ -124,7 +124,7 @@ fn an_exception_keeps_a_program_from_being_denied() {
     let Some(machine) = Machine::alone() else { return };
     let Some(shell) = installed("sh") else { return };
     let exception = "[[exception]]\nid = \"above\"\nreason = \"A test\"\nrules = [\"test-deny\"]\n\
-                     [exception.match]\n\"ancestor.exe|endswith\" = \"/bin/above\"\n";
+                     [exception.match]\n\"parent.exe|endswith\" = \"/bin/above\"\n";
     let daemon = responding(&machine, ENFORCE, &(rule("deny") + exception)).start();
     let Some(target) = mark(daemon.folder(), "target") else { return };
     let written = Written::new(daemon.folder(), "written");

@@ -185,7 +185,7 @@ mod tests {
         use std::os::unix::process::CommandExt;
         // The leader of the session ends; who is left of it is adopted.
         let mut shell = std::process::Command::new("sh");
-        shell.args(["-c", "sleep 100 >/dev/null & echo $!"]);
+        shell.args(["-c", "sleep 100 >/dev/null 2>&1 & echo $!"]);
         let output = {
             let mut leader = std::process::Command::new("setsid");
             leader.arg(shell.get_program()).args(shell.get_args()).process_group(0).output().unwrap()

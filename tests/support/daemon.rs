@@ -252,6 +252,26 @@ impl Daemon<'_> {
         program::tiny(&self.folder.join("bin").join(name))
     }
 
+    /// Where the daemon can be asked.
+    pub(crate) fn control(&self) -> PathBuf {
+        self.folder.join("run/control.sock")
+    }
+
+    /// Runs `execwatch status` with these arguments: exit code, standard output and standard error.
+    pub(crate) fn status(&self, arguments: &[&str]) -> (i32, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_execwatch"));
+        command.args(["status", "--socket"]).arg(self.control()).args(arguments);
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    /// What `execwatch status --json` tells.
+    pub(crate) fn status_json(&self) -> Value {
+        let (_, out, err) = self.status(&["--json"]);
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}{err}"))
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();

@@ -232,10 +232,11 @@ fn a_canary_is_no_alert_and_flies_only_where_nothing_was_seen() {
     wait_until("the worker leaves canaries alone", || {
         (daemon.status_json()["totals"]["canaries"].as_u64() >= Some(3)).then_some(())
     });
+    assert_eq!(daemon.status(&[]).0, 0);
+    daemon.wait_for(|alert| alert["process"]["args"][1] == "status");
     let ended = daemon.stop();
     let canaries = ended.alerts(|alert| alert["process"]["args"][1] == "canary");
     assert!(canaries.is_empty(), "{canaries:?}");
-    assert!(!ended.alerts(|alert| alert["process"]["args"][1] == "status").is_empty());
     assert_eq!(ended.totals.get("found-late"), 0);
 }
 

@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -266,10 +267,13 @@ impl Daemon<'_> {
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     }
 
-    /// What `execwatch status --json` tells.
+    /// The status, asked for at the socket: no program is executed for that.
     pub(crate) fn status_json(&self) -> Value {
-        let (_, out, err) = self.status(&["--json"]);
-        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}{err}"))
+        let mut stream = UnixStream::connect(self.control()).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.write_all(b"{\"command\":\"status\"}\n").unwrap();
+        let mut answer: Value = serde_json::from_reader(stream).unwrap();
+        answer["result"].take()
     }
 
     /// Sends a signal.
@@ -481,7 +485,7 @@ impl Messages {
     fn text(&self) -> String {
         self.lock().lines.iter().fold(String::new(), |mut text, line| {
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "{line}");
+            let _ = fmt::Write::write_fmt(&mut text, format_args!("{line}\n"));
             text
         })
     }

@@ -175,7 +175,12 @@ pub fn exposition(status: &Status) -> String {
         rules.iter().map(|rule| (rule.id.clone(), [rule.hits])).collect()
     };
     for (label, name, help, rules) in [
-        ("rule", "rule_hits_total", "Matches of a rule, silenced ones included.", hits(&status.rules)),
+        (
+            "rule",
+            "rule_hits_total",
+            "Times a rule took effect: matches that no exception silenced.",
+            hits(&status.rules),
+        ),
         (
             "exception",
             "exception_hits_total",

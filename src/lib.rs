@@ -15,6 +15,7 @@
 //! - [`fold`]: repeats and floods of alerts become one record each
 //! - [`followup`]: what the program did after its alert
 //! - [`output`]: syslog, file, standard output
+//! - [`seen`]: what was evaluated already
 //! - [`worker`]: the thread that leads from the queue through rules and alert to the outputs
 //!
 //! Beside them:
@@ -55,6 +56,7 @@ pub mod process;
 pub mod replay;
 pub mod response;
 pub mod rules;
+pub mod seen;
 pub mod self_test;
 pub mod sys;
 pub mod worker;

@@ -2,9 +2,7 @@
 //!
 //! It also drains forks and exits on a timer, and says in the stream of records what was lost.
 
-use std::collections::HashSet;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +14,8 @@ use crate::fold::{Admission, Folder};
 use crate::followup::desk::Desk;
 use crate::followup::record::FollowUp;
 use crate::health::hits::HitKeeper;
-use crate::health::{Counters, Totals};
+use crate::health::reports::Reports;
+use crate::health::{Counters, canary};
 use crate::identity::settle::Executables;
 use crate::lineage::follow::Follower;
 use crate::output::Output;
@@ -31,6 +30,7 @@ use crate::response::{Outcome, RuleName};
 use crate::rules::action::Action;
 use crate::rules::model::Severity;
 use crate::rules::subject::Surroundings;
+use crate::seen::Seen;
 use crate::sys::sched::set_nice;
 
 /// How often forks and exits are drained; more often while many come.
@@ -41,13 +41,6 @@ const BUSY_TICK: Duration = Duration::from_millis(100);
 const MANY: u64 = 1000;
 /// Execs handled between two looks at the clock.
 const BATCH: usize = 64;
-/// At most one notice about losses in this time.
-const LOSS_NOTICE_EVERY: Duration = Duration::from_secs(60);
-/// Starts remembered to recognise what both an event and the snapshot saw.
-const MOST_STARTS: usize = 100_000;
-/// Programs of the snapshot that wait until it is complete; more are handled at once.
-const MOST_WAITING: usize = 1000;
-
 /// The worker's nice value: before ordinary programs, after what the administrator put first.
 const NICE: i32 = -10;
 /// How often hits of rules and exceptions are written to the state folder.
@@ -60,10 +53,37 @@ pub struct Signals {
     pub stop: AtomicBool,
     /// The listeners miss no exec any more.
     pub listening: AtomicBool,
-    /// The snapshot of running processes is complete.
+    /// No look at running processes is under way.
     pub snapshot_done: AtomicBool,
     /// Open the outputs' places anew.
     pub reopen: AtomicBool,
+    /// Since when execs, and forks and exits, were missed (CLOCK_MONOTONIC, plus one); 0 for not at all.
+    execs_missed: AtomicU64,
+    events_missed: AtomicU64,
+}
+
+impl Signals {
+    /// Execs were missed from this moment on.
+    pub fn execs_missed(&self, since_ns: u64) {
+        note(&self.execs_missed, since_ns);
+    }
+
+    /// Forks and exits were missed from this moment on.
+    pub fn events_missed(&self, since_ns: u64) {
+        note(&self.events_missed, since_ns);
+    }
+}
+
+/// Keeps the earliest moment.
+fn note(cell: &AtomicU64, since_ns: u64) {
+    let earliest = |before| Some(if before == 0 { since_ns + 1 } else { (since_ns + 1).min(before) });
+    // The closure always gives a value.
+    let _ = cell.fetch_update(Relaxed, Relaxed, earliest);
+}
+
+/// The moment that was noted, once.
+fn noted(cell: &AtomicU64) -> Option<u64> {
+    cell.swap(0, Relaxed).checked_sub(1)
 }
 
 /// The worker's state.
@@ -94,6 +114,10 @@ pub struct Worker {
     pub recorder: Option<Recorder>,
     /// Remembers which rules and exceptions took effect.
     pub hits: HitKeeper,
+    /// What was evaluated already.
+    pub seen: Seen,
+    /// What the daemon says about itself.
+    pub reports: Reports,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// What others say.
@@ -112,26 +136,21 @@ impl Worker {
             self.receiver.wait(Some(TICK));
         }
         self.follower.scan();
-        let mut losses = Losses::default();
-        let mut twice = SeenTwice::default();
         let mut next_drain = Instant::now();
         let mut next_keeping = Instant::now();
         loop {
             let stopping = self.signals.stop.load(Relaxed);
             let snapshot_done = self.signals.snapshot_done.load(Relaxed);
             let mut handled = 0;
-            while handled < BATCH && self.handle_next(&mut twice) {
+            while handled < BATCH && self.handle_next() {
                 handled += 1;
             }
             let idle = handled < BATCH;
             self.responder.obey();
             if idle && snapshot_done {
-                for exec in std::mem::take(&mut twice.waiting) {
-                    if twice.first_time(&exec) {
-                        self.handle(exec);
-                    }
+                for exec in self.seen.complete() {
+                    self.handle(exec);
                 }
-                twice.end();
             }
             let records = self.follow_up.as_mut().map(Desk::records);
             self.write_follow_ups(records.unwrap_or_default());
@@ -142,7 +161,7 @@ impl Worker {
                     desk.tell(self.follower.table());
                 }
                 next_drain = now + if many { BUSY_TICK } else { TICK };
-                if let Some(notice) = losses.notice(self.counters.totals(), now, stopping) {
+                for notice in self.reports.due(&self.counters.totals(), now, stopping) {
                     self.write(Record::Notice(notice));
                 }
                 self.write_folded(stopping && idle);
@@ -176,11 +195,11 @@ impl Worker {
     }
 
     /// Takes one exec from the queue; false if there is none.
-    fn handle_next(&mut self, twice: &mut SeenTwice) -> bool {
+    fn handle_next(&mut self) -> bool {
         let Some(exec) = self.receiver.receive() else { return false };
-        if exec.certainty == Certainty::AlreadyRunning && twice.waiting.len() < MOST_WAITING {
-            twice.waiting.push(exec);
-        } else if twice.first_time(&exec) {
+        if canary::is_own(&exec) {
+            self.counters.worker.canaries.fetch_add(1, Relaxed);
+        } else if let Some(exec) = self.seen.take(exec) {
             self.handle(exec);
         }
         true
@@ -233,6 +252,9 @@ impl Worker {
             counters.alerts.fetch_add(1, Relaxed);
             if alert.already_running() {
                 counters.already_running.fetch_add(1, Relaxed);
+            }
+            if alert.exec.certainty == Certainty::Missed {
+                counters.found_late.fetch_add(1, Relaxed);
             }
             if let Some(desk) = &mut self.follow_up {
                 desk.follow(&alert, self.follower.table());
@@ -314,6 +336,12 @@ impl Worker {
     fn drain_events(&mut self) -> bool {
         let worker = &self.counters.worker;
         let before = worker.forks.load(Relaxed) + worker.exits.load(Relaxed);
+        if let Some(since_ns) = noted(&self.signals.execs_missed) {
+            self.follower.execs_missed(since_ns);
+        }
+        if let Some(since_ns) = noted(&self.signals.events_missed) {
+            self.follower.events_missed(since_ns);
+        }
         if let Err(error) = self.follower.drain() {
             log::error!("forks and exits cannot be read: {error}");
         }
@@ -338,133 +366,4 @@ impl Worker {
 
 fn notice(kind: &'static str, severity: Severity, message: String) -> Record {
     Record::Notice(Notice { kind, severity, time_ns: clock::realtime_ns(), message })
-}
-
-/// Recognises a program that both its exec event and the snapshot at the start reported.
-#[derive(Default)]
-struct SeenTwice {
-    /// What the snapshot reported, until it is complete: what an event told tells more.
-    waiting: Vec<Exec>,
-    by_event: HashSet<u64>,
-    by_snapshot: HashSet<u64>,
-    hasher: RandomState,
-    ended: bool,
-}
-
-impl SeenTwice {
-    /// False if the same process with the same executable was reported before by the other way.
-    fn first_time(&mut self, exec: &Exec) -> bool {
-        let Some(start) = exec.details.start_ticks.filter(|_| !self.ended) else { return true };
-        let key = self.hasher.hash_one((exec.pid, start, exec.image.exe(), exec.image.raw_arguments()));
-        if exec.certainty == Certainty::AlreadyRunning {
-            self.by_snapshot.insert(key);
-            return !self.by_event.contains(&key);
-        }
-        if self.by_event.len() < MOST_STARTS {
-            self.by_event.insert(key);
-        }
-        // A process may execute the same program again and again, and each time counts: the snapshot's mark, which
-        // stands for one time, is taken away.
-        !self.by_snapshot.remove(&key)
-    }
-
-    fn end(&mut self) {
-        *self = SeenTwice { ended: true, ..SeenTwice::default() };
-    }
-}
-
-/// Says from time to time what was lost since.
-#[derive(Default)]
-struct Losses {
-    said: Totals,
-    last: Option<Instant>,
-}
-
-impl Losses {
-    /// A notice if something was lost that has not been said, at most one a minute, or at the end.
-    fn notice(&mut self, totals: Totals, now: Instant, at_end: bool) -> Option<Notice> {
-        if !at_end && self.last.is_some_and(|last| now.duration_since(last) < LOSS_NOTICE_EVERY) {
-            return None;
-        }
-        let parts = [
-            (totals.gone - self.said.gone, "programs ended before they were read"),
-            (totals.lost - self.said.lost, "programs a rule could match found the queue full"),
-            (totals.overruns - self.said.overruns, "times exec events overflowed a listener's buffer"),
-            (totals.dropped - self.said.dropped, "exec events discarded by the kernel for that"),
-            (
-                totals.event_overruns - self.said.event_overruns,
-                "times forks and exits overflowed their buffer",
-            ),
-            (
-                totals.events_dropped - self.said.events_dropped,
-                "forks and exits discarded by the kernel for that",
-            ),
-            (totals.execs_unfollowed - self.said.execs_unfollowed, "programs that lineage does not know of"),
-            (
-                totals.unrecorded - self.said.unrecorded,
-                "programs were killed or stopped without an alert, for which the queue was full",
-            ),
-            (
-                totals.not_followed - self.said.not_followed,
-                "alerted programs that were not followed because [follow] at-once were",
-            ),
-        ];
-        let said: Vec<String> = parts
-            .iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, what)| format!("{count} {what}"))
-            .collect();
-        if said.is_empty() {
-            return None;
-        }
-        self.said = totals;
-        self.last = Some(now);
-        let message = format!("not everything was seen: {}", said.join(", "));
-        log::warn!("{message}");
-        Some(Notice { kind: "loss", severity: Severity::Medium, time_ns: clock::realtime_ns(), message })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::process::exec::Image;
-
-    fn exec(certainty: Certainty, argument: &str) -> Exec {
-        let mut exec = Exec { pid: 7, certainty, ..Exec::default() };
-        exec.details.start_ticks = Some(5);
-        exec.image = Image::new(Some(b"/bin/nc"), Some(&["nc", argument]));
-        exec
-    }
-
-    #[test]
-    fn a_program_seen_by_event_and_snapshot_is_reported_once() {
-        use Certainty::{AlreadyRunning, Exact};
-        for (first, second) in [(AlreadyRunning, Exact), (Exact, AlreadyRunning)] {
-            let mut twice = SeenTwice::default();
-            assert!(twice.first_time(&exec(first, "a")));
-            assert!(!twice.first_time(&exec(second, "a")));
-            // The same process executes another program, and that again.
-            assert!(twice.first_time(&exec(Exact, "b")));
-            assert!(twice.first_time(&exec(Exact, "b")));
-        }
-        let mut twice = SeenTwice::default();
-        assert!(twice.first_time(&exec(AlreadyRunning, "a")));
-        twice.end();
-        assert!(twice.first_time(&exec(Exact, "a")));
-    }
-
-    #[test]
-    fn losses_are_said_once_and_not_too_often() {
-        let start = Instant::now();
-        let mut losses = Losses::default();
-        let totals = |gone, lost| Totals { gone, lost, ..Totals::default() };
-        assert_eq!(losses.notice(totals(0, 0), start, false), None);
-        let said = losses.notice(totals(2, 1), start, false).unwrap().message;
-        assert!(said.contains("2 programs ended") && said.contains("1 programs a rule"), "{said}");
-        assert_eq!(losses.notice(totals(3, 1), start + Duration::from_secs(59), false), None);
-        let said = losses.notice(totals(3, 1), start + Duration::from_secs(60), false).unwrap().message;
-        assert!(said.contains("1 programs ended") && !said.contains("a rule"), "{said}");
-        assert!(losses.notice(totals(4, 1), start + Duration::from_secs(61), true).is_some());
-    }
 }

@@ -18,7 +18,7 @@ use crate::followup::record::FollowUp;
 use crate::identity::By;
 use crate::identity::contents::hexadecimal;
 use crate::process::details::{Login, Namespaces};
-use crate::process::exec::{Certainty, Exec};
+use crate::process::exec::Exec;
 use crate::process::relatives::Ancestors;
 use crate::rules::catalogue::Via;
 use crate::rules::model::{Rule, Severity};
@@ -251,9 +251,9 @@ impl Alert {
         })
     }
 
-    /// The program already ran when execwatch started.
+    /// The program was found running, at the start of execwatch or after its execution was missed.
     pub fn already_running(&self) -> bool {
-        self.exec.certainty == Certainty::AlreadyRunning
+        self.exec.certainty.found_running()
     }
 }
 

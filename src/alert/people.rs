@@ -7,6 +7,7 @@ use crate::baseline::decision::{Knowledge, Past};
 use crate::calendar;
 use crate::followup::sentence;
 use crate::process::details::Login;
+use crate::process::exec::Certainty;
 use crate::rules::model::Severity;
 use crate::rules::subject::join;
 
@@ -115,7 +116,11 @@ pub(crate) fn normality(standing: &Standing) -> String {
 fn alert_lines(alert: &Alert, colour: bool) -> String {
     let (exec, details) = (&alert.exec, &alert.exec.details);
     let rule = shown(alert.rule.title.as_bytes(), VALUE);
-    let running = if alert.already_running() { " (already running)" } else { "" };
+    let running = match alert.exec.certainty {
+        Certainty::AlreadyRunning => " (already running)",
+        Certainty::Missed => " (found running; its start was missed)",
+        _ => "",
+    };
     let mut lines = format!(
         "{} {} {rule} [{}]{running}\n",
         clock(alert.time_ns),

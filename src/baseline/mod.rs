@@ -31,7 +31,7 @@ const MOST_WAITING: usize = 8192;
 const KEEP_DAY_EVERY_S: u64 = 600;
 
 /// What the baseline counts, since the start but for `rows`.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counts {
     /// Tuples remembered now.
     pub rows: u64,

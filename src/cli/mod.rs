@@ -20,6 +20,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::config::Config;
 use crate::diagnostics::{Diagnostic, Diagnostics, Level};
 use crate::exit;
+use crate::health::canary;
 use crate::rules::load;
 use crate::rules::ruleset::RuleSet;
 
@@ -94,7 +95,7 @@ enum Command {
     Rules(rules::RulesArguments),
     /// Ask the running daemon how it is
     ///
-    /// Exit code: 0 if it answers, 69 if no daemon does, 77 without root.
+    /// Exit code: 0 if it answers and sees, 1 if it is blind, 69 if no daemon answers, 77 without root.
     Status(status::StatusArguments),
 }
 
@@ -151,6 +152,11 @@ fn print(text: &str) -> u8 {
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
+    // The daemon executes itself so to see whether it sees: nothing else is to happen then.
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == canary::ARGUMENT) {
+        canary::sing();
+        return ExitCode::SUCCESS;
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

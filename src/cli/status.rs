@@ -1,22 +1,34 @@
 //! `execwatch status`: asks the running daemon.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::Value;
 
 use super::{print, report};
+use crate::alert::escape::Escaped;
 use crate::config::Config;
 use crate::control::{Request, client, place};
-use crate::diagnostics::Diagnostics;
+use crate::diagnostics::{Diagnostics, counted};
+use crate::exit;
+use crate::health::status::{Blind, Listener, Output, Rule, Status};
+
+/// The exit code when the daemon answers and does not see.
+const BLIND: u8 = 1;
+/// Rules and exceptions shown to people, those with the most hits.
+const MOST_RULES: usize = 10;
 
 #[derive(Args, Debug)]
 pub(super) struct StatusArguments {
     #[command(flatten)]
     place: Place,
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, conflicts_with = "metrics")]
     json: bool,
+    /// Print metrics in the text format of Prometheus
+    #[arg(long)]
+    metrics: bool,
 }
 
 /// Where the daemon is asked.
@@ -52,30 +64,247 @@ impl Place {
 }
 
 pub(super) fn run(arguments: &StatusArguments) -> u8 {
-    let status = match arguments.place.ask(&Request::new("status")) {
-        Ok(status) => status,
+    if arguments.metrics {
+        return match arguments.place.ask(&Request::new("metrics")) {
+            Ok(text) => print(text.as_str().unwrap_or_default()),
+            Err(code) => code,
+        };
+    }
+    let answer = match arguments.place.ask(&Request::new("status")) {
+        Ok(answer) => answer,
         Err(code) => return code,
     };
-    if arguments.json {
-        return print(&format!("{status}\n"));
+    let status: Status = match serde_json::from_value(answer.clone()) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!(
+                "execwatch: the daemon's answer is not understood ({error}); is it of another version than this? Restart it"
+            );
+            return exit::UNAVAILABLE;
+        }
+    };
+    let printed = print(&if arguments.json { format!("{answer}\n") } else { people(&status) });
+    match printed {
+        exit::OK if !status.blind.is_empty() => BLIND,
+        code => code,
     }
-    print(&people(&status))
 }
 
 /// The status for people.
-fn people(status: &Value) -> String {
+fn people(status: &Status) -> String {
     let mut text = String::new();
-    for (name, value) in status.as_object().into_iter().flatten() {
-        match value {
-            Value::Object(inner) => {
-                text += &format!("{name}\n");
-                for (name, value) in inner {
-                    text += &format!("  {name:<18} {value}\n");
-                }
-            }
-            Value::String(value) => text += &format!("{name:<20} {value}\n"),
-            value => text += &format!("{name:<20} {value}\n"),
-        }
+    for part in [overview(status), listeners(&status.listeners), outputs(&status.outputs), losses(status)] {
+        text += &part;
+        text.push('\n');
+    }
+    text += &rules("RULE", &status.rules);
+    if !status.exceptions.is_empty() {
+        text.push('\n');
+        text += &rules("EXCEPTION", &status.exceptions);
     }
     text
+}
+
+/// A line of a name and what belongs to it.
+fn line(text: &mut String, name: &str, value: &str) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{name:<14} {value}");
+}
+
+fn overview(status: &Status) -> String {
+    let mut text = String::new();
+    let totals = &status.totals;
+    let up = duration(status.uptime_s);
+    line(
+        &mut text,
+        "execwatch",
+        &format!("{}, pid {}, since {} ({up})", status.version, status.pid, status.started),
+    );
+    line(&mut text, "sees", &sees(&status.blind));
+    line(&mut text, "configuration", status.configuration.get(..16).unwrap_or(&status.configuration));
+    line(
+        &mut text,
+        "cost",
+        &format!(
+            "{:.2} s of CPU time, {} MB of memory",
+            status.cost.cpu_s,
+            status.cost.memory_bytes.div_ceil(1 << 20)
+        ),
+    );
+    line(
+        &mut text,
+        "rates",
+        &format!(
+            "{} programs and {} alerts a second, over {} s",
+            status.rates.execs_per_s, status.rates.alerts_per_s, status.rates.over_s
+        ),
+    );
+    line(
+        &mut text,
+        "alerts",
+        &format!(
+            "{} told ({} already running, {} after a loss), {} repeated, {} held back, {} silenced",
+            totals.alerts,
+            totals.already_running.saturating_sub(totals.found_late),
+            totals.found_late,
+            totals.repeated,
+            totals.held_back,
+            totals.silenced
+        ),
+    );
+    let queue = &status.queue;
+    line(
+        &mut text,
+        "queue",
+        &format!("{} of {} waiting, {} bytes", queue.waiting, queue.places, queue.bytes),
+    );
+    line(&mut text, "lineage", &counted(totals.processes, "process", "processes"));
+    line(&mut text, "baseline", &counted(status.baseline.rows, "tuple", "tuples"));
+    if let (Some(mode), Some(armed), Some(held)) = (
+        status.responses["mode"].as_str(),
+        status.responses["armed"].as_bool(),
+        status.responses["held"].as_u64(),
+    ) {
+        let armed = if armed { "armed" } else { "disarmed" };
+        line(&mut text, "responses", &format!("{mode}, {armed}, {held} held"));
+    }
+    let canary = &status.canary;
+    let period = match canary.period_s {
+        Some(period) => format!("after {period} s without a program"),
+        None => "off".to_owned(),
+    };
+    let last =
+        canary.last.as_ref().map_or("none yet".to_owned(), |last| format!("{} at {}", last.what, last.at));
+    line(
+        &mut text,
+        "canary",
+        &format!("{period}; last: {last}; {} executed, {} unseen", canary.executed, canary.unseen),
+    );
+    if canary.replaced > 0 {
+        let hanging = match canary.hanging {
+            0 => String::new(),
+            hanging => format!(", {hanging} of the old ones hanging"),
+        };
+        line(&mut text, "replaced", &(counted(canary.replaced, "listener", "listeners") + &hanging));
+    }
+    text
+}
+
+fn sees(blind: &[Blind]) -> String {
+    if blind.is_empty() {
+        return "yes".to_owned();
+    }
+    let list: Vec<String> =
+        blind.iter().map(|blind| format!("CPU {} since {}", cpu(blind.cpu), blind.since)).collect();
+    format!("NO: blind on {}", list.join(", "))
+}
+
+fn cpu(cpu: Option<u32>) -> String {
+    cpu.map_or("other".to_owned(), |cpu| cpu.to_string())
+}
+
+fn listeners(listeners: &[Listener]) -> String {
+    let mut text = format!(
+        "{:<6} {:<12} {:>12} {:>12} {:>8} {:>8} {:>9} {:>9} {:>9}  LAST PROGRAM\n",
+        "CPU", "MODE", "PROGRAMS", "EXACT", "GONE", "LOST", "OVERRUNS", "DROPPED", "HOLD-US"
+    );
+    for row in listeners {
+        let _ = writeln!(
+            text,
+            "{:<6} {:<12} {:>12} {:>12} {:>8} {:>8} {:>9} {:>9} {:>9}  {}",
+            cpu(row.cpu),
+            row.mode.as_str(),
+            row.execs,
+            row.exact,
+            row.gone,
+            row.lost,
+            row.overruns,
+            row.dropped,
+            row.longest_hold_us,
+            row.last_event.as_deref().unwrap_or("-")
+        );
+    }
+    text
+}
+
+fn outputs(outputs: &[Output]) -> String {
+    let mut text = format!("{:>12} {:>12}  OUTPUT\n", "WRITTEN", "LOST");
+    for output in outputs {
+        let name = Escaped::new(output.name.as_bytes());
+        let _ = writeln!(text, "{:>12} {:>12}  {}", output.written, output.lost, name.as_str());
+    }
+    text
+}
+
+fn losses(status: &Status) -> String {
+    let mut text = String::new();
+    let said = match &status.last_loss {
+        Some(loss) => loss.what.as_str(),
+        None => "none",
+    };
+    line(&mut text, "losses", said);
+    if status.canary.looks > 0 {
+        line(
+            &mut text,
+            "looks",
+            &format!(
+                "{} at all running programs, after losses",
+                counted(status.canary.looks, "look", "looks")
+            ),
+        );
+    }
+    text
+}
+
+fn rules(what: &str, rules: &[Rule]) -> String {
+    let mut hit: Vec<&Rule> = rules.iter().filter(|rule| rule.hits > 0).collect();
+    hit.sort_by_key(|rule| std::cmp::Reverse(rule.hits));
+    let mut text = format!("{:>12}  {what} ({} of {} took effect)\n", "HITS", hit.len(), rules.len());
+    for rule in hit.iter().take(MOST_RULES) {
+        let _ = writeln!(text, "{:>12}  {}", rule.hits, rule.id);
+    }
+    if hit.len() > MOST_RULES {
+        let _ = writeln!(text, "{:>12}  and {} more", "", hit.len() - MOST_RULES);
+    }
+    text
+}
+
+/// A time span as people say it.
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, ..) => format!("{hours} h {minutes} min"),
+        _ => format!("{} {hours} h", counted(days, "day", "days")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_spans() {
+        for (seconds, text) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (61, "1 min 1 s"),
+            (3600, "1 h 0 min"),
+            (90_000, "1 day 1 h"),
+            (172_800, "2 days 0 h"),
+        ] {
+            assert_eq!(duration(seconds), text);
+        }
+    }
+
+    #[test]
+    fn who_is_blind_is_shouted() {
+        assert_eq!(sees(&[]), "yes");
+        let blind = |cpu| Blind { cpu, since: "then".into() };
+        assert_eq!(
+            sees(&[blind(Some(3)), blind(None)]),
+            "NO: blind on CPU 3 since then, CPU other since then"
+        );
+    }
 }

@@ -6,6 +6,7 @@ mod baseline;
 mod capture;
 mod fold;
 mod follow;
+mod health;
 mod lineage;
 mod output;
 mod response;
@@ -54,6 +55,10 @@ pub struct Config {
     pub response: crate::response::Settings,
     /// Where alerts go.
     pub output: Output,
+    /// How the daemon watches itself.
+    pub health: crate::health::settings::Settings,
+    /// What it tells Prometheus.
+    pub metrics: crate::health::settings::Metrics,
     /// Where the daemon keeps what it must remember.
     pub state_folder: PathBuf,
     /// Where it keeps what is over with the next boot: its control socket, and what responses remember.
@@ -76,6 +81,8 @@ impl Default for Config {
             response: crate::response::Settings::default(),
             state_folder: PathBuf::from("/var/lib/execwatch"),
             runtime_folder: PathBuf::from("/run/execwatch"),
+            health: Default::default(),
+            metrics: Default::default(),
             output: Output::default(),
         }
     }
@@ -133,6 +140,12 @@ impl Config {
         }
         if let Some(section) = root.section("output", "[output]") {
             config.output.read(section);
+        }
+        if let Some(section) = root.section("health", "[health]") {
+            health::read(&mut config.health, section);
+        }
+        if let Some(section) = root.section("metrics", "[metrics]") {
+            health::read_metrics(&mut config.metrics, section);
         }
         if let Some(section) = root.section("state", "[state]") {
             set(&mut config.state_folder, absolute_path(&section, "folder"));

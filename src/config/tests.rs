@@ -43,7 +43,9 @@ fn every_key_is_read() {
          [response]\nmode = 'enforce'\nper-minute = 9\nprotected = ['/p/*']\nhold-for = '2m'\nafter-hold = 'release'\n\
          at-stop = 'keep'\nterminal-message = 'no'\n[output.syslog]\nsocket = '/s'\nfacility = 'local3'\ntag = 't'\nformat = 'json'\n\
          [output.syslog.severity]\nlow = 'debug'\n[output.file]\npath = '/f'\nformat = 'text'\n\
-         [output.stdout]\nenabled = true\nformat = 'text'\n[state]\nfolder = '/v'\nruntime-folder = '/r'\n",
+         [output.stdout]\nenabled = true\nformat = 'text'\n[state]\nfolder = '/v'\nruntime-folder = '/r'\n\
+         [health]\ncanary = '7s'\nheartbeat = '5m'\n\
+         [metrics]\ntextfile = '/m.prom'\nevery = '30s'\nhttp = true\n",
     );
     assert_eq!(mistakes, Vec::new());
     let expected = Config {
@@ -96,6 +98,15 @@ fn every_key_is_read() {
         },
         state_folder: "/v".into(),
         runtime_folder: "/r".into(),
+        health: crate::health::settings::Settings {
+            canary: Some(Duration::from_secs(7)),
+            heartbeat: Some(Duration::from_secs(300)),
+        },
+        metrics: crate::health::settings::Metrics {
+            textfile: Some("/m.prom".into()),
+            every: Duration::from_secs(30),
+            http: true,
+        },
     };
     assert_eq!(config, expected);
     let off = parse("[output.syslog]\nenabled = false\n[output.file]\nenabled = false\n").0.output;
@@ -139,4 +150,20 @@ fn moments_of_follow_ups() {
     }
     let many: Vec<String> = (1..=17).map(|number| format!("'{number}s'")).collect();
     assert_eq!(mistakes(&format!("[{}]", many.join(","))), (16, "`after` holds at most 16 moments".into()));
+}
+
+#[test]
+fn periods_of_health() {
+    let said = |text: &str| {
+        let (config, mistakes) = parse(text);
+        (config.health.canary, mistakes.into_iter().map(|mistake| mistake.message).collect::<String>())
+    };
+    assert_eq!(said("[health]\ncanary = 'off'\nheartbeat = 'off'\n"), (None, String::new()));
+    for wrong in ["'0s'", "'10ms'", "'25h'", "'often'"] {
+        let (canary, said) = said(&format!("[health]\ncanary = {wrong}\n"));
+        assert_eq!(canary, Some(Duration::from_secs(60)));
+        assert_eq!(said, "`canary` must be \"off\" or a time span from \"1s\" to \"24h\"", "{wrong}");
+    }
+    assert!(said("[metrics]\ntextfile = '/a.txt'\n").1.contains("must end in .prom"));
+    assert!(said("[metrics]\nevery = 'x'\n").1.contains("a time span"));
 }

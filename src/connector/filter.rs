@@ -30,6 +30,16 @@ const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code, jt, jf, k }
 }
 
+/// The kernel's answers to requests.
+pub fn answers() -> Vec<sock_filter> {
+    vec![
+        statement(LOAD_WORD, WHAT_OFFSET),
+        jump(IF_EQUAL, what::NONE.to_be(), 0, 1),
+        statement(RETURN, ACCEPT),
+        statement(RETURN, REJECT),
+    ]
+}
+
 /// Exec events that `cpu` sent.
 pub fn execs_of(cpu: u32) -> Vec<sock_filter> {
     vec![

@@ -45,6 +45,8 @@ pub trait Ownership: Send {
 pub(super) struct Listener<O> {
     pub socket: Arc<ConnectorSocket>,
     pub stop: Arc<AtomicBool>,
+    /// Another has taken its place: what is queued is not to be taken any more.
+    pub abandoned: Arc<AtomicBool>,
     pub counters: Arc<ListenerCounters>,
     pub sink: Box<dyn ExecSink>,
     pub ownership: O,
@@ -59,7 +61,11 @@ impl<O: Ownership> Listener<O> {
         let mut draining = false;
         let mut buffer = [0; crate::sys::netlink::Batch::DATAGRAM];
         loop {
-            match self.socket.receive(&mut buffer) {
+            let received = self.socket.receive(&mut buffer);
+            if self.abandoned.load(Relaxed) {
+                return Ok(());
+            }
+            match received {
                 Ok((length, sender)) => self.datagram(&buffer[..length.min(buffer.len())], sender),
                 Err(error) => match error.raw_os_error() {
                     Some(libc::ENOBUFS) => {
@@ -87,6 +93,7 @@ impl<O: Ownership> Listener<O> {
                 Ok(wire::Message { event, .. }) => match event.kind {
                     Kind::Exec { tgid } if self.ownership.owns(event.cpu, event.timestamp_ns) => {
                         self.counters.execs.fetch_add(1, Relaxed);
+                        self.counters.last_event_ns.store(event.timestamp_ns, Relaxed);
                         self.sink.exec(ExecNotice {
                             pid: tgid,
                             cpu: event.cpu,

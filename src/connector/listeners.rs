@@ -63,12 +63,12 @@ const HAND_OVER_NS: u64 = 10_000_000;
 const MOST_CPUS: usize = 8192;
 
 /// Since when the listener of a CPU owns its events; `NOBODY` before and after.
-const NOBODY: u64 = u64::MAX;
+pub(super) const NOBODY: u64 = u64::MAX;
 
 /// Who owns which event, by CPU and event time: settled without a lock and without losing or doubling an event while a
 /// per-CPU listener takes over from the catch-all.
 #[derive(Debug)]
-struct HandOver {
+pub(super) struct HandOver {
     since: Box<[AtomicU64]>,
 }
 
@@ -77,7 +77,7 @@ impl HandOver {
         self.since.get(cpu as usize).map_or(NOBODY, |since| since.load(Ordering::Acquire))
     }
 
-    fn set(&self, cpu: u32, since: u64) {
+    pub(super) fn set(&self, cpu: u32, since: u64) {
         if let Some(cell) = self.since.get(cpu as usize) {
             cell.store(since, Ordering::Release);
         }
@@ -85,10 +85,10 @@ impl HandOver {
 }
 
 /// What one listener owns.
-struct Owned {
-    hand_over: Arc<HandOver>,
+pub(super) struct Owned {
+    pub(super) hand_over: Arc<HandOver>,
     /// `None` is the catch-all.
-    cpu: Option<u32>,
+    pub(super) cpu: Option<u32>,
 }
 
 impl Ownership for Owned {
@@ -102,16 +102,18 @@ impl Ownership for Owned {
 }
 
 /// A listener's thread and how to end it.
-struct Running {
-    thread: JoinHandle<()>,
-    stop: Arc<AtomicBool>,
-    socket: Arc<ConnectorSocket>,
-    counters: Arc<ListenerCounters>,
-    exact: bool,
+pub(super) struct Running {
+    pub(super) thread: JoinHandle<()>,
+    pub(super) stop: Arc<AtomicBool>,
+    /// Its place is another's: what is queued is not to be taken any more.
+    pub(super) abandoned: Arc<AtomicBool>,
+    pub(super) socket: Arc<ConnectorSocket>,
+    pub(super) counters: Arc<ListenerCounters>,
+    pub(super) exact: bool,
 }
 
 impl Running {
-    fn count_drops(&self) {
+    pub(super) fn count_drops(&self) {
         // Without an overrun there is nothing to ask for.
         if self.counters.overruns.load(Ordering::Relaxed) > 0
             && let Some(dropped) = self.socket.dropped()
@@ -126,12 +128,14 @@ pub type NewSink = Box<dyn FnMut(Arc<ListenerCounters>) -> Box<dyn ExecSink>>;
 
 /// All listeners.
 pub struct Listeners {
-    settings: Settings,
-    counters: Arc<Counters>,
-    new_sink: NewSink,
-    hand_over: Arc<HandOver>,
-    per_cpu: BTreeMap<u32, Running>,
-    catch_all: Running,
+    pub(super) settings: Settings,
+    pub(super) counters: Arc<Counters>,
+    pub(super) new_sink: NewSink,
+    pub(super) hand_over: Arc<HandOver>,
+    pub(super) per_cpu: BTreeMap<u32, Running>,
+    pub(super) catch_all: Running,
+    /// Listeners that were replaced and have not ended yet.
+    pub(super) abandoned: Vec<Running>,
     /// CPUs for which a listener was tried in vain; not tried again until they go and come back.
     refused: Vec<u32>,
     /// Why SCHED_FIFO was refused.
@@ -151,7 +155,7 @@ impl Listeners {
         socket.narrow(what::EXEC)?;
         let owned = Owned { hand_over: Arc::clone(&hand_over), cpu: None };
         let (catch_all, placed) =
-            spawn(socket, owned, None, settings.priority, counters.listener(), &mut new_sink)
+            spawn(socket, owned, None, settings.priority, counters.listener(None), &mut new_sink)
                 .map_err(|error| SubscriptionError::Call("starting a listener", error))?;
         let refusal = match (settings.priority, placed) {
             (Some(_), Err(error)) => Some(error),
@@ -164,6 +168,7 @@ impl Listeners {
             hand_over,
             per_cpu: BTreeMap::new(),
             catch_all,
+            abandoned: Vec::new(),
             refused: Vec::new(),
             refusal,
         };
@@ -216,7 +221,7 @@ impl Listeners {
             .map_err(|error| error.to_string())?;
         socket.narrow(what::EXEC).map_err(|error| error.to_string())?;
         let owned = Owned { hand_over: Arc::clone(&self.hand_over), cpu: Some(cpu) };
-        let counters = self.counters.listener();
+        let counters = self.counters.listener(Some(cpu));
         let (running, placed) =
             spawn(socket, owned, Some(cpu), self.settings.priority, counters, &mut self.new_sink)
                 .map_err(|error| error.to_string())?;
@@ -234,7 +239,7 @@ impl Listeners {
     }
 
     /// Lets the catch-all take the execs of every CPU without a listener, and those of `leaving`.
-    fn set_catch_all(&self, leaving: &[u32]) {
+    pub(super) fn set_catch_all(&self, leaving: &[u32]) {
         let covered: Vec<u32> = self.per_cpu.keys().copied().filter(|cpu| !leaving.contains(cpu)).collect();
         if let Err(error) = self.catch_all.socket.set_filter(&filter::execs_except(&covered)) {
             // The old filter stays: at worst an event is received twice, and event time decides who owns it.
@@ -262,12 +267,6 @@ impl Listeners {
         self.per_cpu.values().chain([&self.catch_all]).for_each(Running::count_drops);
     }
 
-    /// True if a listener's thread has ended by itself.
-    pub fn any_ended(&self) -> bool {
-        self.catch_all.thread.is_finished()
-            || self.per_cpu.values().any(|running| running.thread.is_finished())
-    }
-
     /// Ends the subscription and the threads, after they have taken what was queued.
     pub fn stop(self) {
         let all: Vec<Running> = self.per_cpu.into_values().chain([self.catch_all]).collect();
@@ -281,7 +280,7 @@ impl Listeners {
 
 /// Starts a listener's thread and waits until it is placed. The second result says whether it got its place: an error is
 /// the reason for best effort, if another was asked for.
-fn spawn(
+pub(super) fn spawn(
     socket: Arc<ConnectorSocket>,
     ownership: Owned,
     cpu: Option<u32>,
@@ -289,18 +288,19 @@ fn spawn(
     counters: Arc<ListenerCounters>,
     new_sink: &mut NewSink,
 ) -> io::Result<(Running, Result<(), String>)> {
-    let stop = Arc::new(AtomicBool::new(false));
+    let (stop, abandoned) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let name = cpu.map_or("listen-any".to_owned(), |cpu| format!("listen-{cpu}"));
     let (report, reported) = crossbeam_channel::bounded(1);
     let sink = new_sink(Arc::clone(&counters));
     let thread = std::thread::Builder::new().name(name).stack_size(STACK).spawn({
         let (socket, stop, counters) = (Arc::clone(&socket), Arc::clone(&stop), Arc::clone(&counters));
+        let abandoned = Arc::clone(&abandoned);
         move || {
             let placed = place(cpu, priority);
             let exact_cpu = cpu.filter(|_| priority.is_some() && placed.is_ok());
             // The starter waits for it; if it has gone, the thread is told to stop anyway.
             let _ = report.send(placed);
-            let listener = Listener { socket, stop, counters, sink, ownership, exact_cpu };
+            let listener = Listener { socket, stop, abandoned, counters, sink, ownership, exact_cpu };
             if let Err(error) = listener.run() {
                 log::error!("a listener ended: receiving process events failed: {error}");
             }
@@ -308,7 +308,7 @@ fn spawn(
     })?;
     let placed = reported.recv().map_err(|_| io::Error::other("the listener's thread ended at once"))?;
     let exact = cpu.is_some() && priority.is_some() && placed.is_ok();
-    Ok((Running { thread, stop, socket, counters, exact }, placed))
+    Ok((Running { thread, stop, abandoned, socket, counters, exact }, placed))
 }
 
 /// Pins the calling thread and gives it its priority.
@@ -345,8 +345,7 @@ fn end(running: Running) {
             log::error!("a listener did not end within {} s and is left behind", END_DEADLINE.as_secs());
             return;
         }
-        // ESRCH: it has just ended.
-        let _ = pthread_kill(running.thread.as_pthread_t(), WAKE_SIGNAL);
+        wake(&running);
         std::thread::sleep(Duration::from_millis(1));
     }
     running.count_drops();
@@ -354,8 +353,14 @@ fn end(running: Running) {
     let _ = running.thread.join();
 }
 
+/// Makes a listener look at what it is told.
+pub(super) fn wake(running: &Running) {
+    // ESRCH: it has just ended.
+    let _ = pthread_kill(running.thread.as_pthread_t(), WAKE_SIGNAL);
+}
+
 /// The CPUs that are online and allowed to this process.
-fn cpus() -> Vec<u32> {
+pub(super) fn cpus() -> Vec<u32> {
     let online = match std::fs::read_to_string("/sys/devices/system/cpu/online") {
         Ok(list) => parse_cpu_list(&list),
         // Without sysfs the affinity mask is all there is.

@@ -156,10 +156,14 @@ impl ConnectorSocket {
 
     /// Subscribes with the request that every kernel knows, and waits for the answer.
     pub fn subscribe(self: &Arc<Self>) -> Result<(), SubscriptionError> {
-        let ack = RandomState::new().build_hasher().finish() as u32;
+        let ack = random();
         self.send(Operation::Listen, None, ack)?;
         register(Arc::clone(self), None);
-        let outcome = self.wait_for_answer(ack.wrapping_add(1));
+        let outcome = match self.wait_for_answer(ack) {
+            // Others may have taken more subscriptions back than they had made.
+            Err(SubscriptionError::NoAnswer) => self.insist().map(|_| ()),
+            outcome => outcome,
+        };
         if outcome.is_err() {
             // Nothing was subscribed, so there is nothing to take back.
             lock_subscribed().retain(|(socket, _)| !Arc::ptr_eq(socket, self));
@@ -187,7 +191,12 @@ impl ConnectorSocket {
         }
     }
 
-    fn send(&self, operation: Operation, events: Option<u32>, ack: u32) -> Result<(), SubscriptionError> {
+    pub(super) fn send(
+        &self,
+        operation: Operation,
+        events: Option<u32>,
+        ack: u32,
+    ) -> Result<(), SubscriptionError> {
         let datagram = Request { operation, events, ack }.to_datagram();
         match self.socket.send_to(&datagram, &SocketAddr::new(0, 0), 0) {
             Ok(_) => Ok(()),
@@ -201,14 +210,25 @@ impl ConnectorSocket {
     }
 
     fn wait_for_answer(&self, ack: u32) -> Result<(), SubscriptionError> {
-        let deadline = Instant::now() + ANSWER_DEADLINE;
+        match self.answer(ack, ANSWER_DEADLINE)? {
+            Some(0) => Ok(()),
+            Some(libc::EPERM) => Err(SubscriptionError::NotPermitted),
+            Some(error) => Err(SubscriptionError::Refused(io::Error::from_raw_os_error(error))),
+            None => Err(silence()),
+        }
+    }
+
+    /// The errno in the kernel's answer to the request that had this number, 0 for none; `None` if it does not answer in
+    /// time, as it does while it counts no listener.
+    pub(super) fn answer(&self, ack: u32, patience: Duration) -> Result<Option<i32>, SubscriptionError> {
+        let deadline = Instant::now() + patience;
         let mut buffer = [0; sys::netlink::Batch::DATAGRAM];
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
             let mut waited = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
             match poll(&mut waited, timeout) {
-                Ok(0) => return Err(silence()),
+                Ok(0) => return Ok(None),
                 Ok(_) => {}
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(error) => return Err(SubscriptionError::Call("poll", error.into())),
@@ -223,17 +243,14 @@ impl ConnectorSocket {
                 continue;
             }
             // Answers are sent to every listener of the host: only the number tells which is ours.
-            let answer = wire::messages(&buffer[..length.min(buffer.len())]).flatten().find(|m| m.ack == ack);
+            let mut messages = wire::messages(&buffer[..length.min(buffer.len())]).flatten();
+            let answer = messages.find(|message| message.ack == ack.wrapping_add(1));
             if let Some(wire::Message {
                 event: wire::ProcessEvent { kind: Kind::Answer { error }, .. },
                 ..
             }) = answer
             {
-                return match error as i32 {
-                    0 => Ok(()),
-                    libc::EPERM => Err(SubscriptionError::NotPermitted),
-                    error => Err(SubscriptionError::Refused(io::Error::from_raw_os_error(error))),
-                };
+                return Ok(Some(error as i32));
             }
         }
     }
@@ -258,12 +275,17 @@ fn take_back((socket, events): &Subscribed) {
     }
 }
 
-fn register(socket: Arc<ConnectorSocket>, events: Option<u32>) {
+pub(super) fn register(socket: Arc<ConnectorSocket>, events: Option<u32>) {
     lock_subscribed().push((socket, events));
 }
 
-fn lock_subscribed() -> std::sync::MutexGuard<'static, Vec<Subscribed>> {
+pub(super) fn lock_subscribed() -> std::sync::MutexGuard<'static, Vec<Subscribed>> {
     SUBSCRIBED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Answers go to every listener of the host: a random number tells ours.
+pub(super) fn random() -> u32 {
+    RandomState::new().build_hasher().finish() as u32
 }
 
 /// SO_RCVBUFFORCE is not bounded by net.core.rmem_max but needs CAP_NET_ADMIN; the plain option is the fallback.
@@ -275,7 +297,7 @@ fn set_receive_buffer(socket: &Socket, bytes: usize) -> nix::Result<usize> {
 }
 
 /// The reason for an unanswered subscription, as far as the host tells.
-fn silence() -> SubscriptionError {
+pub(super) fn silence() -> SubscriptionError {
     // The numbers are fixed in the kernel (include/linux/proc_ns.h): PROC_PID_INIT_INO, PROC_USER_INIT_INO.
     if !in_namespace("pid", 0xEFFF_FFFC) {
         SubscriptionError::PidNamespace

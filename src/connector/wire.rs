@@ -223,6 +223,8 @@ pub enum Operation {
     Listen,
     /// `PROC_CN_MCAST_IGNORE`.
     Ignore,
+    /// No operation of any kernel: it is answered with EINVAL, if the kernel answers at all.
+    Nothing,
 }
 
 /// A request to the connector.
@@ -247,6 +249,7 @@ impl Emitable for Request {
         let operation: u32 = match self.operation {
             Operation::Listen => 1,
             Operation::Ignore => 2,
+            Operation::Nothing => 0,
         };
         buffer[0..4].copy_from_slice(&INDEX.to_ne_bytes());
         buffer[4..8].copy_from_slice(&VALUE.to_ne_bytes());

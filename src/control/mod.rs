@@ -6,6 +6,7 @@
 //! are, the daemon says where it sets its parts up ([`Commands`]).
 
 pub mod client;
+mod http;
 pub mod place;
 pub mod server;
 
@@ -140,12 +141,34 @@ pub type Command = Box<dyn FnMut(&Request) -> Answer + Send>;
 #[derive(Default)]
 pub struct Commands {
     known: BTreeMap<&'static str, Command>,
+    pages: BTreeMap<&'static str, Page>,
 }
+
+/// What is answered to a GET of HTTP: media type and text.
+pub type Page = Box<dyn FnMut() -> (&'static str, String) + Send>;
 
 impl Commands {
     /// Adds a command.
     pub fn add(&mut self, name: &'static str, command: impl FnMut(&Request) -> Answer + Send + 'static) {
         self.known.insert(name, Box::new(command));
+    }
+
+    /// Adds a path that is answered over HTTP. Without any, HTTP is not understood.
+    pub fn add_page(
+        &mut self,
+        path: &'static str,
+        page: impl FnMut() -> (&'static str, String) + Send + 'static,
+    ) {
+        self.pages.insert(path, Box::new(page));
+    }
+
+    /// Answers what was received so far, if it is complete.
+    fn answer_to(&mut self, received: &[u8], at_end: bool) -> Option<Vec<u8>> {
+        if !self.pages.is_empty() && http::is_begun(received) {
+            return http::answer(&mut self.pages, received, at_end);
+        }
+        let end = received.iter().position(|&byte| byte == b'\n').or(at_end.then_some(received.len()))?;
+        Some(answer_line(self.answer(&received[..end])))
     }
 
     /// Answers the line of a request.

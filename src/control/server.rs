@@ -139,10 +139,7 @@ impl Serving {
             Client { stream, deadline: Instant::now() + PATIENCE, asked: Vec::new(), answer: None };
         if !root {
             // It gets no place among the clients: what does not fit its buffer at once it does not get.
-            client.answer(Err(Refusal {
-                kind: Kind::NotPermitted,
-                message: "only root is answered".to_owned(),
-            }));
+            client.refuse(Refusal { kind: Kind::NotPermitted, message: "only root is answered".to_owned() });
             client.write();
             return;
         }
@@ -180,23 +177,24 @@ impl Client {
             Err(_) => return Next::Done,
         };
         self.asked.extend_from_slice(&buffer[..length]);
-        let end = self.asked.iter().position(|&byte| byte == b'\n');
-        let complete = end.is_some() || length == 0;
-        if complete && self.asked.is_empty() {
+        let at_end = length == 0;
+        if at_end && self.asked.is_empty() {
             return Next::Done;
         }
-        if complete {
-            let line = &self.asked[..end.unwrap_or(self.asked.len())];
-            let answer = commands.answer(line);
+        if let Some(answer) = commands.answer_to(&self.asked, at_end) {
             self.answer(answer);
         } else if self.asked.len() > LONGEST_REQUEST {
-            self.answer(Err(Refusal::usage(format!("the request is longer than {LONGEST_REQUEST} bytes"))));
+            self.refuse(Refusal::usage(format!("the request is longer than {LONGEST_REQUEST} bytes")));
         }
         Next::Wait
     }
 
-    fn answer(&mut self, answer: super::Answer) {
-        self.answer = Some(answer_line(answer));
+    fn refuse(&mut self, refusal: Refusal) {
+        self.answer(answer_line(Err(refusal)));
+    }
+
+    fn answer(&mut self, answer: Vec<u8>) {
+        self.answer = Some(answer);
         self.deadline = Instant::now() + PATIENCE;
     }
 

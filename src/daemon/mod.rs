@@ -1,6 +1,8 @@
 //! The daemon: sets everything up, waits for signals, and takes everything down.
 
 mod commands;
+mod look;
+mod lookout;
 pub mod setup;
 mod signals;
 
@@ -25,7 +27,10 @@ use crate::evaluate::Evaluator;
 use crate::exit;
 use crate::fold::Folder;
 use crate::health::hits::HitKeeper;
-use crate::health::{Counters, ListenerCounters};
+use crate::health::metrics::Textfile;
+use crate::health::reports::Reports;
+use crate::health::status::Health;
+use crate::health::{Counters, ListenerCounters, fingerprint};
 use crate::identity::identify::Identifier;
 use crate::identity::keeper::Keeper;
 use crate::identity::settle::Executables;
@@ -33,6 +38,7 @@ use crate::lineage::follow::Follower;
 use crate::output::Output;
 use crate::process::capture::{Capture, CaptureSettings, Everything, Prefilter, hold_limit_ns};
 use crate::process::details::{Namespaces, Scratch};
+use crate::process::exec::Certainty;
 use crate::process::file::OpenCount;
 use crate::process::names::Accounts;
 use crate::process::proc_dir::ProcRoot;
@@ -43,7 +49,10 @@ use crate::response::decide::Decider;
 use crate::response::orders::orders;
 use crate::rules::ruleset::RuleSet;
 use crate::rules::subject::Surroundings;
+use crate::seen::Seen;
 use crate::worker::{Signals, Worker};
+use look::Look;
+use lookout::Lookout;
 use setup::{coverage, describe};
 
 /// What the command line asks of the daemon.
@@ -63,6 +72,8 @@ const TICK: Duration = Duration::from_secs(1);
 const CLOSING_TIME: Duration = Duration::from_secs(5);
 /// Argument bytes that may be queued before new argument lists are cut short.
 const QUEUED_BYTES: usize = 4 << 20;
+/// Notices that may wait for the worker.
+const NOTICES: usize = 256;
 /// Runs the daemon until a signal ends it; the exit code.
 pub fn run(config: &Config, ruleset: RuleSet, options: &Options) -> u8 {
     signals::end_process_on_panic();
@@ -114,6 +125,9 @@ struct Daemon {
     started: Instant,
     _keeper: Option<Keeper>,
     control: Option<Server>,
+    health: Arc<Health>,
+    lookout: Lookout,
+    _textfile: Option<Textfile>,
 }
 
 impl Daemon {
@@ -129,6 +143,10 @@ impl Daemon {
             .map_err(|error| os_failure("cannot make the queue", error))?;
         let host = setup::this_host();
         let outputs = setup::start_outputs(&config.output, options.json, &host)?;
+        let health = Arc::new(Health::new(config.health.canary, Arc::clone(&counters), sender.clone()));
+        health.set_rules(fingerprint::of(config, &ruleset), Arc::clone(&ruleset));
+        health.set_outputs(outputs.iter().map(Output::watched).collect());
+        let (say, said) = crossbeam_channel::bounded(NOTICES);
         let recorder = setup::start_recorder(options, &host)?;
         let files = Arc::new(Executables::default());
         if ruleset.wants().packages {
@@ -186,6 +204,8 @@ impl Daemon {
             responder,
             recorder,
             hits: HitKeeper::new(&config.state_folder),
+            seen: Seen::new(config.capture.already_running),
+            reports: Reports::new(Arc::clone(&health), said, config.health.heartbeat),
             counters: Arc::clone(&counters),
             signals: Arc::clone(&signals),
         };
@@ -214,17 +234,24 @@ impl Daemon {
         let listeners = Listeners::start(listener_settings, Arc::clone(&counters), Box::new(new_sink))?;
         signals.listening.store(true, Relaxed);
         sender.wake();
+        health.set_listeners(listeners.watched());
+        let control =
+            setup::start_control(config, commands::commands(&health, &orders, &sender, config.metrics.http));
         describe(&listeners, event_buffer, config);
 
-        if config.capture.already_running {
-            // Its counters are its own: these processes were not executed under our eyes.
-            let capture = new_capture(Arc::default());
-            setup::start_snapshot(capture, Arc::clone(&signals))
-                .map_err(|error| os_failure("cannot start the snapshot", error))?;
-        } else {
-            signals.snapshot_done.store(true, Relaxed);
-        }
-        let control = setup::start_control(config, commands::commands(&counters, &orders, &sender));
+        let mut look = Look::new(
+            Box::new(new_capture),
+            Arc::clone(&counters),
+            Arc::clone(&health),
+            Arc::clone(&signals),
+        );
+        // Also where they are not to be told: what ran at the start was not missed later.
+        look.begin(Certainty::AlreadyRunning)
+            .map_err(|error| os_failure("cannot start the snapshot", error))?;
+        let lookout =
+            Lookout::new(config.health.canary, Arc::clone(&health), Arc::clone(&signals), say, look)
+                .map_err(|error| os_failure("cannot start the thread of canaries", error))?;
+        let textfile = setup::start_textfile(config, &health)?;
         Ok(Daemon {
             signal_fd,
             listeners,
@@ -235,6 +262,9 @@ impl Daemon {
             started: Instant::now(),
             _keeper: keeper,
             control,
+            health,
+            lookout,
+            _textfile: textfile,
         })
     }
 
@@ -260,13 +290,15 @@ impl Daemon {
                     Err(_) => {}
                 }
             }
-            if self.listeners.any_ended() || self.worker.is_finished() {
-                log::error!("a thread ended by itself; execwatch would be blind, so it ends");
+            self.listeners.count_drops();
+            if self.worker.is_finished() || !self.lookout.tick(&mut self.listeners) {
+                log::error!("threads end by themselves; execwatch would be blind, so it ends");
                 self.stop();
                 return exit::SOFTWARE;
             }
-            self.listeners.count_drops();
+            self.health.sample(&self.counters.totals());
             if self.listeners.follow_cpus() {
+                self.health.set_listeners(self.listeners.watched());
                 log::info!("listening on the CPUs that are there now: {}", coverage(&self.listeners));
             }
         }

@@ -2,7 +2,6 @@
 
 use std::io::IsTerminal;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Failure, Options, os_failure};
 use crate::alert::Host;
@@ -18,32 +17,20 @@ use crate::event::recorder::Recorder;
 use crate::exit;
 use crate::followup::desk::Desk;
 use crate::health::Counters;
+use crate::health::metrics::Textfile;
+use crate::health::status::Health;
 use crate::identity;
 use crate::identity::keeper::Keeper;
 use crate::identity::settle::Executables;
 use crate::output::entry::Form;
 use crate::output::{Output, file::FileOutput, stdout::StdoutOutput, syslog::SyslogOutput};
-use crate::process::capture::{Capture, Prefilter};
+use crate::process::capture::Prefilter;
 use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::ExecSender;
-use crate::process::snapshot;
 use crate::response;
 use crate::response::act::Responder;
 use crate::response::orders::OrderReceiver;
 use crate::rules::ruleset::RuleSet;
-use crate::worker::Signals;
-
-pub(super) fn start_snapshot(mut capture: Capture, signals: Arc<Signals>) -> std::io::Result<()> {
-    std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
-        match snapshot::take(&mut capture) {
-            Ok(seen) => log::debug!("{seen} processes were running at the start"),
-            Err(error) => log::warn!("the processes that already ran could not be listed: {error}"),
-        }
-        drop(capture);
-        signals.snapshot_done.store(true, Relaxed);
-    })?;
-    Ok(())
-}
 
 /// Keeps an index of the installed utilities, and of packages if a rule asks for them.
 pub(super) fn keep_index(
@@ -217,4 +204,12 @@ pub(super) fn start_control(config: &Config, commands: Commands) -> Option<Serve
             None
         }
     }
+}
+
+/// Starts the thread that writes metrics to a file, if there is to be one.
+pub(super) fn start_textfile(config: &Config, health: &Arc<Health>) -> Result<Option<Textfile>, Failure> {
+    let Some(path) = config.metrics.textfile.clone() else { return Ok(None) };
+    Textfile::start(path, config.metrics.every, Arc::clone(health))
+        .map(Some)
+        .map_err(|error| os_failure("cannot start the thread that writes metrics", error))
 }

@@ -1,11 +1,19 @@
-//! What the daemon counts about itself.
+//! What the daemon knows about itself: what is counted, what was lost, whether it sees, and how that is told.
 
+pub mod canary;
+pub mod fingerprint;
 pub mod hits;
+pub mod losses;
+pub mod metrics;
+pub mod reports;
+pub mod settings;
+pub mod sight;
+pub mod status;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::baseline;
 
@@ -13,6 +21,10 @@ use crate::baseline;
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct ListenerCounters {
+    /// The CPU whose execs are counted; `None` for those of CPUs without a listener of their own.
+    pub cpu: Option<u32>,
+    /// When the last program was executed (CLOCK_MONOTONIC); 0 before the first.
+    pub last_event_ns: AtomicU64,
     /// Programs executed.
     pub execs: AtomicU64,
     /// Of these, read while the program was certainly held.
@@ -48,6 +60,11 @@ pub struct ListenerCounters {
 }
 
 impl ListenerCounters {
+    /// Datagrams that were forged, malformed or of another kind.
+    pub fn strange(&self) -> u64 {
+        self.forged.load(Relaxed) + self.malformed.load(Relaxed) + self.unexpected.load(Relaxed)
+    }
+
     /// Notes the time a program was held.
     pub fn note_hold(&self, nanoseconds: u64) {
         // Only this listener writes here, so no compare-and-swap is needed.
@@ -64,6 +81,10 @@ pub struct WorkerCounters {
     pub alerts: AtomicU64,
     /// Of these, for programs that already ran at the start.
     pub already_running: AtomicU64,
+    /// Of these, for programs whose execution was missed and that were found running.
+    pub found_late: AtomicU64,
+    /// Canaries that came to the worker, which leaves them alone.
+    pub canaries: AtomicU64,
     /// Matches of rules that an exception silenced.
     pub silenced: AtomicU64,
     /// Alerts counted in the record of an earlier one that is the same.
@@ -117,7 +138,7 @@ pub struct Counters {
 }
 
 /// A sum over all listeners, and the worker's part, at one moment.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// See [`ListenerCounters`].
     pub execs: u64,
@@ -149,6 +170,10 @@ pub struct Totals {
     pub alerts: u64,
     /// See [`WorkerCounters`].
     pub already_running: u64,
+    /// See [`WorkerCounters`].
+    pub found_late: u64,
+    /// See [`WorkerCounters`].
+    pub canaries: u64,
     /// See [`WorkerCounters`].
     pub silenced: u64,
     /// See [`WorkerCounters`].
@@ -193,8 +218,8 @@ pub struct Totals {
 
 impl Counters {
     /// Counters for one more listener. They stay in the sums when the listener ends.
-    pub fn listener(&self) -> Arc<ListenerCounters> {
-        let counters = Arc::new(ListenerCounters::default());
+    pub fn listener(&self, cpu: Option<u32>) -> Arc<ListenerCounters> {
+        let counters = Arc::new(ListenerCounters { cpu, ..ListenerCounters::default() });
         self.lock().push(Arc::clone(&counters));
         counters
     }
@@ -204,6 +229,8 @@ impl Counters {
         let mut totals = Totals {
             alerts: self.worker.alerts.load(Relaxed),
             already_running: self.worker.already_running.load(Relaxed),
+            found_late: self.worker.found_late.load(Relaxed),
+            canaries: self.worker.canaries.load(Relaxed),
             silenced: self.worker.silenced.load(Relaxed),
             repeated: self.worker.repeated.load(Relaxed),
             held_back: self.worker.held_back.load(Relaxed),
@@ -239,13 +266,16 @@ impl Counters {
             totals.unrecorded += listener.unrecorded.load(Relaxed);
             totals.overruns += listener.overruns.load(Relaxed);
             totals.dropped += listener.dropped.load(Relaxed);
-            totals.strange += listener.forged.load(Relaxed)
-                + listener.malformed.load(Relaxed)
-                + listener.unexpected.load(Relaxed);
+            totals.strange += listener.strange();
             totals.unidentified += listener.unidentified.load(Relaxed);
             totals.longest_hold_ns = totals.longest_hold_ns.max(listener.longest_hold_ns.load(Relaxed));
         }
         totals
+    }
+
+    /// The counters of all listeners that there are or were.
+    pub fn listeners(&self) -> Vec<Arc<ListenerCounters>> {
+        self.lock().clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<ListenerCounters>>> {
@@ -257,7 +287,7 @@ impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "totals: execs={} exact={} likely={} best-effort={} gone={} lost={} alerts={} already-running={} silenced={} repeated={} held-back={} \
+            "totals: execs={} exact={} likely={} best-effort={} gone={} lost={} alerts={} already-running={} found-late={} canaries={} silenced={} repeated={} held-back={} \
              candidates={} args-cut={} unidentified={} overruns={} dropped={} strange={} longest-hold-us={} forks={} exits={} event-overruns={} events-dropped={} \
              processes={} evicted={} execs-unfollowed={} follow-ups={} not-followed={} let-go={} \
              baseline-silenced={} baseline-lowered={} baseline-raised={} baseline-rows={} baseline-evicted={} baseline-unsaved={} \
@@ -270,6 +300,8 @@ impl std::fmt::Display for Totals {
             self.lost,
             self.alerts,
             self.already_running,
+            self.found_late,
+            self.canaries,
             self.silenced,
             self.repeated,
             self.held_back,

@@ -57,8 +57,9 @@ pub struct Follower {
     drained: Drained,
     /// Everything up to this moment has been applied.
     applied_ns: u64,
-    /// Records of execs that rings refused, as far as the table has been told.
+    /// Records of execs that rings refused, as far as the table has been told; and those of rings that are no more.
     refused: u64,
+    refused_before: u64,
     /// The queue of forks and exits has overflowed, and was not found empty since.
     overrun: bool,
     /// Something was lost since the last look at /proc, which was at that moment.
@@ -85,6 +86,7 @@ impl Follower {
             drained: Drained::default(),
             applied_ns: 0,
             refused: 0,
+            refused_before: 0,
             overrun: false,
             outdated: false,
             scanned_ns: 0,
@@ -123,7 +125,15 @@ impl Follower {
             self.overrun |= drained.overruns > 0;
             more = drained.more;
         }
-        let refused = self.rings.iter().map(RingReader::refused).sum();
+        let before = &mut self.refused_before;
+        self.rings.retain(|ring| {
+            let is_over = ring.is_over();
+            if is_over {
+                *before += ring.refused();
+            }
+            !is_over
+        });
+        let refused = self.refused_before + self.rings.iter().map(RingReader::refused).sum::<u64>();
         let now_ns = clock::monotonic_ns();
         if refused > self.refused {
             self.refused = refused;
@@ -155,6 +165,18 @@ impl Follower {
             self.applied_ns = begun_ns;
         }
         Ok(more)
+    }
+
+    /// Execs from this moment on were missed until now; what processes show is read from /proc with the next drain.
+    pub fn execs_missed(&mut self, since_ns: u64) {
+        self.table.execs_lost(since_ns, clock::monotonic_ns());
+        self.outdated = true;
+    }
+
+    /// Forks and exits from this moment on were missed until now, as well.
+    pub fn events_missed(&mut self, since_ns: u64) {
+        self.table.events_lost(since_ns, clock::monotonic_ns());
+        self.outdated = true;
     }
 
     /// What was drained since the start.

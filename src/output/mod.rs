@@ -70,6 +70,27 @@ struct Counts {
     unsaid: AtomicU64,
 }
 
+impl Counts {
+    fn read(&self) -> (u64, u64) {
+        (self.written.load(Relaxed), self.lost.load(Relaxed))
+    }
+}
+
+/// An output as others see it.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// Its name and place.
+    pub name: String,
+    counts: Arc<Counts>,
+}
+
+impl Watched {
+    /// Records written, and lost.
+    pub fn counts(&self) -> (u64, u64) {
+        self.counts.read()
+    }
+}
+
 /// An output: its thread, its queue and its counts.
 pub struct Output {
     name: String,
@@ -158,7 +179,12 @@ impl Output {
 
     /// Records written, and lost.
     pub fn counts(&self) -> (u64, u64) {
-        (self.counts.written.load(Relaxed), self.counts.lost.load(Relaxed))
+        self.counts.read()
+    }
+
+    /// Name and counts, for whoever tells how the daemon is.
+    pub fn watched(&self) -> Watched {
+        Watched { name: self.name.clone(), counts: Arc::clone(&self.counts) }
     }
 
     /// The output's name and place.

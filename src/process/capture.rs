@@ -196,8 +196,8 @@ impl Capture {
         self
     }
 
-    /// Reads a process that already runs. It waits for a slot, so it is not for a listener.
-    pub(super) fn running(&mut self, pid: u32) {
+    /// Reads a process that runs, for the given reason. It waits for a slot, so it is not for a listener.
+    pub(super) fn running(&mut self, pid: u32, certainty: Certainty) {
         let claimed = loop {
             match self.claimed.take().or_else(|| self.sender.claim()) {
                 Some(claimed) => break claimed,
@@ -216,7 +216,7 @@ impl Capture {
             limit,
         };
         let candidate = reading.unheld(&mut self.buffers, Some(self.wants), &mut exec);
-        exec.certainty = Certainty::AlreadyRunning;
+        exec.certainty = certainty;
         drop(exec);
         if candidate {
             self.sender.send(claimed);
@@ -333,7 +333,9 @@ fn count(counters: &ListenerCounters, exec: &Exec) {
         _ if !read => &counters.gone,
         Certainty::Exact => &counters.exact,
         Certainty::Likely => &counters.likely,
-        Certainty::BestEffort | Certainty::AlreadyRunning | Certainty::Reported => &counters.best_effort,
+        Certainty::BestEffort | Certainty::AlreadyRunning | Certainty::Missed | Certainty::Reported => {
+            &counters.best_effort
+        }
     };
     counter.fetch_add(1, Relaxed);
     if exec.image.cut() {

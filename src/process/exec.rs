@@ -20,6 +20,8 @@ pub enum Certainty {
     BestEffort,
     /// The program already ran when execwatch started; its arguments are what it shows now.
     AlreadyRunning,
+    /// The event of its execution was lost, and it was found running afterwards; its arguments are what it shows now.
+    Missed,
     /// execwatch did not read it: it is described, or comes from another program's records.
     Reported,
 }
@@ -32,6 +34,7 @@ impl Certainty {
             Certainty::Likely => "likely",
             Certainty::BestEffort => "best-effort",
             Certainty::AlreadyRunning => "already-running",
+            Certainty::Missed => "missed",
             Certainty::Reported => "reported",
         }
     }

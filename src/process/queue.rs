@@ -58,6 +58,17 @@ pub struct ExecReceiver {
     numbers: Receiver<usize>,
 }
 
+/// How much waits in a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    /// Events.
+    pub waiting: usize,
+    /// Events there is room for.
+    pub places: usize,
+    /// Bytes of the argument lists and paths that wait.
+    pub bytes: usize,
+}
+
 /// A slot that a sender has claimed.
 #[derive(Debug)]
 pub struct Claimed {
@@ -116,6 +127,15 @@ impl ExecSender {
     /// Gives a slot back without sending it.
     pub fn release(&self, claimed: Claimed) {
         self.shared.slots[claimed.number].busy.store(false, Ordering::Release);
+    }
+
+    /// How much waits for the worker.
+    pub fn depth(&self) -> Depth {
+        Depth {
+            waiting: self.numbers.len(),
+            places: self.shared.slots.len(),
+            bytes: self.shared.bytes.load(Ordering::Relaxed),
+        }
     }
 
     /// Makes the worker look at its channels.
@@ -196,10 +216,12 @@ mod tests {
     #[test]
     fn queued_bytes_are_known() {
         let (sender, receiver) = queue(4, 10).unwrap();
+        assert_eq!(sender.depth(), Depth { waiting: 0, places: 4, bytes: 0 });
         let claimed = sender.claim().unwrap();
         sender.exec(&claimed).image.set_arguments(&[b'x'; 11], false);
         sender.send(claimed);
         assert!(sender.short_of_memory());
+        assert_eq!(sender.depth(), Depth { waiting: 1, places: 4, bytes: 11 });
         receiver.receive().unwrap();
         assert!(!sender.short_of_memory());
     }

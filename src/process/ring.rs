@@ -150,6 +150,16 @@ impl RingReader {
         })
     }
 
+    /// True if nobody writes any more and everything was read.
+    pub fn is_over(&self) -> bool {
+        if Arc::strong_count(&self.shared) > 1 {
+            return false;
+        }
+        // Who has gone has written before.
+        std::sync::atomic::fence(Ordering::Acquire);
+        self.shared.written.load(Ordering::Relaxed) == self.shared.read.load(Ordering::Relaxed)
+    }
+
     /// Records that were refused since the start.
     pub fn refused(&self) -> u64 {
         self.shared.refused.load(Ordering::Relaxed)
@@ -186,6 +196,17 @@ mod tests {
         assert_eq!(reader.pop(), None);
         assert_eq!(writer.push(&exec(1, None, None)), Pushed::Taken);
         assert_eq!(reader.pop(), Some(exec(1, None, None)));
+    }
+
+    #[test]
+    fn a_ring_is_over_when_its_writer_has_gone_and_all_is_read() {
+        let (writer, mut reader) = ring();
+        writer.push(&exec(1, None, None));
+        assert!(!reader.is_over());
+        drop(writer);
+        assert!(!reader.is_over());
+        reader.pop();
+        assert!(reader.is_over());
     }
 
     #[test]

@@ -242,8 +242,10 @@ fn time(alert: Part<'_>, pid: Option<u32>) -> Option<Moment> {
 }
 
 fn certainty(word: &str) -> Option<Certainty> {
-    use Certainty::{AlreadyRunning, BestEffort, Exact, Likely, Reported};
-    [Exact, Likely, BestEffort, AlreadyRunning, Reported].into_iter().find(|known| known.as_str() == word)
+    use Certainty::{AlreadyRunning, BestEffort, Exact, Likely, Missed, Reported};
+    [Exact, Likely, BestEffort, AlreadyRunning, Missed, Reported]
+        .into_iter()
+        .find(|known| known.as_str() == word)
 }
 
 /// Ids, and whether each is another than the host's: a list names those that are.

@@ -18,7 +18,7 @@ use crate::alert::Alert;
 use crate::clock;
 use crate::lineage::Lineage;
 use crate::process::details::Namespaces;
-use crate::process::exec::{Certainty, Exec};
+use crate::process::exec::Exec;
 use crate::process::proc_dir::ProcRoot;
 use crate::rules::action::Action;
 use crate::rules::model::Severity;
@@ -159,7 +159,7 @@ impl Responder {
 
     /// Why nothing is done about a program.
     fn refused(&mut self, exec: &Exec, rule: RuleName, rules: &RuleSet) -> Option<Guard> {
-        if exec.certainty == Certainty::AlreadyRunning {
+        if exec.certainty.found_running() {
             return Some(Guard::AlreadyRunning);
         }
         self.policy.refresh();

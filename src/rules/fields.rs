@@ -430,7 +430,7 @@ pub const ATTRIBUTES: &[AttributeInfo] = {
             A::AlreadyRunning,
             "already-running",
             Flag,
-            "found running when execwatch started, not seen to be executed",
+            "found running, at the start of execwatch or after a loss, and not seen to be executed",
         ),
         row(
             A::FirstSeen,

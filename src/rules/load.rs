@@ -6,6 +6,8 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use super::builtin;
 use super::catalogue::{Utility, is_glob};
 use super::exception::Exception;
@@ -39,6 +41,7 @@ pub fn load(places: &Places, diagnostics: &Diagnostics) -> Option<RuleSet> {
 
 /// Compiles the texts of files, the compiled-in ones known by their names. `None` if anything was refused.
 pub fn compile(sources: Vec<Source>, diagnostics: &Diagnostics) -> Option<RuleSet> {
+    let digest = digest(&sources);
     let (builtin, own): (Vec<Source>, Vec<Source>) =
         sources.into_iter().partition(|source| is_builtin(&source.name));
     let documents = |sources| -> Vec<(&Source, Document<'_>)> { parse(sources, diagnostics) };
@@ -59,7 +62,18 @@ pub fn compile(sources: Vec<Source>, diagnostics: &Diagnostics) -> Option<RuleSe
     }
     let exceptions = exceptions.into_iter().map(|placed| placed.entry.value).collect();
     let utilities = utilities.into_iter().map(|placed| placed.entry.value).collect();
-    (!diagnostics.any_error()).then(|| RuleSet::new(utilities, rules, exceptions))
+    (!diagnostics.any_error()).then(|| RuleSet::new(utilities, rules, exceptions).with_digest(digest))
+}
+
+/// SHA-256 over names and texts, in their order.
+fn digest(sources: &[Source]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in sources.iter().flat_map(|source| [&source.name, &source.text]) {
+        // With their lengths, so that no two lists look the same.
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
 }
 
 /// The compiled-in rules alone.

@@ -28,6 +28,7 @@ pub struct RuleSet {
     /// How often each rule acted lately, by number.
     rates: Vec<Rate>,
     wants: Wants,
+    digest: [u8; 32],
 }
 
 /// A rule or exception, and how often it took effect.
@@ -111,6 +112,7 @@ impl RuleSet {
             held,
             rates,
             wants,
+            digest: [0; 32],
         }
     }
 
@@ -122,6 +124,16 @@ impl RuleSet {
     /// A rule and its number by its id.
     pub fn find(&self, id: &str) -> Option<(usize, &Counted<Rule>)> {
         self.rules.iter().enumerate().find(|(_, rule)| rule.id == id)
+    }
+
+    /// The same, read from texts with this digest.
+    pub fn with_digest(self, digest: [u8; 32]) -> Self {
+        RuleSet { digest, ..self }
+    }
+
+    /// The digest of the texts that it was read from.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
     }
 
     /// The catalogue.

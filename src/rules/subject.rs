@@ -17,7 +17,7 @@ use crate::identity::settle::Executables;
 use crate::process::container::Named;
 use crate::process::details::{Details, Login, Namespaces, known_id};
 use crate::process::entry::{self, Entry, Link};
-use crate::process::exec::{Certainty, Exec, Image};
+use crate::process::exec::{Exec, Image};
 use crate::process::names::{Accounts, Name, OwnNames};
 use crate::process::parse::tty_name;
 use crate::process::place::Place;
@@ -607,7 +607,7 @@ impl<'a> Subject<'a> {
             Attribute::NamespaceUser => differs(own.user, host.user),
             Attribute::TimeHour => Value::number(whole.local().map(|time| time.hour)),
             Attribute::TimeWeekday => Value::text(whole.local().map(|time| time.weekday_name().as_bytes())),
-            Attribute::AlreadyRunning => Value::Flag(whole.exec.certainty == Certainty::AlreadyRunning),
+            Attribute::AlreadyRunning => Value::Flag(whole.exec.certainty.found_running()),
             Attribute::FirstSeen => Value::flag(whole.past.map(|past| past.knowledge == Knowledge::New)),
             Attribute::BaselineDays => past_number(whole.past.map(|past| past.days)),
             Attribute::BaselineCount => past_number(whole.past.map(|past| past.count)),

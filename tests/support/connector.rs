@@ -42,7 +42,7 @@ impl Connector {
 
     /// Lowers the kernel's count of listeners although this socket never raised it. A kernel from 6.6 on takes IGNORE
     /// only from a socket whose last operation was another one, be it one that does not exist.
-    fn take_back_a_stranger(&self) {
+    pub(crate) fn take_back_a_stranger(&self) {
         self.send(0, &request(NO_OPERATION));
         self.ignore();
     }

@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -252,6 +253,29 @@ impl Daemon<'_> {
         program::tiny(&self.folder.join("bin").join(name))
     }
 
+    /// Where the daemon can be asked.
+    pub(crate) fn control(&self) -> PathBuf {
+        self.folder.join("run/control.sock")
+    }
+
+    /// Runs `execwatch status` with these arguments: exit code, standard output and standard error.
+    pub(crate) fn status(&self, arguments: &[&str]) -> (i32, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_execwatch"));
+        command.args(["status", "--socket"]).arg(self.control()).args(arguments);
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    /// The status, asked for at the socket: no program is executed for that.
+    pub(crate) fn status_json(&self) -> Value {
+        let mut stream = UnixStream::connect(self.control()).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.write_all(b"{\"command\":\"status\"}\n").unwrap();
+        let mut answer: Value = serde_json::from_reader(stream).unwrap();
+        answer["result"].take()
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
@@ -461,7 +485,7 @@ impl Messages {
     fn text(&self) -> String {
         self.lock().lines.iter().fold(String::new(), |mut text, line| {
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "{line}");
+            let _ = fmt::Write::write_fmt(&mut text, format_args!("{line}\n"));
             text
         })
     }

@@ -1,0 +1,237 @@
+//! Watches whether the listeners see, and makes them see again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use super::look::Look;
+use crate::alert::Notice;
+use crate::calendar;
+use crate::clock;
+use crate::connector::listeners::Listeners;
+use crate::connector::restore::Restorer;
+use crate::health::canary::{Cage, Outcome, PATIENCE, Probe, Tried};
+use crate::health::sight::{Listener, Sight, Verdict};
+use crate::health::status::{Health, Said};
+use crate::rules::model::Severity;
+use crate::worker::Signals;
+
+/// A canary that was not executed within this time is said to hang: somebody keeps its CPU for himself.
+const STUCK: Duration = Duration::from_secs(10);
+/// Listeners that may end by themselves within [`ENDS_WITHIN`]; after more the daemon ends, and is started anew.
+const MOST_ENDS: usize = 8;
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
+
+/// Watches the listeners.
+pub(super) struct Lookout {
+    sight: Sight,
+    /// `None`: no canaries.
+    cage: Option<Cage>,
+    restorer: Restorer,
+    health: Arc<Health>,
+    signals: Arc<Signals>,
+    said: Sender<Notice>,
+    look: Look,
+    /// That canaries cannot be executed was said.
+    failure_said: bool,
+    ends: VecDeque<Instant>,
+}
+
+impl Lookout {
+    pub(super) fn new(
+        period: Option<Duration>,
+        health: Arc<Health>,
+        signals: Arc<Signals>,
+        said: Sender<Notice>,
+        look: Look,
+    ) -> std::io::Result<Self> {
+        let cage = period.map(|_| Cage::open()).transpose()?;
+        let period_ns =
+            period.map_or(u64::MAX, |period| u64::try_from(period.as_nanos()).unwrap_or(u64::MAX));
+        Ok(Lookout {
+            sight: Sight::new(period_ns),
+            cage,
+            restorer: Restorer::default(),
+            health,
+            signals,
+            said,
+            look,
+            failure_said: false,
+            ends: VecDeque::new(),
+        })
+    }
+
+    /// Does what is to be done now. False if listeners end again and again, so that nothing helps but to start anew.
+    pub(super) fn tick(&mut self, listeners: &mut Listeners) -> bool {
+        let watched = listeners.watched();
+        let tried = self.cage.as_mut().and_then(Cage::results);
+        let now_ns = clock::monotonic_ns();
+        let last_events: Vec<(Listener, u64)> = watched
+            .iter()
+            .filter(|listener| listener.any_cpu.is_some())
+            .map(|listener| (listener.cpu, listener.counters.last_event_ns.load(Relaxed)))
+            .collect();
+        let due = self.sight.due(&last_events, now_ns);
+        let mut verdict = match tried {
+            Some(tried) => self.take(&tried, now_ns),
+            // Without canaries only those are due whose threads had ended: their successors are believed.
+            None if self.cage.is_none() => {
+                let believed = due.iter().map(|&listener| Tried { listener, outcome: Outcome::Seen });
+                self.sight.take(&believed.collect::<Vec<_>>(), now_ns)
+            }
+            None => Verdict::default(),
+        };
+        for ended in listeners.ended() {
+            self.ends.push_back(Instant::now());
+            self.sight.blind(ended, now_ns, &mut verdict);
+            if !verdict.to_replace.contains(&ended) {
+                // One that gets no events now may be needed any time.
+                verdict.to_replace.push(ended);
+            }
+        }
+        self.ends.retain(|end| end.elapsed() < ENDS_WITHIN);
+        if self.ends.len() > MOST_ENDS {
+            return false;
+        }
+        // Those that are replaced now are tried with the next tick.
+        let probes = watched
+            .iter()
+            .filter(|listener| due.contains(&listener.cpu) && !verdict.to_replace.contains(&listener.cpu))
+            .filter_map(|listener| {
+                let counters = Arc::clone(&listener.counters);
+                Some(Probe { listener: listener.cpu, cpu: listener.any_cpu?, counters })
+            });
+        if let Some(cage) = &mut self.cage {
+            cage.order(probes.collect());
+        }
+        self.act(&verdict, listeners);
+        self.health.set_blind(self.sight.blind_now());
+        self.say_stuck();
+        self.health.canary.hanging.store(listeners.reap() as u64, Relaxed);
+        self.look.tick();
+        true
+    }
+
+    fn take(&mut self, tried: &[Tried], now_ns: u64) -> Verdict {
+        let count =
+            |wanted: fn(&Outcome) -> bool| tried.iter().filter(|it| wanted(&it.outcome)).count() as u64;
+        let unseen = count(|outcome| *outcome == Outcome::Unseen);
+        let executed = unseen + count(|outcome| *outcome == Outcome::Seen);
+        self.health.canary.executed.fetch_add(executed, Relaxed);
+        self.health.canary.unseen.fetch_add(unseen, Relaxed);
+        let what = match (unseen, executed) {
+            (_, 0) => "not executed",
+            (0, _) => "seen",
+            _ => "unseen",
+        };
+        self.health.set_last_canary(Said::new(clock::realtime_ns(), what));
+        self.sight.take(tried, now_ns)
+    }
+
+    fn act(&mut self, verdict: &Verdict, listeners: &mut Listeners) {
+        match &verdict.not_run {
+            Some(reason) if !self.failure_said => {
+                self.failure_said = true;
+                self.say(
+                    "canary-failed",
+                    Severity::Medium,
+                    format!(
+                        "whether programs are seen cannot be tried: `execwatch canary` could not be executed: {reason}"
+                    ),
+                );
+            }
+            None if !verdict.see_again.is_empty() => self.failure_said = false,
+            _ => {}
+        }
+        if let Some(since_ns) = verdict.to_say.iter().map(|&(_, since_ns)| since_ns).min() {
+            let message = format!(
+                "blind on {}: nothing was seen since {}, not even a program that execwatch executed itself; it subscribes \
+                 anew and looks at all running programs",
+                places(verdict.to_say.iter().map(|&(listener, _)| listener), listeners),
+                wall(since_ns)
+            );
+            log::error!("{message}");
+            self.say("blind", Severity::Critical, message);
+        }
+        if !verdict.to_replace.is_empty() {
+            self.make_see(&verdict.to_replace, listeners);
+        }
+        if let Some(since_ns) = verdict.see_again.iter().map(|&(_, since_ns)| since_ns).min() {
+            // What ran already when the new listener began is found now.
+            self.signals.execs_missed(since_ns);
+            self.look.want();
+            let message = format!(
+                "programs are seen again on {}: those executed between {} and {} were missed, and of these only what still \
+                 runs is found",
+                places(verdict.see_again.iter().map(|&(listener, _)| listener), listeners),
+                wall(since_ns),
+                calendar::rfc3339(clock::realtime_ns())
+            );
+            log::warn!("{message}");
+            self.say("sees-again", Severity::High, message);
+        }
+        if !verdict.to_replace.is_empty() || !verdict.see_again.is_empty() {
+            self.health.set_listeners(listeners.watched());
+        }
+    }
+
+    /// New sockets and threads for these listeners, and the kernel's number of listeners put right.
+    fn make_see(&mut self, blind: &[Listener], listeners: &mut Listeners) {
+        match listeners.replace(blind) {
+            Ok(()) => drop(self.health.canary.replaced.fetch_add(blind.len() as u64, Relaxed)),
+            Err(error) => log::error!("listeners could not be replaced, which is tried again: {error}"),
+        }
+        match self.restorer.restore() {
+            Ok(true) => {
+                // Then nobody was told of forks and exits either.
+                let since_ns = self.sight.blind_now().iter().map(|&(_, since_ns)| since_ns).min();
+                self.signals.events_missed(since_ns.unwrap_or(0));
+            }
+            Ok(false) => {}
+            Err(error) => {
+                log::error!("the subscription could not be restored, which is tried again: {error}")
+            }
+        }
+        self.look.want();
+    }
+
+    fn say_stuck(&mut self) {
+        let Some(busy) = self.cage.as_ref().and_then(Cage::busy) else { return };
+        if busy.elapsed() > STUCK + PATIENCE && !self.failure_said {
+            self.failure_said = true;
+            self.say(
+                "canary-failed",
+                Severity::Medium,
+                format!(
+                    "whether programs are seen cannot be tried: `execwatch canary` waits for a CPU for more than {} s",
+                    STUCK.as_secs()
+                ),
+            );
+        }
+    }
+
+    fn say(&self, kind: &'static str, severity: Severity, message: String) {
+        let notice = Notice { kind, severity, time_ns: clock::realtime_ns(), message };
+        // The worker takes it within a second, or has ended.
+        let _ = self.said.try_send(notice);
+    }
+}
+
+fn wall(time_ns: u64) -> String {
+    calendar::rfc3339(clock::wall_from_monotonic(time_ns))
+}
+
+/// The CPUs of listeners, for people.
+fn places(blind: impl Iterator<Item = Listener>, listeners: &Listeners) -> String {
+    let (others, cpus): (Vec<_>, Vec<_>) = blind.partition(Option::is_none);
+    let cpus: Vec<String> = cpus.iter().flatten().map(u32::to_string).collect();
+    match (cpus.is_empty(), others.is_empty()) {
+        (true, _) if listeners.exact_cpus().is_empty() => "all CPUs".to_owned(),
+        (true, _) => "CPUs without a listener of their own".to_owned(),
+        (false, true) => format!("CPU {}", cpus.join(",")),
+        (false, false) => format!("CPU {} and those without a listener of their own", cpus.join(",")),
+    }
+}

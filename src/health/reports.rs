@@ -1,0 +1,55 @@
+//! What the daemon says about itself in the stream of records: losses, heartbeats, and what its other parts want said.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+
+use super::Totals;
+use super::losses::Losses;
+use super::status::{Health, Said, Status};
+use crate::alert::Notice;
+use crate::clock;
+use crate::rules::model::Severity;
+
+/// Gathers notices for the worker.
+pub struct Reports {
+    health: Arc<Health>,
+    losses: Losses,
+    said: Receiver<Notice>,
+    heartbeat: Option<Duration>,
+    next_heartbeat: Instant,
+}
+
+impl Reports {
+    /// Losses, what comes from `said`, and a heartbeat in this period, the first at once.
+    pub fn new(health: Arc<Health>, said: Receiver<Notice>, heartbeat: Option<Duration>) -> Self {
+        Reports { health, losses: Losses::default(), said, heartbeat, next_heartbeat: Instant::now() }
+    }
+
+    /// What is to be said now.
+    pub fn due(&mut self, totals: &Totals, now: Instant, at_end: bool) -> Vec<Notice> {
+        let mut notices: Vec<Notice> = self.said.try_iter().collect();
+        if let Some(loss) = self.losses.look(totals, now, clock::realtime_ns(), at_end) {
+            self.health.set_last_loss(Said::new(loss.time_ns, &loss.message));
+            notices.push(loss);
+        }
+        if let Some(period) = self.heartbeat
+            && now >= self.next_heartbeat
+        {
+            self.next_heartbeat = now + period;
+            notices.push(heartbeat(&self.health.status()));
+        }
+        notices
+    }
+}
+
+fn heartbeat(status: &Status) -> Notice {
+    let totals = &status.totals;
+    let state = if status.blind.is_empty() { "sees" } else { "is blind on some CPUs" };
+    let message = format!(
+        "execwatch {} {state}: uptime-s={} configuration={} cpu-s={:.2} memory-bytes={} {totals}",
+        status.version, status.uptime_s, status.configuration, status.cost.cpu_s, status.cost.memory_bytes,
+    );
+    Notice { kind: "heartbeat", severity: Severity::Info, time_ns: clock::realtime_ns(), message }
+}

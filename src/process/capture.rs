@@ -427,7 +427,7 @@ fn could_be_utility(prefilter: &dyn Prefilter, image: &Image, possible: &Possibl
     }
     possible.utilities().any(|installed| {
         let file = KnownFile {
-            utility: installed.utility,
+            utility: &installed.utility,
             path: installed.path(),
             at_its_place: false,
             loaded: possible.loaded(),

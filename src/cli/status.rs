@@ -33,12 +33,21 @@ pub(super) struct Place {
 impl Place {
     /// Asks the daemon; what it says, or an exit code after the reason was told.
     pub(super) fn ask(&self, request: &Request) -> Result<Value, u8> {
+        self.ask_if(request, true)
+    }
+
+    /// The same, at the place that the configuration names as far as it can be read.
+    pub(super) fn ask_whatever_is_wrong(&self, request: &Request) -> Result<Value, u8> {
+        self.ask_if(request, false)
+    }
+
+    fn ask_if(&self, request: &Request, right: bool) -> Result<Value, u8> {
         let socket = match &self.socket {
             Some(socket) => socket.clone(),
             None => {
                 let diagnostics = Diagnostics::default();
                 let config = Config::load(self.config.as_deref(), &diagnostics);
-                if let Some(code) = report(&diagnostics.into_list()) {
+                if right && let Some(code) = report(&diagnostics.into_list()) {
                     return Err(code);
                 }
                 place::path(&config.runtime_folder)

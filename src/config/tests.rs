@@ -43,7 +43,7 @@ fn every_key_is_read() {
          [response]\nmode = 'enforce'\nper-minute = 9\nprotected = ['/p/*']\nhold-for = '2m'\nafter-hold = 'release'\n\
          at-stop = 'keep'\nterminal-message = 'no'\n[output.syslog]\nsocket = '/s'\nfacility = 'local3'\ntag = 't'\nformat = 'json'\n\
          [output.syslog.severity]\nlow = 'debug'\n[output.file]\npath = '/f'\nformat = 'text'\n\
-         [output.stdout]\nenabled = true\nformat = 'text'\n[state]\nfolder = '/v'\nruntime-folder = '/r'\n",
+         [output.stdout]\nenabled = true\nformat = 'text'\n[state]\nfolder = '/v'\nruntime-folder = '/r'\n[hardening]\ncapabilities = false\nsystem-calls = false\n",
     );
     assert_eq!(mistakes, Vec::new());
     let expected = Config {
@@ -96,6 +96,7 @@ fn every_key_is_read() {
         },
         state_folder: "/v".into(),
         runtime_folder: "/r".into(),
+        hardening: Hardening { capabilities: false, system_calls: false },
     };
     assert_eq!(config, expected);
     let off = parse("[output.syslog]\nenabled = false\n[output.file]\nenabled = false\n").0.output;

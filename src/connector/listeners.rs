@@ -20,9 +20,12 @@ use nix::unistd::Pid;
 
 use super::filter;
 use super::listener::{ExecSink, Listener, Ownership};
+use super::stuck::{MOST_STUCK, Stuck, Watch};
 use super::subscription::{ConnectorSocket, SubscriptionError};
 use super::wire::what;
 use crate::clock;
+use crate::harden;
+use crate::harden::roles::Role;
 use crate::health::{Counters, ListenerCounters};
 use crate::sys;
 
@@ -105,6 +108,8 @@ impl Ownership for Owned {
 struct Running {
     thread: JoinHandle<()>,
     stop: Arc<AtomicBool>,
+    replaced: Arc<AtomicBool>,
+    watch: Watch,
     socket: Arc<ConnectorSocket>,
     counters: Arc<ListenerCounters>,
     exact: bool,
@@ -136,6 +141,8 @@ pub struct Listeners {
     refused: Vec<u32>,
     /// Why SCHED_FIFO was refused.
     refusal: Option<String>,
+    /// Listeners that were stuck and replaced, and have not come back.
+    stuck: Vec<Running>,
 }
 
 impl Listeners {
@@ -166,6 +173,7 @@ impl Listeners {
             catch_all,
             refused: Vec::new(),
             refusal,
+            stuck: Vec::new(),
         };
         listeners.follow_cpus();
         Ok(listeners)
@@ -262,6 +270,76 @@ impl Listeners {
         self.per_cpu.values().chain([&self.catch_all]).for_each(Running::count_drops);
     }
 
+    /// Looks, once a tick, whether a listener does not come back from a program, and puts another thread in its place:
+    /// on the same socket, so that what waits there is neither lost nor received twice. Those that were stuck.
+    pub fn replace_stuck(&mut self) -> Vec<Stuck> {
+        self.stuck.retain(|running| {
+            let back = running.thread.is_finished();
+            if back {
+                log::info!("a listener that was stuck has come back and ended");
+            }
+            !back
+        });
+        let mut found = Vec::new();
+        let cpus: Vec<Option<u32>> = self.per_cpu.keys().copied().map(Some).chain([None]).collect();
+        for cpu in cpus {
+            let Some(running) = self.running(cpu) else { continue };
+            if !running.watch.is_stuck(&running.counters, &running.socket) {
+                continue;
+            }
+            let mut stuck = Stuck::look(cpu, &running.counters);
+            match self.replace(cpu) {
+                Ok(()) => {}
+                Err(reason) => stuck.not_replaced = Some(reason),
+            }
+            found.push(stuck);
+        }
+        found
+    }
+
+    /// A listener is stuck and nobody could take its place.
+    pub fn any_stuck(&self) -> bool {
+        self.per_cpu.values().chain([&self.catch_all]).any(|running| running.watch.stands_still())
+    }
+
+    fn running(&mut self, cpu: Option<u32>) -> Option<&mut Running> {
+        match cpu {
+            Some(cpu) => self.per_cpu.get_mut(&cpu),
+            None => Some(&mut self.catch_all),
+        }
+    }
+
+    fn replace(&mut self, cpu: Option<u32>) -> Result<(), String> {
+        if self.stuck.len() >= MOST_STUCK {
+            return Err(format!("{MOST_STUCK} others are stuck already"));
+        }
+        let (priority, owned) =
+            (self.settings.priority, Owned { hand_over: Arc::clone(&self.hand_over), cpu });
+        let Some(running) = self.running(cpu) else { return Err("it has ended".to_owned()) };
+        let (socket, replaced) = (Arc::clone(&running.socket), Arc::clone(&running.replaced));
+        // First, so that it does not compete with the new one should it come back just now.
+        replaced.store(true, Ordering::Relaxed);
+        let counters = self.counters.listener();
+        match spawn(socket, owned, cpu, priority, counters, &mut self.new_sink) {
+            Ok((new, _)) => {
+                if let Some(running) = self.running(cpu) {
+                    let old = std::mem::replace(running, new);
+                    // The kernel counts what it discards for the socket, which both have.
+                    let (from, to) = (&old.counters, &running.counters);
+                    to.overruns.fetch_add(from.overruns.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+                    to.dropped.fetch_add(from.dropped.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+                    self.counters.listeners_stuck.fetch_add(1, Ordering::Relaxed);
+                    self.stuck.push(old);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                replaced.store(false, Ordering::Relaxed);
+                Err(format!("no thread can be started: {error}"))
+            }
+        }
+    }
+
     /// True if a listener's thread has ended by itself.
     pub fn any_ended(&self) -> bool {
         self.catch_all.thread.is_finished()
@@ -289,18 +367,20 @@ fn spawn(
     counters: Arc<ListenerCounters>,
     new_sink: &mut NewSink,
 ) -> io::Result<(Running, Result<(), String>)> {
-    let stop = Arc::new(AtomicBool::new(false));
+    let (stop, replaced) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let name = cpu.map_or("listen-any".to_owned(), |cpu| format!("listen-{cpu}"));
     let (report, reported) = crossbeam_channel::bounded(1);
     let sink = new_sink(Arc::clone(&counters));
     let thread = std::thread::Builder::new().name(name).stack_size(STACK).spawn({
-        let (socket, stop, counters) = (Arc::clone(&socket), Arc::clone(&stop), Arc::clone(&counters));
+        let (socket, counters) = (Arc::clone(&socket), Arc::clone(&counters));
+        let (stop, replaced) = (Arc::clone(&stop), Arc::clone(&replaced));
         move || {
             let placed = place(cpu, priority);
             let exact_cpu = cpu.filter(|_| priority.is_some() && placed.is_ok());
+            harden::enter(Role::Listener);
             // The starter waits for it; if it has gone, the thread is told to stop anyway.
             let _ = report.send(placed);
-            let listener = Listener { socket, stop, counters, sink, ownership, exact_cpu };
+            let listener = Listener { socket, stop, replaced, counters, sink, ownership, exact_cpu };
             if let Err(error) = listener.run() {
                 log::error!("a listener ended: receiving process events failed: {error}");
             }
@@ -308,7 +388,8 @@ fn spawn(
     })?;
     let placed = reported.recv().map_err(|_| io::Error::other("the listener's thread ended at once"))?;
     let exact = cpu.is_some() && priority.is_some() && placed.is_ok();
-    Ok((Running { thread, stop, socket, counters, exact }, placed))
+    let watch = Watch::default();
+    Ok((Running { thread, stop, replaced, watch, socket, counters, exact }, placed))
 }
 
 /// Pins the calling thread and gives it its priority.

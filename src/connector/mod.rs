@@ -8,5 +8,6 @@ pub mod events;
 pub mod filter;
 pub mod listener;
 pub mod listeners;
+pub mod stuck;
 pub mod subscription;
 pub mod wire;

@@ -1,6 +1,11 @@
 //! The daemon: sets everything up, waits for signals, and takes everything down.
 
 mod commands;
+mod lock;
+mod notify;
+mod pulse;
+pub mod reload;
+mod restart;
 pub mod setup;
 mod signals;
 
@@ -15,6 +20,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
+use crate::alert::Notice;
+use crate::clock;
 use crate::config::Config;
 use crate::connector::events::EventSocket;
 use crate::connector::listeners::{self, Listeners};
@@ -24,14 +31,15 @@ use crate::doctor;
 use crate::evaluate::Evaluator;
 use crate::exit;
 use crate::fold::Folder;
+use crate::harden::roles::Role;
+use crate::harden::{self, Needs};
 use crate::health::hits::HitKeeper;
 use crate::health::{Counters, ListenerCounters};
 use crate::identity::identify::Identifier;
-use crate::identity::keeper::Keeper;
 use crate::identity::settle::Executables;
 use crate::lineage::follow::Follower;
 use crate::output::Output;
-use crate::process::capture::{Capture, CaptureSettings, Everything, Prefilter, hold_limit_ns};
+use crate::process::capture::{Capture, CaptureSettings, Prefilter, hold_limit_ns};
 use crate::process::details::{Namespaces, Scratch};
 use crate::process::file::OpenCount;
 use crate::process::names::Accounts;
@@ -39,11 +47,19 @@ use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::{ExecSender, queue};
 use crate::process::relatives::HostProcesses;
 use crate::process::ring::ring;
+use crate::response;
 use crate::response::decide::Decider;
 use crate::response::orders::orders;
+use crate::rules::current::Current;
+use crate::rules::model::Severity;
 use crate::rules::ruleset::RuleSet;
 use crate::rules::subject::Surroundings;
+use crate::sys;
 use crate::worker::{Signals, Worker};
+use lock::Lock;
+use notify::Notifier;
+use pulse::Pulse;
+use reload::{Load, Reloader, Reloading, Running};
 use setup::{coverage, describe};
 
 /// What the command line asks of the daemon.
@@ -63,10 +79,11 @@ const TICK: Duration = Duration::from_secs(1);
 const CLOSING_TIME: Duration = Duration::from_secs(5);
 /// Argument bytes that may be queued before new argument lists are cut short.
 const QUEUED_BYTES: usize = 4 << 20;
-/// Runs the daemon until a signal ends it; the exit code.
-pub fn run(config: &Config, ruleset: RuleSet, options: &Options) -> u8 {
+
+/// Runs the daemon until a signal ends it; the exit code. `load` reads everything anew at a reload.
+pub fn run(config: Config, ruleset: RuleSet, load: Load, options: &Options) -> u8 {
     signals::end_process_on_panic();
-    match Daemon::start(config, Arc::new(ruleset), options) {
+    match Daemon::start(config, Arc::new(ruleset), load, options) {
         Ok(daemon) => daemon.watch(),
         Err(failure) => {
             ignore_all();
@@ -112,12 +129,23 @@ struct Daemon {
     worker: JoinHandle<Vec<Output>>,
     counters: Arc<Counters>,
     started: Instant,
-    _keeper: Option<Keeper>,
+    reloader: Reloader,
+    reloading: Running,
+    pulse: Pulse,
+    notifier: Arc<Notifier>,
     control: Option<Server>,
+    _lock: Lock,
 }
 
 impl Daemon {
-    fn start(config: &Config, ruleset: Arc<RuleSet>, options: &Options) -> Result<Daemon, Failure> {
+    fn start(
+        config: Config,
+        ruleset: Arc<RuleSet>,
+        load: Load,
+        options: &Options,
+    ) -> Result<Daemon, Failure> {
+        let lock = Lock::take(&config.runtime_folder)?;
+        let notifier = Arc::new(Notifier::from_environment());
         // Before the first thread: each inherits the mask, so that signals reach only the descriptor.
         let signal_fd = signals::take_signals().map_err(|error| os_failure("cannot take signals", error))?;
         let proc =
@@ -128,13 +156,16 @@ impl Daemon {
         let (sender, receiver) = queue(config.capture.queue_length, QUEUED_BYTES)
             .map_err(|error| os_failure("cannot make the queue", error))?;
         let host = setup::this_host();
+        // Before the first of the other threads. What needs more than is kept must be opened before.
+        harden::process(config.hardening, Needs { responses: config.response.mode != response::Mode::Off });
+        sys::memory::own_arenas();
         let outputs = setup::start_outputs(&config.output, options.json, &host)?;
         let recorder = setup::start_recorder(options, &host)?;
         let files = Arc::new(Executables::default());
         if ruleset.wants().packages {
             files.packages.want();
         }
-        let keeper = setup::keep_index(config, &ruleset, &files)?;
+        let keeper = setup::keep_index(&config, &ruleset, &files)?;
         let surroundings = Surroundings {
             accounts: Accounts::default(),
             namespaces: Namespaces::of_the_host(&proc),
@@ -144,20 +175,17 @@ impl Daemon {
         let settings =
             CaptureSettings { arguments_limit: config.capture.args_limit, hold_limit_ns: hold_limit_ns() };
         let (orders, ordered) = orders();
-        let responder = setup::start_responses(config, &proc, ordered)?;
+        let responder = setup::start_responses(&config, &proc, ordered)?;
         let responses = responder.shared();
+        let rules = Arc::new(Current::new(Arc::clone(&ruleset), options.record_all));
         let new_capture = {
-            let prefilter: Arc<dyn Prefilter> = match options.record_all {
-                true => Arc::new(Everything(Arc::clone(&ruleset) as _)),
-                false => Arc::clone(&ruleset) as _,
-            };
-            let (proc, sender) = (Arc::clone(&proc), sender.clone());
+            let (proc, sender, rules) = (Arc::clone(&proc), sender.clone(), Arc::clone(&rules));
             let (mode, shared, open) =
                 (config.capture.identity, Arc::clone(&files.shared), OpenCount::default());
             move |counters: Arc<ListenerCounters>| {
                 let identifier = Identifier::new(mode, Arc::clone(&shared), open.clone());
-                let (proc, prefilter, sender) = (Arc::clone(&proc), Arc::clone(&prefilter), sender.clone());
-                Capture::new(proc, prefilter, identifier, sender, settings.clone(), counters)
+                let (proc, sender) = (Arc::clone(&proc), sender.clone());
+                Capture::new(proc, rules.subscribe(), identifier, sender, settings.clone(), counters)
             }
         };
 
@@ -168,8 +196,8 @@ impl Daemon {
         if recorder.is_some() {
             evaluator.record();
         }
-        let follow_up = setup::follow_alerts(config, &proc, &counters, &sender)?;
-        if let Some(baseline) = setup::start_baseline(config) {
+        let follow_up = setup::follow_alerts(&config, &proc, &counters, &sender)?;
+        if let Some(baseline) = setup::start_baseline(&config) {
             evaluator.compare_with(baseline);
         }
         let worker = Worker {
@@ -177,9 +205,11 @@ impl Daemon {
             follow_up,
             proc: Arc::clone(&proc),
             scratch: Scratch::default(),
-            files,
+            files: Arc::clone(&files),
             follower: Follower::new(events, new_rings, Arc::clone(&proc), config.lineage),
             evaluator,
+            rules: Arc::clone(&rules),
+            generation: rules.generation(),
             surroundings,
             folder: Folder::new(config.fold.clone()),
             outputs,
@@ -191,7 +221,10 @@ impl Daemon {
         };
         let worker = std::thread::Builder::new()
             .name("worker".to_owned())
-            .spawn(move || worker.run())
+            .spawn(move || {
+                harden::enter(Role::Worker);
+                worker.run()
+            })
             .map_err(|error| os_failure("cannot start the worker", error))?;
 
         let listener_settings = listeners::Settings {
@@ -213,7 +246,6 @@ impl Daemon {
         let listeners = Listeners::start(listener_settings, Arc::clone(&counters), Box::new(new_sink))?;
         signals.listening.store(true, Relaxed);
         sender.wake();
-        describe(&listeners, event_buffer, config);
 
         if config.capture.already_running {
             // Its counters are its own: these processes were not executed under our eyes.
@@ -223,7 +255,26 @@ impl Daemon {
         } else {
             signals.snapshot_done.store(true, Relaxed);
         }
-        let control = setup::start_control(config, commands::commands(&counters, &orders, &sender));
+        let reloading = Reloading {
+            load,
+            started: config.clone(),
+            rules,
+            files,
+            keeper,
+            signals: Arc::clone(&signals),
+            sender: sender.clone(),
+            notifier: Arc::clone(&notifier),
+        };
+        let (reloader, reloading) =
+            reloading.start().map_err(|error| os_failure("cannot start the thread that reloads", error))?;
+        let control = setup::start_control(
+            &config.runtime_folder,
+            commands::commands(&counters, &orders, &sender, &reloader),
+        );
+        // Last: who waits for this line may ask at the control socket.
+        describe(&listeners, event_buffer, &config);
+        notifier.ready();
+        let pulse = Pulse::new(Arc::clone(&notifier), Instant::now());
         Ok(Daemon {
             signal_fd,
             listeners,
@@ -232,8 +283,12 @@ impl Daemon {
             worker,
             counters,
             started: Instant::now(),
-            _keeper: keeper,
+            reloader,
+            reloading,
+            pulse,
+            notifier,
             control,
+            _lock: lock,
         })
     }
 
@@ -241,7 +296,7 @@ impl Daemon {
     fn watch(mut self) -> u8 {
         loop {
             let mut waited = [PollFd::new(self.signal_fd.as_fd(), PollFlags::POLLIN)];
-            let timeout = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::MAX);
+            let timeout = PollTimeout::try_from(self.pulse.tick(TICK)).unwrap_or(PollTimeout::MAX);
             // An interruption only means looking again.
             let _ = poll(&mut waited, timeout);
             while let Ok(Some(taken)) = self.signal_fd.read_signal() {
@@ -250,7 +305,8 @@ impl Daemon {
                     Ok(Signal::SIGHUP) => {
                         self.signals.reopen.store(true, Relaxed);
                         self.sender.wake();
-                        log::info!("SIGHUP: the outputs' files are opened anew");
+                        log::info!("SIGHUP: the outputs' files are opened anew, and everything is reloaded");
+                        self.reloader.ask();
                     }
                     Ok(signal) => {
                         log::info!("{signal}: ending");
@@ -264,10 +320,31 @@ impl Daemon {
                 self.stop();
                 return exit::SOFTWARE;
             }
+            self.replace_stuck();
+            let (counters, listeners) = (&self.counters, &self.listeners);
+            self.pulse.beat(&self.signals, !listeners.any_stuck(), || {
+                setup::status_line(&counters.totals(), listeners)
+            });
             self.listeners.count_drops();
             if self.listeners.follow_cpus() {
                 log::info!("listening on the CPUs that are there now: {}", coverage(&self.listeners));
             }
+        }
+    }
+
+    /// Puts others in the place of listeners that do not come back.
+    fn replace_stuck(&mut self) {
+        for stuck in self.listeners.replace_stuck() {
+            let message = stuck.to_string();
+            log::error!("{message}");
+            let time_ns = clock::realtime_ns();
+            self.signals.notify(Notice {
+                kind: "listener-stuck",
+                severity: Severity::High,
+                time_ns,
+                message,
+            });
+            self.sender.wake();
         }
     }
 
@@ -276,9 +353,11 @@ impl Daemon {
     }
 
     fn stop(mut self) -> u8 {
+        self.notifier.stopping();
         // Who asks from now on is told that there is no daemon.
         self.control = None;
         signals::end_at_once_on_second_signal(self.signal_fd);
+        self.reloading.close(self.reloader);
         self.listeners.stop();
         ignore_all();
         self.signals.stop.store(true, Relaxed);

@@ -140,19 +140,19 @@ impl Event {
             _ => None,
         };
         self.identity_unknown = exec.details.unsettled.is_some();
-        self.same_as = exec.details.identity.as_ref().and_then(|identity| {
+        self.same_as = exec.details.identity.as_ref().map(|identity| {
             let path = match exec.image.exe() {
                 Some(exe) if identity.at_its_place => exe,
                 _ => identity.installed.path(),
             };
             let value = crate::alert::Recognition::of(exec).map_or(String::new(), |found| found.value);
-            Some(SameAs {
+            SameAs {
                 utility: identity.installed.utility.to_string(),
                 path: Bytes::new(path),
                 by: identity.by,
                 value,
                 loaded: identity.loaded,
-            })
+            }
         });
     }
 }

@@ -2,7 +2,7 @@
 
 pub mod hits;
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
@@ -13,6 +13,10 @@ use crate::baseline;
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct ListenerCounters {
+    /// Grows by one when the listener receives something and by one when it is done with that: odd while it works.
+    pub rounds: AtomicU64,
+    /// The listener's thread, as the kernel numbers it.
+    pub thread: AtomicI32,
     /// Programs executed.
     pub execs: AtomicU64,
     /// Of these, read while the program was certainly held.
@@ -48,6 +52,13 @@ pub struct ListenerCounters {
 }
 
 impl ListenerCounters {
+    /// The listener begins with something it received, or is done with it.
+    #[inline]
+    pub fn turn(&self) {
+        // Only this listener writes here.
+        self.rounds.store(self.rounds.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
     /// Notes the time a program was held.
     pub fn note_hold(&self, nanoseconds: u64) {
         // Only this listener writes here, so no compare-and-swap is needed.
@@ -114,6 +125,8 @@ pub struct Counters {
     listeners: Mutex<Vec<Arc<ListenerCounters>>>,
     /// The worker's part.
     pub worker: WorkerCounters,
+    /// Listeners that were stuck and replaced.
+    pub listeners_stuck: AtomicU64,
 }
 
 /// A sum over all listeners, and the worker's part, at one moment.
@@ -145,6 +158,8 @@ pub struct Totals {
     pub unidentified: u64,
     /// See [`ListenerCounters`].
     pub longest_hold_ns: u64,
+    /// See [`Counters`].
+    pub listeners_stuck: u64,
     /// See [`WorkerCounters`].
     pub alerts: u64,
     /// See [`WorkerCounters`].
@@ -202,6 +217,7 @@ impl Counters {
     /// The sums.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals {
+            listeners_stuck: self.listeners_stuck.load(Relaxed),
             alerts: self.worker.alerts.load(Relaxed),
             already_running: self.worker.already_running.load(Relaxed),
             silenced: self.worker.silenced.load(Relaxed),
@@ -258,7 +274,7 @@ impl std::fmt::Display for Totals {
         write!(
             f,
             "totals: execs={} exact={} likely={} best-effort={} gone={} lost={} alerts={} already-running={} silenced={} repeated={} held-back={} \
-             candidates={} args-cut={} unidentified={} overruns={} dropped={} strange={} longest-hold-us={} forks={} exits={} event-overruns={} events-dropped={} \
+             candidates={} args-cut={} unidentified={} overruns={} dropped={} strange={} longest-hold-us={} listeners-stuck={} forks={} exits={} event-overruns={} events-dropped={} \
              processes={} evicted={} execs-unfollowed={} follow-ups={} not-followed={} let-go={} \
              baseline-silenced={} baseline-lowered={} baseline-raised={} baseline-rows={} baseline-evicted={} baseline-unsaved={} \
              prevented={} contained={} refused={} dry-run={} missed={} unrecorded={}",
@@ -280,6 +296,7 @@ impl std::fmt::Display for Totals {
             self.dropped,
             self.strange,
             self.longest_hold_ns / 1000,
+            self.listeners_stuck,
             self.forks,
             self.exits,
             self.event_overruns,

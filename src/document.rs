@@ -132,13 +132,15 @@ impl<'d> Section<'d> {
 
     /// A whole number in `range`.
     pub fn integer(&self, key: &'d str, range: std::ops::RangeInclusive<i64>) -> Option<Located<i64>> {
-        let number = self.typed(key, "a whole number", integer)?;
-        if !range.contains(&number.value) {
+        // One that does not fit 64 bits is a whole number all the same, and outside of any range.
+        let whole = |value: &'d DeValue<'d>| value.as_integer().map(|_| integer(value));
+        let number = self.typed(key, "a whole number", whole)?;
+        let Some(value) = number.value.filter(|value| range.contains(value)) else {
             let (least, most) = range.into_inner();
             self.error(number.span, format!("`{key}` must be between {least} and {most}"));
             return None;
-        }
-        Some(number)
+        };
+        Some(Located { value, span: number.span })
     }
 
     /// One of `choices`, by its word.

@@ -70,6 +70,14 @@ impl Evaluator {
         &self.ruleset
     }
 
+    /// Goes on with other rules: what thresholds, hits and the baseline know of a rule belongs to its id and stays.
+    pub fn replace(&mut self, ruleset: Arc<RuleSet>) {
+        if !Arc::ptr_eq(&ruleset, &self.ruleset) {
+            ruleset.count_on(&self.ruleset);
+            self.ruleset = ruleset;
+        }
+    }
+
     /// Evaluates an exec.
     pub fn evaluate(&mut self, exec: &Exec, surroundings: &Surroundings, clock: &dyn Clock) -> Verdict {
         let time_ns = clock.wall_from_monotonic(exec.timestamp_ns);

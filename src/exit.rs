@@ -15,6 +15,8 @@ pub const SOFTWARE: u8 = 70;
 pub const OS: u8 = 71;
 /// EX_IOERR: standard output cannot be written.
 pub const IO: u8 = 74;
+/// EX_TEMPFAIL: another execwatch runs already.
+pub const RUNNING: u8 = 75;
 /// EX_NOPERM: not root, or without a needed capability.
 pub const PERMISSION: u8 = 77;
 /// EX_CONFIG: a mistake in the configuration, rules or utilities.

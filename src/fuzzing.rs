@@ -8,6 +8,7 @@ use crate::alert::HostClock;
 use crate::calendar::Date;
 use crate::config::Config;
 use crate::connector::wire;
+use crate::control::Request;
 use crate::diagnostics::{Diagnostics, Source};
 use crate::event::Event;
 use crate::followup::diag;
@@ -47,6 +48,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("proc_files", proc_files),
     ("arguments", command_line),
     ("elf", elf),
+    ("control", control),
 ];
 
 /// The beginning of an ELF file.
@@ -54,6 +56,14 @@ pub fn elf(data: &[u8]) {
     if let Some(build_id) = elf::build_id(data) {
         let own = build_id.as_bytes();
         assert!(elf::is_elf(data) && data.windows(own.len()).any(|piece| piece == own));
+    }
+}
+
+/// A line at the control socket.
+pub fn control(data: &[u8]) {
+    match Request::parse(data) {
+        Ok(request) => assert_eq!(Request::parse(&request.line()).ok().as_ref(), Some(&request)),
+        Err(refusal) => assert!(!refusal.message.is_empty()),
     }
 }
 
@@ -240,6 +250,12 @@ pub fn proc_files(data: &[u8]) {
     parse::stat(data);
     parse::namespace(data);
     parse::number::<u32>(data);
+    parse::ssh_client(data);
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Some(device) = parse::tty_device(text)
+    {
+        parse::tty_name(device);
+    }
     for layout in [Layout::Inet, Layout::Unix, Layout::InodeAt(8)] {
         sockets::line(data, Protocol::Udp, layout);
     }
@@ -260,6 +276,8 @@ pub fn proc_files(data: &[u8]) {
 pub fn command_line(data: &[u8]) {
     let mut image = Image::default();
     image.set_arguments(data, false);
+    image.set_exe(data);
+    assert!(image.name().is_some_and(|name| name.len() <= data.len()));
     let arguments = || image.argv().into_iter().flatten();
     assert!(arguments::flags(arguments()).len() <= arguments::MOST);
     assert!(arguments::options(arguments()).len() <= arguments::MOST);

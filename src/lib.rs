@@ -22,11 +22,12 @@
 //!
 //! - [`event`]: an exec written down; [`replay`]: records of the past as events; [`self_test`]: tests of rules as data
 //! - [`config`]: the configuration file
-//! - [`daemon`]: starts and stops the parts; [`exit`]: exit codes
+//! - [`daemon`]: starts and stops the parts; [`harden`]: what it gives up; [`exit`]: exit codes
 //! - [`control`]: answers administrators while it runs; [`health`]: what is counted
 //! - [`doctor`]: what the host gives and lacks
 //! - [`cli`]: the command line
-//! - [`document`] and [`diagnostics`]: files are read strictly, and mistakes are shown
+//! - [`document`] and [`diagnostics`]: files are read strictly, and mistakes are shown; [`trust`]: whether they are
+//!   root's alone
 //! - [`calendar`] and [`clock`]: the time; [`sys`]: the only unsafe code
 
 pub mod alert;
@@ -48,6 +49,7 @@ pub mod fold;
 pub mod followup;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod harden;
 pub mod health;
 pub mod identity;
 pub mod lineage;
@@ -59,4 +61,5 @@ pub mod rules;
 pub mod seen;
 pub mod self_test;
 pub mod sys;
+pub mod trust;
 pub mod worker;

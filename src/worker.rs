@@ -3,7 +3,7 @@
 //! It also drains forks and exits on a timer, and says in the stream of records what was lost.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::alert::{Alert, HostClock, Notice, Record};
@@ -28,6 +28,7 @@ use crate::process::queue::ExecReceiver;
 use crate::response::act::{Responder, Said};
 use crate::response::{Outcome, RuleName};
 use crate::rules::action::Action;
+use crate::rules::current::Current;
 use crate::rules::model::Severity;
 use crate::rules::subject::Surroundings;
 use crate::seen::Seen;
@@ -57,12 +58,30 @@ pub struct Signals {
     pub snapshot_done: AtomicBool,
     /// Open the outputs' places anew.
     pub reopen: AtomicBool,
+    /// Grows as long as the worker goes round.
+    pub beat: AtomicU64,
     /// Since when execs, and forks and exits, were missed (CLOCK_MONOTONIC, plus one); 0 for not at all.
     execs_missed: AtomicU64,
     events_missed: AtomicU64,
+    notices: Mutex<Vec<Notice>>,
 }
 
+/// Notices of other threads that wait for the worker; what is more is only logged.
+const MOST_NOTICES: usize = 256;
+
 impl Signals {
+    /// Has the worker write a notice, when it is woken.
+    pub fn notify(&self, notice: Notice) {
+        let mut notices = self.notices();
+        if notices.len() < MOST_NOTICES {
+            notices.push(notice);
+        }
+    }
+
+    fn notices(&self) -> MutexGuard<'_, Vec<Notice>> {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Execs were missed from this moment on.
     pub fn execs_missed(&self, since_ns: u64) {
         note(&self.execs_missed, since_ns);
@@ -98,8 +117,12 @@ pub struct Worker {
     pub scratch: Scratch,
     /// What is known of files.
     pub files: Arc<Executables>,
-    /// The rules.
+    /// Evaluates the rules.
     pub evaluator: Evaluator,
+    /// The rules in force.
+    pub rules: Arc<Current>,
+    /// Which of them the evaluator has.
+    pub generation: u64,
     /// Names, namespaces and other processes of this host.
     pub surroundings: Surroundings,
     /// Folds repeated alerts.
@@ -168,6 +191,13 @@ impl Worker {
                 self.tend_responses(stopping && idle);
                 self.tend_baseline(stopping && idle);
             }
+            // Before the hits are kept: those of rules that are no longer there are forgotten.
+            self.take_rules();
+            let notices = std::mem::take(&mut *self.signals.notices());
+            for notice in notices {
+                self.write(Record::Notice(notice));
+            }
+            self.signals.beat.fetch_add(1, Relaxed);
             if now >= next_keeping || stopping && idle {
                 self.hits.update(self.evaluator.ruleset(), clock::realtime_ns() / 1_000_000_000);
                 next_keeping = now + KEEP_EVERY;
@@ -207,6 +237,7 @@ impl Worker {
 
     /// Evaluates an exec and hands its alert to the outputs.
     fn handle(&mut self, mut exec: Exec) {
+        self.take_rules();
         exec.ancestors = self.follower.ancestors(&exec);
         exec.take_maker();
         if exec.details.parent.argv().is_none() || exec.details.parent.cut() {
@@ -294,6 +325,16 @@ impl Worker {
         for Said { severity, message } in said {
             log::warn!("{message}");
             self.write(notice("response", severity, message));
+        }
+    }
+
+    /// Goes on with newer rules, if there are some. What was queued before is judged by them too: an exec carries no
+    /// number of a rule, and what was not read of it because no rule asked for it is unknown.
+    fn take_rules(&mut self) {
+        let generation = self.rules.generation();
+        if generation != self.generation {
+            self.generation = generation;
+            self.evaluator.replace(self.rules.ruleset());
         }
     }
 

@@ -247,7 +247,7 @@ fn cases() -> Vec<(&'static str, Exec)> {
         };
         exec.file = Some(file);
         let installed = Installed {
-            utility: 0,
+            utility: "nc".into(),
             paths: vec![(*b"/usr/bin/nc.traditional").into()],
             file: FileFacts { inode: 815, uid: 0, gid: 0, ..file },
             build_id: None,

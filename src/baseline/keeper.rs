@@ -14,6 +14,8 @@ use super::memory::{Change, Row};
 use super::store::{Content, Store, StoreError};
 use super::tuple::{Key, Tuple};
 use crate::clock;
+use crate::harden;
+use crate::harden::roles::Role;
 
 /// How often it is looked whether `execwatch baseline` changed something.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
@@ -79,6 +81,7 @@ impl Keeper {
         };
         let told = found.1;
         let run = move || {
+            harden::enter(Role::Baseline);
             writing.run(&to_write, &tell, told);
             // Nobody waits for it any more.
             let _ = ended.send(());

@@ -6,6 +6,7 @@ mod doctor;
 mod explain;
 mod held;
 mod import;
+mod reload;
 mod replay;
 mod rules;
 mod run;
@@ -23,6 +24,7 @@ use crate::exit;
 use crate::health::canary;
 use crate::rules::load;
 use crate::rules::ruleset::RuleSet;
+use crate::trust::Trust;
 
 /// Sees every program executed on this host and tells who ran a network utility, from where.
 #[derive(Parser, Debug)]
@@ -30,7 +32,7 @@ use crate::rules::ruleset::RuleSet;
     name = "execwatch",
     version,
     after_help = "Exit codes: 0 well, 64 wrong command line, 66 no input, 69 no process events to be had, 70 internal error, 71 system \
-                  error, 74 output error, 77 not permitted, 78 mistake in configuration or rules."
+                  error, 74 output error, 75 already running, 77 not permitted, 78 mistake in configuration or rules."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -97,6 +99,12 @@ enum Command {
     ///
     /// Exit code: 0 if it answers and sees, 1 if it is blind, 69 if no daemon answers, 77 without root.
     Status(status::StatusArguments),
+    /// Have the running daemon read its configuration, utilities, rules and exceptions anew
+    ///
+    /// If anything is wrong with them it goes on with those it has. What takes effect at its next start only is named.
+    ///
+    /// Exit code: 0 if what was read is in force, 69 if no daemon answers, 77 without root, 78 if anything is wrong.
+    Reload(reload::ReloadArguments),
 }
 
 /// The definition of the command line, from which manual page and completions are made.
@@ -105,7 +113,7 @@ pub fn command() -> clap::Command {
 }
 
 /// The files that commands read.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Clone)]
 struct Files {
     /// Configuration file [default: /etc/execwatch/execwatch.toml, if there is one]
     #[arg(long, value_name = "FILE")]
@@ -118,12 +126,17 @@ struct Files {
 impl Files {
     /// Reads everything. `None` for the rules if anything was refused.
     fn load(&self, diagnostics: &Diagnostics) -> (Config, Option<RuleSet>) {
-        let mut config = Config::load(self.config.as_deref(), diagnostics);
+        self.load_trusted(&Trust::unasked(), diagnostics)
+    }
+
+    /// The same, and what there is to say about whom the files belong to.
+    fn load_trusted(&self, trust: &Trust, diagnostics: &Diagnostics) -> (Config, Option<RuleSet>) {
+        let mut config = Config::load_trusted(self.config.as_deref(), trust, diagnostics);
         if let Some(folder) = &self.rules {
             config.rules.folders = vec![folder.clone()];
             config.rules.folders_required = true;
         }
-        let ruleset = load::load(&config.rules, diagnostics);
+        let ruleset = load::load_trusted(&config.rules, trust, diagnostics);
         (config, ruleset)
     }
 }
@@ -185,5 +198,6 @@ pub fn main() -> ExitCode {
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Rules(arguments) => rules::rules(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
     })
 }

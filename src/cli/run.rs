@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Files, report};
+use crate::daemon::reload::Load;
 use crate::daemon::{self, Options};
 use crate::diagnostics::Diagnostics;
+use crate::trust::Trust;
 use crate::{exit, sys};
 
 #[derive(Args, Debug)]
@@ -41,23 +43,33 @@ const LOG_VARIABLE: &str = "EXECWATCH_LOG";
 pub(super) fn run(arguments: &RunArguments) -> u8 {
     start_log();
     let diagnostics = Diagnostics::default();
-    let (mut config, ruleset) = arguments.files.load(&diagnostics);
+    let load = loading(arguments);
+    let (config, ruleset) = load(&diagnostics);
     if let Some(code) = report(&diagnostics.into_list()) {
         return code;
     }
     let Some(ruleset) = ruleset else { return exit::CONFIG };
     // What reading the files took is not needed again.
     sys::memory::give_back();
-    if arguments.best_effort {
-        config.capture.realtime_priority = 0;
-    }
     if !nix::unistd::geteuid().is_root() {
         log::error!("execwatch must be run as root: it reads the processes of all users");
         return exit::PERMISSION;
     }
     let options =
         Options { json: arguments.json, record: arguments.record.clone(), record_all: arguments.record_all };
-    daemon::run(&config, ruleset, &options)
+    daemon::run(config, ruleset, load, &options)
+}
+
+/// Reads all files as the arguments say, now and at each reload.
+fn loading(arguments: &RunArguments) -> Load {
+    let (files, best_effort) = (arguments.files.clone(), arguments.best_effort);
+    Box::new(move |diagnostics| {
+        let (mut config, ruleset) = files.load_trusted(&Trust::required(), diagnostics);
+        if best_effort {
+            config.capture.realtime_priority = 0;
+        }
+        (config, ruleset)
+    })
 }
 
 /// Messages go to standard error, without a time: a service manager adds one, and a person sees it.

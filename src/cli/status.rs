@@ -43,22 +43,18 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Asks the daemon; what it says, or an exit code after the reason was told.
+    /// Asks the daemon, at the place that the configuration names as far as it can be read: also a mistake in it is a
+    /// reason to ask. What the daemon says, or an exit code after the reason was told.
     pub(super) fn ask(&self, request: &Request) -> Result<Value, u8> {
+        let diagnostics = Diagnostics::default();
         let socket = match &self.socket {
             Some(socket) => socket.clone(),
-            None => {
-                let diagnostics = Diagnostics::default();
-                let config = Config::load(self.config.as_deref(), &diagnostics);
-                if let Some(code) = report(&diagnostics.into_list()) {
-                    return Err(code);
-                }
-                place::path(&config.runtime_folder)
-            }
+            None => place::path(&Config::load(self.config.as_deref(), &diagnostics).runtime_folder),
         };
         client::ask(&socket, request).map_err(|error| {
+            let mistaken = report(&diagnostics.into_list());
             eprintln!("execwatch: {error}");
-            error.code()
+            mistaken.unwrap_or(error.code())
         })
     }
 }
@@ -167,6 +163,21 @@ fn overview(status: &Status) -> String {
     ) {
         let armed = if armed { "armed" } else { "disarmed" };
         line(&mut text, "responses", &format!("{mode}, {armed}, {held} held"));
+    }
+    if let (Some(accepted), Some(refused)) =
+        (status.reloads["accepted"].as_u64(), status.reloads["refused"].as_u64())
+        && accepted + refused > 0
+    {
+        let (last, at) = (status.reloads["last"].as_str(), status.reloads["last_at"].as_str());
+        line(
+            &mut text,
+            "reloads",
+            &format!(
+                "{accepted}, {refused} refused; last at {}: {}",
+                at.unwrap_or("?"),
+                Escaped::new(last.unwrap_or("?").as_bytes()).as_str()
+            ),
+        );
     }
     let canary = &status.canary;
     let period = match canary.period_s {

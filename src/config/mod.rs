@@ -6,6 +6,7 @@ mod baseline;
 mod capture;
 mod fold;
 mod follow;
+mod hardening;
 mod health;
 mod lineage;
 mod output;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use capture::Capture;
+pub use hardening::Hardening;
 pub use output::{File, Format, Output, Stdout, Syslog};
 
 use crate::baseline::decision::Settings;
@@ -24,7 +26,8 @@ use crate::diagnostics::{Diagnostic, Diagnostics, Level, Source};
 use crate::document::{Document, Section};
 use crate::followup;
 use crate::lineage::table::Limits;
-use crate::rules::load::{Places, read_text};
+use crate::rules::load::{Places, read_trusted};
+use crate::trust::Trust;
 
 /// The shipped configuration file.
 pub const SHIPPED: &str = include_str!("../../config/execwatch.toml");
@@ -61,8 +64,10 @@ pub struct Config {
     pub metrics: crate::health::settings::Metrics,
     /// Where the daemon keeps what it must remember.
     pub state_folder: PathBuf,
-    /// Where it keeps what is over with the next boot: its control socket, and what responses remember.
+    /// Where it keeps what is over with the next boot: its lock, its control socket, and what responses remember.
     pub runtime_folder: PathBuf,
+    /// What it does without, so that a mistake in it does less harm.
+    pub hardening: Hardening,
 }
 
 impl Default for Config {
@@ -83,6 +88,7 @@ impl Default for Config {
             runtime_folder: PathBuf::from("/run/execwatch"),
             health: Default::default(),
             metrics: Default::default(),
+            hardening: Hardening::default(),
             output: Output::default(),
         }
     }
@@ -92,8 +98,13 @@ impl Config {
     /// Reads the file at `path`, or the default file if there is one. Mistakes are reported, and their keys keep their
     /// defaults.
     pub fn load(path: Option<&Path>, diagnostics: &Diagnostics) -> Config {
+        Config::load_trusted(path, &Trust::unasked(), diagnostics)
+    }
+
+    /// The same, and what there is to say about whom the file belongs to.
+    pub fn load_trusted(path: Option<&Path>, trust: &Trust, diagnostics: &Diagnostics) -> Config {
         let file = path.unwrap_or(Path::new(DEFAULT_PATH));
-        match read_text(file) {
+        match read_trusted(file, trust, diagnostics) {
             Ok(text) => Config::parse(&Source { name: file.display().to_string(), text }, diagnostics),
             Err(error) if path.is_none() && error.kind() == std::io::ErrorKind::NotFound => Config::default(),
             Err(error) => {
@@ -151,6 +162,9 @@ impl Config {
             set(&mut config.state_folder, absolute_path(&section, "folder"));
             set(&mut config.runtime_folder, absolute_path(&section, "runtime-folder"));
             section.finish();
+        }
+        if let Some(section) = root.section("hardening", "[hardening]") {
+            config.hardening.read(section);
         }
         root.finish();
         config

@@ -44,7 +44,7 @@ fn every_key_is_read() {
          at-stop = 'keep'\nterminal-message = 'no'\n[output.syslog]\nsocket = '/s'\nfacility = 'local3'\ntag = 't'\nformat = 'json'\n\
          [output.syslog.severity]\nlow = 'debug'\n[output.file]\npath = '/f'\nformat = 'text'\n\
          [output.stdout]\nenabled = true\nformat = 'text'\n[state]\nfolder = '/v'\nruntime-folder = '/r'\n\
-         [health]\ncanary = '7s'\nheartbeat = '5m'\n\
+         [health]\ncanary = '7s'\nheartbeat = '5m'\n[hardening]\ncapabilities = false\nsystem-calls = false\n\
          [metrics]\ntextfile = '/m.prom'\nevery = '30s'\nhttp = true\n",
     );
     assert_eq!(mistakes, Vec::new());
@@ -107,6 +107,7 @@ fn every_key_is_read() {
             every: Duration::from_secs(30),
             http: true,
         },
+        hardening: Hardening { capabilities: false, system_calls: false },
     };
     assert_eq!(config, expected);
     let off = parse("[output.syslog]\nenabled = false\n[output.file]\nenabled = false\n").0.output;

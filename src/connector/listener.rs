@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use nix::unistd::gettid;
+
 use super::subscription::ConnectorSocket;
 use super::wire::{self, Kind};
 use crate::health::ListenerCounters;
@@ -33,6 +35,9 @@ pub struct ExecNotice {
 pub trait ExecSink: Send {
     /// Takes an event.
     fn exec(&mut self, notice: ExecNotice);
+
+    /// Nothing came for some seconds, or something woke the listener.
+    fn idle(&mut self) {}
 }
 
 /// Which events of its socket a listener owns, by CPU and time: at a hand-over both sockets get the same event.
@@ -45,8 +50,8 @@ pub trait Ownership: Send {
 pub(super) struct Listener<O> {
     pub socket: Arc<ConnectorSocket>,
     pub stop: Arc<AtomicBool>,
-    /// Another has taken its place: what is queued is not to be taken any more.
-    pub abandoned: Arc<AtomicBool>,
+    /// Another thread has taken its place: what it receives now is not to be taken any more.
+    pub replaced: Arc<AtomicBool>,
     pub counters: Arc<ListenerCounters>,
     pub sink: Box<dyn ExecSink>,
     pub ownership: O,
@@ -58,13 +63,15 @@ impl<O: Ownership> Listener<O> {
     /// Receives until told to stop; then takes what is still queued.
     pub(super) fn run(mut self) -> io::Result<()> {
         self.socket.set_receive_timeout(LOOK_AROUND)?;
+        self.counters.thread.store(gettid().as_raw(), Relaxed);
         let mut draining = false;
         let mut buffer = [0; crate::sys::netlink::Batch::DATAGRAM];
         loop {
             let received = self.socket.receive(&mut buffer);
-            if self.abandoned.load(Relaxed) {
+            if self.replaced.load(Relaxed) {
                 return Ok(());
             }
+            self.counters.turn();
             match received {
                 Ok((length, sender)) => self.datagram(&buffer[..length.min(buffer.len())], sender),
                 Err(error) => match error.raw_os_error() {
@@ -72,9 +79,13 @@ impl<O: Ownership> Listener<O> {
                         self.counters.overruns.fetch_add(1, Relaxed);
                     }
                     Some(libc::EAGAIN) if draining => return Ok(()),
-                    Some(libc::EAGAIN | libc::EINTR) => {}
+                    Some(libc::EAGAIN | libc::EINTR) => self.sink.idle(),
                     _ => return Err(error),
                 },
+            }
+            self.counters.turn();
+            if self.replaced.load(Relaxed) {
+                return Ok(());
             }
             if !draining && self.stop.load(Relaxed) {
                 draining = true;

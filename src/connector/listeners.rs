@@ -20,9 +20,12 @@ use nix::unistd::Pid;
 
 use super::filter;
 use super::listener::{ExecSink, Listener, Ownership};
+use super::stuck::Watch;
 use super::subscription::{ConnectorSocket, SubscriptionError};
 use super::wire::what;
 use crate::clock;
+use crate::harden;
+use crate::harden::roles::Role;
 use crate::health::{Counters, ListenerCounters};
 use crate::sys;
 
@@ -105,8 +108,9 @@ impl Ownership for Owned {
 pub(super) struct Running {
     pub(super) thread: JoinHandle<()>,
     pub(super) stop: Arc<AtomicBool>,
-    /// Its place is another's: what is queued is not to be taken any more.
-    pub(super) abandoned: Arc<AtomicBool>,
+    /// Another thread has its place.
+    pub(super) replaced: Arc<AtomicBool>,
+    pub(super) watch: Watch,
     pub(super) socket: Arc<ConnectorSocket>,
     pub(super) counters: Arc<ListenerCounters>,
     pub(super) exact: bool,
@@ -135,7 +139,7 @@ pub struct Listeners {
     pub(super) per_cpu: BTreeMap<u32, Running>,
     pub(super) catch_all: Running,
     /// Listeners that were replaced and have not ended yet.
-    pub(super) abandoned: Vec<Running>,
+    pub(super) replaced: Vec<Running>,
     /// CPUs for which a listener was tried in vain; not tried again until they go and come back.
     refused: Vec<u32>,
     /// Why SCHED_FIFO was refused.
@@ -168,7 +172,7 @@ impl Listeners {
             hand_over,
             per_cpu: BTreeMap::new(),
             catch_all,
-            abandoned: Vec::new(),
+            replaced: Vec::new(),
             refused: Vec::new(),
             refusal,
         };
@@ -288,19 +292,20 @@ pub(super) fn spawn(
     counters: Arc<ListenerCounters>,
     new_sink: &mut NewSink,
 ) -> io::Result<(Running, Result<(), String>)> {
-    let (stop, abandoned) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (stop, replaced) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let name = cpu.map_or("listen-any".to_owned(), |cpu| format!("listen-{cpu}"));
     let (report, reported) = crossbeam_channel::bounded(1);
     let sink = new_sink(Arc::clone(&counters));
     let thread = std::thread::Builder::new().name(name).stack_size(STACK).spawn({
-        let (socket, stop, counters) = (Arc::clone(&socket), Arc::clone(&stop), Arc::clone(&counters));
-        let abandoned = Arc::clone(&abandoned);
+        let (socket, counters) = (Arc::clone(&socket), Arc::clone(&counters));
+        let (stop, replaced) = (Arc::clone(&stop), Arc::clone(&replaced));
         move || {
             let placed = place(cpu, priority);
             let exact_cpu = cpu.filter(|_| priority.is_some() && placed.is_ok());
+            harden::enter(Role::Listener);
             // The starter waits for it; if it has gone, the thread is told to stop anyway.
             let _ = report.send(placed);
-            let listener = Listener { socket, stop, abandoned, counters, sink, ownership, exact_cpu };
+            let listener = Listener { socket, stop, replaced, counters, sink, ownership, exact_cpu };
             if let Err(error) = listener.run() {
                 log::error!("a listener ended: receiving process events failed: {error}");
             }
@@ -308,7 +313,8 @@ pub(super) fn spawn(
     })?;
     let placed = reported.recv().map_err(|_| io::Error::other("the listener's thread ended at once"))?;
     let exact = cpu.is_some() && priority.is_some() && placed.is_ok();
-    Ok((Running { thread, stop, abandoned, socket, counters, exact }, placed))
+    let watch = Watch::default();
+    Ok((Running { thread, stop, replaced, watch, socket, counters, exact }, placed))
 }
 
 /// Pins the calling thread and gives it its priority.

@@ -11,5 +11,6 @@ pub mod listener;
 pub mod listeners;
 pub mod replace;
 pub mod restore;
+pub mod stuck;
 pub mod subscription;
 pub mod wire;

@@ -1,9 +1,11 @@
-//! Listeners that see nothing any more are replaced: a new socket, subscribed again, and a new thread.
+//! Replacing listeners: one that sees nothing gets a successor with a new socket that is subscribed again, one that is
+//! stuck in a program a successor on the same socket, so that what waits there is neither lost nor received twice.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::listeners::{Listeners, NOBODY, Owned, Running, wake};
+use super::stuck::{MOST_STUCK, Stuck};
 use super::subscription::{ConnectorSocket, SubscriptionError};
 use super::wire::what;
 use super::{filter, listeners};
@@ -81,18 +83,78 @@ impl Listeners {
         Ok(())
     }
 
+    /// Looks, once a tick, whether a listener does not come back from a program, and puts another thread in its place.
+    /// Those that were stuck.
+    pub fn replace_stuck(&mut self) -> Vec<Stuck> {
+        let mut found = Vec::new();
+        let cpus: Vec<Option<u32>> = self.per_cpu.keys().copied().map(Some).chain([None]).collect();
+        for cpu in cpus {
+            let Some(running) = self.running(cpu) else { continue };
+            if !running.watch.is_stuck(&running.counters, &running.socket) {
+                continue;
+            }
+            let mut stuck = Stuck::look(cpu, &running.counters);
+            stuck.not_replaced = self.succeed(cpu).err();
+            found.push(stuck);
+        }
+        found
+    }
+
+    /// A listener is stuck and nobody could take its place.
+    pub fn any_stuck(&self) -> bool {
+        self.per_cpu.values().chain([&self.catch_all]).any(|running| running.watch.stands_still())
+    }
+
+    fn running(&mut self, cpu: Option<u32>) -> Option<&mut Running> {
+        match cpu {
+            Some(cpu) => self.per_cpu.get_mut(&cpu),
+            None => Some(&mut self.catch_all),
+        }
+    }
+
+    /// Lets a new thread go on with the socket of a stuck one.
+    fn succeed(&mut self, cpu: Option<u32>) -> Result<(), String> {
+        if self.replaced.len() >= MOST_STUCK {
+            return Err(format!("{MOST_STUCK} others are stuck already"));
+        }
+        let (priority, owned) =
+            (self.settings.priority, Owned { hand_over: Arc::clone(&self.hand_over), cpu });
+        let Some(running) = self.running(cpu) else { return Err("it has ended".to_owned()) };
+        let (socket, replaced) = (Arc::clone(&running.socket), Arc::clone(&running.replaced));
+        // First, so that it does not compete with the new one should it come back just now.
+        replaced.store(true, Ordering::Relaxed);
+        let counters = self.counters.listener(cpu);
+        match listeners::spawn(socket, owned, cpu, priority, counters, &mut self.new_sink) {
+            Ok((new, _)) => {
+                if let Some(running) = self.running(cpu) {
+                    let old = std::mem::replace(running, new);
+                    // The kernel counts what it discards for the socket, which both have.
+                    let (from, to) = (&old.counters, &running.counters);
+                    to.overruns.fetch_add(from.overruns.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+                    to.dropped.fetch_add(from.dropped.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+                    self.counters.listeners_stuck.fetch_add(1, Ordering::Relaxed);
+                    self.replaced.push(old);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                replaced.store(false, Ordering::Relaxed);
+                Err(format!("no thread can be started: {error}"))
+            }
+        }
+    }
+
     /// Tells a listener to end at once, without what is queued: its place is another's.
     fn abandon(&mut self, running: Running) {
-        running.abandoned.store(true, Ordering::Relaxed);
-        running.stop.store(true, Ordering::Relaxed);
+        running.replaced.store(true, Ordering::Relaxed);
         running.socket.ignore();
         wake(&running);
-        self.abandoned.push(running);
+        self.replaced.push(running);
     }
 
     /// Forgets those that were replaced and have ended meanwhile; the number of those that have not.
     pub fn reap(&mut self) -> usize {
-        self.abandoned.retain(|running| {
+        self.replaced.retain(|running| {
             if !running.thread.is_finished() {
                 wake(running);
                 return true;
@@ -100,6 +162,6 @@ impl Listeners {
             running.count_drops();
             false
         });
-        self.abandoned.len()
+        self.replaced.len()
     }
 }

@@ -1,24 +1,39 @@
 //! What can be asked at the control socket.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::reload::{ReloadStatus, Reloader};
+use crate::calendar;
 use crate::control::{Commands, Refusal};
 use crate::health::metrics;
 use crate::health::status::{Health, Status};
 use crate::process::queue::ExecSender;
 use crate::response::orders::Orders;
 
+/// How long a reload is waited for; a client waits a little longer. It takes a fraction of a second.
+const RELOAD_TIME: Duration = Duration::from_secs(15);
+
 /// The commands and what they do. `http`: metrics are also answered to a GET.
-pub(super) fn commands(health: &Arc<Health>, orders: &Orders, worker: &ExecSender, http: bool) -> Commands {
+pub(super) fn commands(
+    health: &Arc<Health>,
+    orders: &Orders,
+    worker: &ExecSender,
+    reloader: &Reloader,
+    http: bool,
+) -> Commands {
     let mut commands = Commands::default();
     let worker = worker.clone();
     orders.add_to(&mut commands, move || worker.wake());
-    let (asked, orders) = (Arc::clone(health), orders.clone());
+    let (asked, orders, reloads) = (Arc::clone(health), orders.clone(), reloader.clone());
     commands.add("status", move |_| {
-        let status =
-            Status { responses: serde_json::to_value(orders.state()).unwrap_or_default(), ..asked.status() };
+        let status = Status {
+            responses: serde_json::to_value(orders.state()).unwrap_or_default(),
+            reloads: told(&reloads.status()),
+            ..asked.status()
+        };
         serde_json::to_value(status).map_err(|error| Refusal::failed(error.to_string()))
     });
     let asked = Arc::clone(health);
@@ -27,5 +42,25 @@ pub(super) fn commands(health: &Arc<Health>, orders: &Orders, worker: &ExecSende
         let asked = Arc::clone(health);
         commands.add_page("/metrics", move || (metrics::MEDIA_TYPE, metrics::exposition(&asked.status())));
     }
+    let reloader = reloader.clone();
+    commands.add("reload", move |_| match reloader.reload(RELOAD_TIME) {
+        Some(outcome) => Ok(json!(outcome)),
+        None => Err(Refusal::failed(format!(
+            "the reload is not finished after {} s; the daemon goes on with it and logs the outcome",
+            RELOAD_TIME.as_secs()
+        ))),
+    });
     commands
+}
+
+/// The outcomes of reloads.
+fn told(status: &ReloadStatus) -> Value {
+    let last = status.last.as_ref();
+    json!({
+        "accepted": status.accepted,
+        "refused": status.refused,
+        "last": last.map(|(_, outcome)| &outcome.message),
+        "last_at": last.map(|(time_ns, _)| calendar::rfc3339(*time_ns)),
+        "at_next_start": last.map(|(_, outcome)| &outcome.at_next_start),
+    })
 }

@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::harden;
+use crate::harden::roles::Role;
 use crate::health::status::Health;
 use crate::health::{Counters, ListenerCounters};
 use crate::process::capture::Capture;
@@ -114,6 +116,7 @@ impl Look {
         let signals = Arc::clone(&self.signals);
         self.signals.snapshot_done.store(false, Relaxed);
         let thread = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
+            harden::enter(Role::Snapshot);
             match snapshot::take(&mut capture, certainty) {
                 Ok(seen) => log::debug!("{seen} running processes were looked at"),
                 Err(error) => log::warn!("the processes that run could not be listed: {error}"),

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
-
 use super::look::Look;
 use crate::alert::Notice;
 use crate::calendar;
@@ -33,7 +31,6 @@ pub(super) struct Lookout {
     restorer: Restorer,
     health: Arc<Health>,
     signals: Arc<Signals>,
-    said: Sender<Notice>,
     look: Look,
     /// That canaries cannot be executed was said.
     failure_said: bool,
@@ -45,7 +42,6 @@ impl Lookout {
         period: Option<Duration>,
         health: Arc<Health>,
         signals: Arc<Signals>,
-        said: Sender<Notice>,
         look: Look,
     ) -> std::io::Result<Self> {
         let cage = period.map(|_| Cage::open()).transpose()?;
@@ -57,7 +53,6 @@ impl Lookout {
             restorer: Restorer::default(),
             health,
             signals,
-            said,
             look,
             failure_said: false,
             ends: VecDeque::new(),
@@ -66,6 +61,7 @@ impl Lookout {
 
     /// Does what is to be done now. False if listeners end again and again, so that nothing helps but to start anew.
     pub(super) fn tick(&mut self, listeners: &mut Listeners) -> bool {
+        self.replace_stuck(listeners);
         let watched = listeners.watched();
         let tried = self.cage.as_mut().and_then(Cage::results);
         let now_ns = clock::monotonic_ns();
@@ -113,6 +109,21 @@ impl Lookout {
         self.health.canary.hanging.store(listeners.reap() as u64, Relaxed);
         self.look.tick();
         true
+    }
+
+    /// Puts others in the place of listeners that do not come back from a program.
+    fn replace_stuck(&mut self, listeners: &mut Listeners) {
+        let stuck = listeners.replace_stuck();
+        if stuck.is_empty() {
+            return;
+        }
+        for one in stuck {
+            let message = one.to_string();
+            log::error!("{message}");
+            self.say("listener-stuck", Severity::High, message);
+        }
+        self.look.want();
+        self.health.set_listeners(listeners.watched());
     }
 
     fn take(&mut self, tried: &[Tried], now_ns: u64) -> Verdict {
@@ -214,9 +225,7 @@ impl Lookout {
     }
 
     fn say(&self, kind: &'static str, severity: Severity, message: String) {
-        let notice = Notice { kind, severity, time_ns: clock::realtime_ns(), message };
-        // The worker takes it within a second, or has ended.
-        let _ = self.said.try_send(notice);
+        self.signals.notify(Notice { kind, severity, time_ns: clock::realtime_ns(), message });
     }
 }
 

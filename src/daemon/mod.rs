@@ -1,8 +1,13 @@
 //! The daemon: sets everything up, waits for signals, and takes everything down.
 
 mod commands;
+mod lock;
 mod look;
 mod lookout;
+mod notify;
+mod pulse;
+pub mod reload;
+mod restart;
 pub mod setup;
 mod signals;
 
@@ -26,17 +31,18 @@ use crate::doctor;
 use crate::evaluate::Evaluator;
 use crate::exit;
 use crate::fold::Folder;
+use crate::harden::roles::Role;
+use crate::harden::{self, Needs};
 use crate::health::hits::HitKeeper;
 use crate::health::metrics::Textfile;
 use crate::health::reports::Reports;
 use crate::health::status::Health;
 use crate::health::{Counters, ListenerCounters, fingerprint};
 use crate::identity::identify::Identifier;
-use crate::identity::keeper::Keeper;
 use crate::identity::settle::Executables;
 use crate::lineage::follow::Follower;
 use crate::output::Output;
-use crate::process::capture::{Capture, CaptureSettings, Everything, Prefilter, hold_limit_ns};
+use crate::process::capture::{Capture, CaptureSettings, Prefilter, hold_limit_ns};
 use crate::process::details::{Namespaces, Scratch};
 use crate::process::exec::Certainty;
 use crate::process::file::OpenCount;
@@ -45,14 +51,21 @@ use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::{ExecSender, queue};
 use crate::process::relatives::HostProcesses;
 use crate::process::ring::ring;
+use crate::response;
 use crate::response::decide::Decider;
 use crate::response::orders::orders;
+use crate::rules::current::Current;
 use crate::rules::ruleset::RuleSet;
 use crate::rules::subject::Surroundings;
 use crate::seen::Seen;
+use crate::sys;
 use crate::worker::{Signals, Worker};
+use lock::Lock;
 use look::Look;
 use lookout::Lookout;
+use notify::Notifier;
+use pulse::Pulse;
+use reload::{Load, Reloader, Reloading, Running};
 use setup::{coverage, describe};
 
 /// What the command line asks of the daemon.
@@ -72,12 +85,11 @@ const TICK: Duration = Duration::from_secs(1);
 const CLOSING_TIME: Duration = Duration::from_secs(5);
 /// Argument bytes that may be queued before new argument lists are cut short.
 const QUEUED_BYTES: usize = 4 << 20;
-/// Notices that may wait for the worker.
-const NOTICES: usize = 256;
-/// Runs the daemon until a signal ends it; the exit code.
-pub fn run(config: &Config, ruleset: RuleSet, options: &Options) -> u8 {
+
+/// Runs the daemon until a signal ends it; the exit code. `load` reads everything anew at a reload.
+pub fn run(config: Config, ruleset: RuleSet, load: Load, options: &Options) -> u8 {
     signals::end_process_on_panic();
-    match Daemon::start(config, Arc::new(ruleset), options) {
+    match Daemon::start(config, Arc::new(ruleset), load, options) {
         Ok(daemon) => daemon.watch(),
         Err(failure) => {
             ignore_all();
@@ -123,15 +135,26 @@ struct Daemon {
     worker: JoinHandle<Vec<Output>>,
     counters: Arc<Counters>,
     started: Instant,
-    _keeper: Option<Keeper>,
+    reloader: Reloader,
+    reloading: Running,
+    pulse: Pulse,
+    notifier: Arc<Notifier>,
     control: Option<Server>,
     health: Arc<Health>,
     lookout: Lookout,
     _textfile: Option<Textfile>,
+    _lock: Lock,
 }
 
 impl Daemon {
-    fn start(config: &Config, ruleset: Arc<RuleSet>, options: &Options) -> Result<Daemon, Failure> {
+    fn start(
+        config: Config,
+        ruleset: Arc<RuleSet>,
+        load: Load,
+        options: &Options,
+    ) -> Result<Daemon, Failure> {
+        let lock = Lock::take(&config.runtime_folder)?;
+        let notifier = Arc::new(Notifier::from_environment());
         // Before the first thread: each inherits the mask, so that signals reach only the descriptor.
         let signal_fd = signals::take_signals().map_err(|error| os_failure("cannot take signals", error))?;
         let proc =
@@ -142,17 +165,19 @@ impl Daemon {
         let (sender, receiver) = queue(config.capture.queue_length, QUEUED_BYTES)
             .map_err(|error| os_failure("cannot make the queue", error))?;
         let host = setup::this_host();
+        // Before the first of the other threads. What needs more than is kept must be opened before.
+        harden::process(config.hardening, Needs { responses: config.response.mode != response::Mode::Off });
+        sys::memory::own_arenas();
         let outputs = setup::start_outputs(&config.output, options.json, &host)?;
         let health = Arc::new(Health::new(config.health.canary, Arc::clone(&counters), sender.clone()));
-        health.set_rules(fingerprint::of(config, &ruleset), Arc::clone(&ruleset));
+        health.set_rules(fingerprint::of(&config, &ruleset), Arc::clone(&ruleset));
         health.set_outputs(outputs.iter().map(Output::watched).collect());
-        let (say, said) = crossbeam_channel::bounded(NOTICES);
         let recorder = setup::start_recorder(options, &host)?;
         let files = Arc::new(Executables::default());
         if ruleset.wants().packages {
             files.packages.want();
         }
-        let keeper = setup::keep_index(config, &ruleset, &files)?;
+        let keeper = setup::keep_index(&config, &ruleset, &files)?;
         let surroundings = Surroundings {
             accounts: Accounts::default(),
             namespaces: Namespaces::of_the_host(&proc),
@@ -162,20 +187,17 @@ impl Daemon {
         let settings =
             CaptureSettings { arguments_limit: config.capture.args_limit, hold_limit_ns: hold_limit_ns() };
         let (orders, ordered) = orders();
-        let responder = setup::start_responses(config, &proc, ordered)?;
+        let responder = setup::start_responses(&config, &proc, ordered)?;
         let responses = responder.shared();
+        let rules = Arc::new(Current::new(Arc::clone(&ruleset), options.record_all));
         let new_capture = {
-            let prefilter: Arc<dyn Prefilter> = match options.record_all {
-                true => Arc::new(Everything(Arc::clone(&ruleset) as _)),
-                false => Arc::clone(&ruleset) as _,
-            };
-            let (proc, sender) = (Arc::clone(&proc), sender.clone());
+            let (proc, sender, rules) = (Arc::clone(&proc), sender.clone(), Arc::clone(&rules));
             let (mode, shared, open) =
                 (config.capture.identity, Arc::clone(&files.shared), OpenCount::default());
             move |counters: Arc<ListenerCounters>| {
                 let identifier = Identifier::new(mode, Arc::clone(&shared), open.clone());
-                let (proc, prefilter, sender) = (Arc::clone(&proc), Arc::clone(&prefilter), sender.clone());
-                Capture::new(proc, prefilter, identifier, sender, settings.clone(), counters)
+                let (proc, sender) = (Arc::clone(&proc), sender.clone());
+                Capture::new(proc, rules.subscribe(), identifier, sender, settings.clone(), counters)
             }
         };
 
@@ -186,8 +208,8 @@ impl Daemon {
         if recorder.is_some() {
             evaluator.record();
         }
-        let follow_up = setup::follow_alerts(config, &proc, &counters, &sender)?;
-        if let Some(baseline) = setup::start_baseline(config) {
+        let follow_up = setup::follow_alerts(&config, &proc, &counters, &sender)?;
+        if let Some(baseline) = setup::start_baseline(&config) {
             evaluator.compare_with(baseline);
         }
         let worker = Worker {
@@ -195,9 +217,11 @@ impl Daemon {
             follow_up,
             proc: Arc::clone(&proc),
             scratch: Scratch::default(),
-            files,
+            files: Arc::clone(&files),
             follower: Follower::new(events, new_rings, Arc::clone(&proc), config.lineage),
             evaluator,
+            rules: Arc::clone(&rules),
+            generation: rules.generation(),
             surroundings,
             folder: Folder::new(config.fold.clone()),
             outputs,
@@ -205,13 +229,16 @@ impl Daemon {
             recorder,
             hits: HitKeeper::new(&config.state_folder),
             seen: Seen::new(config.capture.already_running),
-            reports: Reports::new(Arc::clone(&health), said, config.health.heartbeat),
+            reports: Reports::new(Arc::clone(&health), config.health.heartbeat),
             counters: Arc::clone(&counters),
             signals: Arc::clone(&signals),
         };
         let worker = std::thread::Builder::new()
             .name("worker".to_owned())
-            .spawn(move || worker.run())
+            .spawn(move || {
+                harden::enter(Role::Worker);
+                worker.run()
+            })
             .map_err(|error| os_failure("cannot start the worker", error))?;
 
         let listener_settings = listeners::Settings {
@@ -235,10 +262,6 @@ impl Daemon {
         signals.listening.store(true, Relaxed);
         sender.wake();
         health.set_listeners(listeners.watched());
-        let control =
-            setup::start_control(config, commands::commands(&health, &orders, &sender, config.metrics.http));
-        describe(&listeners, event_buffer, config);
-
         let mut look = Look::new(
             Box::new(new_capture),
             Arc::clone(&counters),
@@ -248,10 +271,30 @@ impl Daemon {
         // Also where they are not to be told: what ran at the start was not missed later.
         look.begin(Certainty::AlreadyRunning)
             .map_err(|error| os_failure("cannot start the snapshot", error))?;
-        let lookout =
-            Lookout::new(config.health.canary, Arc::clone(&health), Arc::clone(&signals), say, look)
-                .map_err(|error| os_failure("cannot start the thread of canaries", error))?;
-        let textfile = setup::start_textfile(config, &health)?;
+        let lookout = Lookout::new(config.health.canary, Arc::clone(&health), Arc::clone(&signals), look)
+            .map_err(|error| os_failure("cannot start the thread of canaries", error))?;
+        let textfile = setup::start_textfile(&config, &health)?;
+        let reloading = Reloading {
+            load,
+            started: config.clone(),
+            rules,
+            files,
+            keeper,
+            signals: Arc::clone(&signals),
+            sender: sender.clone(),
+            notifier: Arc::clone(&notifier),
+            health: Arc::clone(&health),
+        };
+        let (reloader, reloading) =
+            reloading.start().map_err(|error| os_failure("cannot start the thread that reloads", error))?;
+        let control = setup::start_control(
+            &config.runtime_folder,
+            commands::commands(&health, &orders, &sender, &reloader, config.metrics.http),
+        );
+        // Last: who waits for this line may ask at the control socket.
+        describe(&listeners, event_buffer, &config);
+        notifier.ready();
+        let pulse = Pulse::new(Arc::clone(&notifier), Instant::now());
         Ok(Daemon {
             signal_fd,
             listeners,
@@ -260,11 +303,15 @@ impl Daemon {
             worker,
             counters,
             started: Instant::now(),
-            _keeper: keeper,
+            reloader,
+            reloading,
+            pulse,
+            notifier,
             control,
             health,
             lookout,
             _textfile: textfile,
+            _lock: lock,
         })
     }
 
@@ -272,7 +319,7 @@ impl Daemon {
     fn watch(mut self) -> u8 {
         loop {
             let mut waited = [PollFd::new(self.signal_fd.as_fd(), PollFlags::POLLIN)];
-            let timeout = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::MAX);
+            let timeout = PollTimeout::try_from(self.pulse.tick(TICK)).unwrap_or(PollTimeout::MAX);
             // An interruption only means looking again.
             let _ = poll(&mut waited, timeout);
             while let Ok(Some(taken)) = self.signal_fd.read_signal() {
@@ -281,7 +328,8 @@ impl Daemon {
                     Ok(Signal::SIGHUP) => {
                         self.signals.reopen.store(true, Relaxed);
                         self.sender.wake();
-                        log::info!("SIGHUP: the outputs' files are opened anew");
+                        log::info!("SIGHUP: the outputs' files are opened anew, and everything is reloaded");
+                        self.reloader.ask();
                     }
                     Ok(signal) => {
                         log::info!("{signal}: ending");
@@ -296,7 +344,9 @@ impl Daemon {
                 self.stop();
                 return exit::SOFTWARE;
             }
-            self.health.sample(&self.counters.totals());
+            let (totals, listeners) = (self.counters.totals(), &self.listeners);
+            self.health.sample(&totals);
+            self.pulse.beat(&self.signals, !listeners.any_stuck(), || setup::status_line(&totals, listeners));
             if self.listeners.follow_cpus() {
                 self.health.set_listeners(self.listeners.watched());
                 log::info!("listening on the CPUs that are there now: {}", coverage(&self.listeners));
@@ -309,9 +359,11 @@ impl Daemon {
     }
 
     fn stop(mut self) -> u8 {
+        self.notifier.stopping();
         // Who asks from now on is told that there is no daemon.
         self.control = None;
         signals::end_at_once_on_second_signal(self.signal_fd);
+        self.reloading.close(self.reloader);
         self.listeners.stop();
         ignore_all();
         self.signals.stop.store(true, Relaxed);

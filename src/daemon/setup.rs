@@ -1,6 +1,7 @@
 //! Starts the daemon's parts as the configuration says.
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::{Failure, Options, os_failure};
@@ -16,9 +17,9 @@ use crate::control::server::Server;
 use crate::event::recorder::Recorder;
 use crate::exit;
 use crate::followup::desk::Desk;
-use crate::health::Counters;
 use crate::health::metrics::Textfile;
 use crate::health::status::Health;
+use crate::health::{Counters, Totals};
 use crate::identity;
 use crate::identity::keeper::Keeper;
 use crate::identity::settle::Executables;
@@ -170,6 +171,17 @@ pub(super) fn coverage(listeners: &Listeners) -> String {
     format!("exact on CPU {}, best effort on others", list.join(","))
 }
 
+/// What `systemctl status` shows of it.
+pub(super) fn status_line(totals: &Totals, listeners: &Listeners) -> String {
+    format!(
+        "{}; {} programs executed, {} alerts, {} lost",
+        coverage(listeners),
+        totals.execs,
+        totals.alerts,
+        totals.lost + totals.dropped + totals.gone
+    )
+}
+
 pub(super) fn describe(listeners: &Listeners, event_buffer: usize, config: &Config) {
     if let Some(refusal) = listeners.refusal() {
         let remedy = if refusal.contains("Operation not permitted") {
@@ -193,8 +205,8 @@ pub(super) fn describe(listeners: &Listeners, event_buffer: usize, config: &Conf
 }
 
 /// Opens the control socket. Without it execwatch sees as much, but cannot be asked.
-pub(super) fn start_control(config: &Config, commands: Commands) -> Option<Server> {
-    match Server::start(&config.runtime_folder, commands) {
+pub(super) fn start_control(folder: &Path, commands: Commands) -> Option<Server> {
+    match Server::start(folder, commands) {
         Ok(server) => {
             log::debug!("answering at {}", server.path().display());
             Some(server)

@@ -9,6 +9,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use crate::connector::listeners;
 use crate::connector::subscription::ignore_all;
 use crate::exit;
+use crate::harden;
+use crate::harden::roles::Role;
 
 /// A panic in any thread ends the process: better no daemon, which a service manager notices, than a blind one.
 pub(super) fn end_process_on_panic() {
@@ -32,6 +34,7 @@ pub(super) fn take_signals() -> nix::Result<SignalFd> {
 
 pub(super) fn end_at_once_on_second_signal(signal_fd: SignalFd) {
     let waiting = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        harden::enter(Role::Signals);
         loop {
             let mut waited = [PollFd::new(signal_fd.as_fd(), PollFlags::POLLIN)];
             let _ = poll(&mut waited, PollTimeout::NONE);

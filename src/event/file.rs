@@ -103,7 +103,7 @@ impl Event {
         exec.file = facts(file);
         exec.details.unsettled = self.identity_unknown.then_some(Unsettled::Unreadable);
         exec.details.identity = self.same_as.as_ref().and_then(|same| {
-            let utility = catalogue.utilities().iter().position(|utility| utility.name == same.utility)?;
+            let utility = catalogue.number(&same.utility).map(|_| same.utility.as_str().into())?;
             let paths = vec![same.path.as_ref().into()];
             let file = FileFacts::default();
             let installed = Arc::new(Installed { utility, paths, file, build_id: None });
@@ -140,20 +140,19 @@ impl Event {
             _ => None,
         };
         self.identity_unknown = exec.details.unsettled.is_some();
-        self.same_as = exec.details.identity.as_ref().and_then(|identity| {
-            let utility = subject.catalogue().utilities().get(identity.installed.utility)?;
+        self.same_as = exec.details.identity.as_ref().map(|identity| {
             let path = match exec.image.exe() {
                 Some(exe) if identity.at_its_place => exe,
                 _ => identity.installed.path(),
             };
             let value = crate::alert::Recognition::of(exec).map_or(String::new(), |found| found.value);
-            Some(SameAs {
-                utility: utility.name.clone(),
+            SameAs {
+                utility: identity.installed.utility.to_string(),
                 path: Bytes::new(path),
                 by: identity.by,
                 value,
                 loaded: identity.loaded,
-            })
+            }
         });
     }
 }

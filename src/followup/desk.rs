@@ -14,6 +14,8 @@ use super::follow::{Follow, Order, Report};
 use super::known::{Child, MOST_CHILDREN};
 use super::record::{Alerted, FollowUp};
 use crate::alert::Alert;
+use crate::harden;
+use crate::harden::roles::Role;
 use crate::health::Counters;
 use crate::lineage::table::Table;
 use crate::lineage::table::fate::{self, Fate, Handle};
@@ -58,10 +60,12 @@ impl Desk {
         let (orders, taken) = crossbeam_channel::bounded(QUEUE);
         let (given, reports) = crossbeam_channel::bounded(QUEUE);
         let follow = Follow::new(&settings.after, proc, taken, given, Box::new(wake));
-        let thread = std::thread::Builder::new()
-            .name("follow-up".to_owned())
-            .stack_size(512 * 1024)
-            .spawn(move || follow.run())?;
+        let thread = std::thread::Builder::new().name("follow-up".to_owned()).stack_size(512 * 1024).spawn(
+            move || {
+                harden::enter(Role::FollowUp);
+                follow.run();
+            },
+        )?;
         Ok(Desk {
             settings,
             orders: Some(orders),

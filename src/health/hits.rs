@@ -71,9 +71,11 @@ impl Hits {
         now: u64,
     ) {
         let mut current = BTreeMap::new();
+        let mut seen = BTreeMap::new();
         for (id, count) in counts {
             let mut hit = kept.get(&id).copied().unwrap_or(Hit { since: now, ..Hit::default() });
-            let new = count.saturating_sub(before.insert(id.clone(), count).unwrap_or(0));
+            let new = count.saturating_sub(before.get(&id).copied().unwrap_or(0));
+            seen.insert(id.clone(), count);
             if new > 0 {
                 hit.count += new;
                 hit.last = Some(now);
@@ -81,6 +83,8 @@ impl Hits {
             current.insert(id, hit);
         }
         *kept = current;
+        // A rule that a later reload brings back counts from nothing.
+        *before = seen;
     }
 }
 
@@ -159,6 +163,9 @@ mod tests {
         add(&mut kept, &mut before, 2, 20);
         add(&mut kept, &mut before, 2, 30);
         assert_eq!(kept["a"], Hit { since: 10, count: 2, last: Some(20) });
+        Hits::add(&mut kept.clone(), std::iter::empty(), &mut before, 35);
+        add(&mut kept.clone(), &mut before, 1, 36);
+        assert_eq!(before["a"], 1);
         add(&mut kept, &mut BTreeMap::new(), 1, 40);
         assert_eq!(kept["a"], Hit { since: 10, count: 3, last: Some(40) });
         Hits::add(&mut kept, std::iter::empty(), &mut before, 50);

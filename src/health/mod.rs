@@ -10,7 +10,7 @@ pub mod settings;
 pub mod sight;
 pub mod status;
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,10 @@ pub struct ListenerCounters {
     pub cpu: Option<u32>,
     /// When the last program was executed (CLOCK_MONOTONIC); 0 before the first.
     pub last_event_ns: AtomicU64,
+    /// Grows by one when the listener receives something and by one when it is done with that: odd while it works.
+    pub rounds: AtomicU64,
+    /// The listener's thread, as the kernel numbers it.
+    pub thread: AtomicI32,
     /// Programs executed.
     pub execs: AtomicU64,
     /// Of these, read while the program was certainly held.
@@ -60,6 +64,13 @@ pub struct ListenerCounters {
 }
 
 impl ListenerCounters {
+    /// The listener begins with something it received, or is done with it.
+    #[inline]
+    pub fn turn(&self) {
+        // Only this listener writes here.
+        self.rounds.store(self.rounds.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
     /// Datagrams that were forged, malformed or of another kind.
     pub fn strange(&self) -> u64 {
         self.forged.load(Relaxed) + self.malformed.load(Relaxed) + self.unexpected.load(Relaxed)
@@ -135,6 +146,8 @@ pub struct Counters {
     listeners: Mutex<Vec<Arc<ListenerCounters>>>,
     /// The worker's part.
     pub worker: WorkerCounters,
+    /// Listeners that were stuck and replaced.
+    pub listeners_stuck: AtomicU64,
 }
 
 /// A sum over all listeners, and the worker's part, at one moment.
@@ -166,6 +179,8 @@ pub struct Totals {
     pub unidentified: u64,
     /// See [`ListenerCounters`].
     pub longest_hold_ns: u64,
+    /// See [`Counters`].
+    pub listeners_stuck: u64,
     /// See [`WorkerCounters`].
     pub alerts: u64,
     /// See [`WorkerCounters`].
@@ -227,6 +242,7 @@ impl Counters {
     /// The sums.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals {
+            listeners_stuck: self.listeners_stuck.load(Relaxed),
             alerts: self.worker.alerts.load(Relaxed),
             already_running: self.worker.already_running.load(Relaxed),
             found_late: self.worker.found_late.load(Relaxed),
@@ -288,7 +304,7 @@ impl std::fmt::Display for Totals {
         write!(
             f,
             "totals: execs={} exact={} likely={} best-effort={} gone={} lost={} alerts={} already-running={} found-late={} canaries={} silenced={} repeated={} held-back={} \
-             candidates={} args-cut={} unidentified={} overruns={} dropped={} strange={} longest-hold-us={} forks={} exits={} event-overruns={} events-dropped={} \
+             candidates={} args-cut={} unidentified={} overruns={} dropped={} strange={} longest-hold-us={} listeners-stuck={} forks={} exits={} event-overruns={} events-dropped={} \
              processes={} evicted={} execs-unfollowed={} follow-ups={} not-followed={} let-go={} \
              baseline-silenced={} baseline-lowered={} baseline-raised={} baseline-rows={} baseline-evicted={} baseline-unsaved={} \
              prevented={} contained={} refused={} dry-run={} missed={} unrecorded={}",
@@ -312,6 +328,7 @@ impl std::fmt::Display for Totals {
             self.dropped,
             self.strange,
             self.longest_hold_ns / 1000,
+            self.listeners_stuck,
             self.forks,
             self.exits,
             self.event_overruns,

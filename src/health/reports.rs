@@ -1,9 +1,7 @@
-//! What the daemon says about itself in the stream of records: losses, heartbeats, and what its other parts want said.
+//! What the daemon says about itself in the stream of records: losses and heartbeats.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use crossbeam_channel::Receiver;
 
 use super::Totals;
 use super::losses::Losses;
@@ -16,20 +14,19 @@ use crate::rules::model::Severity;
 pub struct Reports {
     health: Arc<Health>,
     losses: Losses,
-    said: Receiver<Notice>,
     heartbeat: Option<Duration>,
     next_heartbeat: Instant,
 }
 
 impl Reports {
-    /// Losses, what comes from `said`, and a heartbeat in this period, the first at once.
-    pub fn new(health: Arc<Health>, said: Receiver<Notice>, heartbeat: Option<Duration>) -> Self {
-        Reports { health, losses: Losses::default(), said, heartbeat, next_heartbeat: Instant::now() }
+    /// Losses, and a heartbeat in this period, the first at once.
+    pub fn new(health: Arc<Health>, heartbeat: Option<Duration>) -> Self {
+        Reports { health, losses: Losses::default(), heartbeat, next_heartbeat: Instant::now() }
     }
 
     /// What is to be said now.
     pub fn due(&mut self, totals: &Totals, now: Instant, at_end: bool) -> Vec<Notice> {
-        let mut notices: Vec<Notice> = self.said.try_iter().collect();
+        let mut notices = Vec::new();
         if let Some(loss) = self.losses.look(totals, now, clock::realtime_ns(), at_end) {
             self.health.set_last_loss(Said::new(loss.time_ns, &loss.message));
             notices.push(loss);

@@ -81,6 +81,9 @@ pub struct Status {
     /// Whether responses are armed, and what is held.
     #[serde(default)]
     pub responses: Value,
+    /// How often configuration and rules were reloaded or refused, and what came of the last time.
+    #[serde(default)]
+    pub reloads: Value,
     /// What the daemon costs.
     pub cost: Cost,
     /// Everything that is counted.
@@ -382,6 +385,7 @@ impl Health {
             },
             last_loss: kept.last_loss.clone(),
             responses: Value::Null,
+            reloads: Value::Null,
             cost: Cost::own(),
             totals,
         }

@@ -29,8 +29,8 @@ const MOST_PATHS: usize = 8;
 /// An installed utility.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Installed {
-    /// Its number in the catalogue.
-    pub utility: usize,
+    /// The utility's name in the catalogue, which stays when a reload numbers the catalogue anew.
+    pub utility: Box<str>,
     /// Where it is installed, links resolved; several for hard links, the utility's own name first.
     pub paths: Vec<Box<[u8]>>,
     /// The file.
@@ -220,6 +220,7 @@ impl Found {
         let is_named = |path: &[u8]| catalogue.look_up(base_name(path)) == Some(utility);
         let mut paths: Vec<Box<[u8]>> = self.paths.into_iter().collect();
         paths.sort_by_key(|path| !is_named(path));
+        let utility = catalogue.utilities().get(utility)?.name.as_str().into();
         Some(Installed { utility, paths, file: self.file, build_id: self.build_id })
     }
 }
@@ -341,7 +342,7 @@ mod tests {
         assert_eq!(index.len(), 1);
         let file = status(&open_path(&place("bin/other")).unwrap()).unwrap();
         let found = index.by_id(&file).unwrap();
-        assert_eq!(found.utility, 0);
+        assert_eq!(&*found.utility, "nc");
         let path = |name: &str| place(name).canonicalize().unwrap().as_os_str().as_bytes().to_vec();
         let paths: Vec<Vec<u8>> = found.paths.iter().map(|path| path.to_vec()).collect();
         assert_eq!(paths, [path("bin/nc.openbsd"), path("bin/other")]);
@@ -354,14 +355,14 @@ mod tests {
     fn a_build_id_of_two_utilities_tells_nothing() {
         let opened = std::fs::File::open("/proc/self/exe").unwrap();
         let file = status(&opened).unwrap();
-        let one = |utility, inode| Installed {
-            utility,
+        let one = |utility: &str, inode| Installed {
+            utility: utility.into(),
             paths: Vec::new(),
             file: FileFacts { inode, ..file },
             build_id: elf::tests_build_id(),
         };
         let build_id = elf::tests_build_id().unwrap();
-        assert!(Index::of([one(0, 1), one(0, 2)]).by_build_id(&build_id).is_some());
-        assert!(Index::of([one(0, 1), one(1, 2)]).by_build_id(&build_id).is_none());
+        assert!(Index::of([one("nc", 1), one("nc", 2)]).by_build_id(&build_id).is_some());
+        assert!(Index::of([one("nc", 1), one("curl", 2)]).by_build_id(&build_id).is_none());
     }
 }

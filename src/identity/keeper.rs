@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, SystemTime};
 
 use super::index::Index;
 use super::mounts::Mounts;
 use super::settle::Executables;
+use crate::harden;
+use crate::harden::roles::Role;
 use crate::rules::ruleset::RuleSet;
 
 /// How often it looks whether something was installed or mounted. A utility is known by its file from then on; by its
@@ -33,9 +34,12 @@ const DATABASES: [&str; 5] = [
 /// The running thread. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Keeper {
-    stop: Arc<AtomicBool>,
-    wake: Sender<()>,
+    orders: Sender<Order>,
 }
+
+/// Another rule set, and whom to tell when its utilities are found.
+#[derive(Debug)]
+struct Order(Arc<RuleSet>, Sender<()>);
 
 impl Keeper {
     /// Starts the thread and waits, not for long, until the first index is there.
@@ -44,15 +48,12 @@ impl Keeper {
         files: Arc<Executables>,
         folders: Vec<PathBuf>,
     ) -> std::io::Result<Keeper> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (wake, woken) = channel();
+        let (orders, taken) = channel();
         let (first, built) = channel();
-        let keeping = {
-            let stop = Arc::clone(&stop);
-            move || {
-                Keeping { ruleset, files, folders, last: Stamp::default(), retired: Vec::new() }
-                    .run(&stop, &woken, &first)
-            }
+        let keeping = move || {
+            let keeping = Keeping { ruleset, files, folders, last: Stamp::default(), retired: Vec::new() };
+            harden::enter(Role::Identity);
+            keeping.run(&taken, &first);
         };
         std::thread::Builder::new().name("identity".to_owned()).spawn(keeping)?;
         if built.recv_timeout(FIRST_WITHIN).is_err() {
@@ -61,15 +62,14 @@ impl Keeper {
                  a folder in identity-folders answers late"
             );
         }
-        Ok(Keeper { stop, wake })
+        Ok(Keeper { orders })
     }
-}
 
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.stop.store(true, Relaxed);
-        // It has ended already.
-        let _ = self.wake.send(());
+    /// Looks for the utilities of another rule set, and waits, not for long, until they are found; false if that takes
+    /// longer.
+    pub fn replace(&self, ruleset: Arc<RuleSet>) -> bool {
+        let (found, told) = channel();
+        self.orders.send(Order(ruleset, found)).is_ok() && told.recv_timeout(FIRST_WITHIN).is_ok()
     }
 }
 
@@ -106,14 +106,20 @@ struct Keeping {
 }
 
 impl Keeping {
-    fn run(mut self, stop: &AtomicBool, woken: &Receiver<()>, first: &Sender<()>) {
+    fn run(mut self, orders: &Receiver<Order>, first: &Sender<()>) {
+        self.check();
+        // Nobody waits for it any more.
+        let _ = first.send(());
         loop {
-            self.check();
-            // Nobody waits for it any more.
-            let _ = first.send(());
-            match woken.recv_timeout(CHECK_EVERY) {
-                Err(RecvTimeoutError::Timeout) if !stop.load(Relaxed) => {}
-                _ => return,
+            match orders.recv_timeout(CHECK_EVERY) {
+                Err(RecvTimeoutError::Timeout) => self.check(),
+                Ok(Order(ruleset, found)) => {
+                    self.ruleset = ruleset;
+                    self.last = Stamp::default();
+                    self.check();
+                    let _ = found.send(());
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }

@@ -82,7 +82,7 @@ impl Identity {
     /// What the catalogue is told of it.
     pub fn known_file(&self) -> KnownFile<'_> {
         KnownFile {
-            utility: self.installed.utility,
+            utility: &self.installed.utility,
             path: self.installed.path(),
             at_its_place: self.at_its_place,
             loaded: self.loaded,

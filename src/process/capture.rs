@@ -21,6 +21,7 @@ use crate::identity::Unsettled;
 use crate::identity::identify::{Identifier, Possible};
 use crate::response::decide::Decider;
 use crate::rules::catalogue::{Hints, KnownFile};
+use crate::rules::current::Subscription;
 use crate::rules::ruleset::RuleSet;
 
 /// Decides on the hot path whether any rule could match.
@@ -117,8 +118,7 @@ pub fn hold_limit_ns() -> u64 {
 /// Reads programs for one listener.
 pub struct Capture {
     proc: Arc<ProcRoot>,
-    prefilter: Arc<dyn Prefilter>,
-    wants: Wants,
+    rules: Subscription,
     identifier: Identifier,
     sender: ExecSender,
     settings: CaptureSettings,
@@ -159,7 +159,7 @@ impl Capture {
     /// A capture that hands what could match to `sender`.
     pub fn new(
         proc: Arc<ProcRoot>,
-        prefilter: Arc<dyn Prefilter>,
+        rules: Subscription,
         identifier: Identifier,
         sender: ExecSender,
         settings: CaptureSettings,
@@ -168,8 +168,7 @@ impl Capture {
         let buffers = Buffers::new(settings.arguments_limit);
         Capture {
             proc,
-            wants: prefilter.wants(),
-            prefilter,
+            rules,
             identifier,
             sender,
             settings,
@@ -204,18 +203,19 @@ impl Capture {
                 None => std::thread::sleep(std::time::Duration::from_millis(1)),
             }
         };
+        self.rules.refresh();
         let mut exec = self.sender.exec(&claimed);
         start(&mut exec, pid, 0, clock::monotonic_ns());
         let limit = self.settings.arguments_limit;
         let mut reading = Reading {
             proc: &self.proc,
-            prefilter: &*self.prefilter,
+            prefilter: self.rules.filter(),
             identifier: &mut self.identifier,
             // What runs already is not stopped before its first instruction.
             decider: None,
             limit,
         };
-        let candidate = reading.unheld(&mut self.buffers, Some(self.wants), &mut exec);
+        let candidate = reading.unheld(&mut self.buffers, Some(self.rules.wants()), &mut exec);
         exec.certainty = certainty;
         drop(exec);
         if candidate {
@@ -228,6 +228,7 @@ impl Capture {
 
 impl ExecSink for Capture {
     fn exec(&mut self, notice: ExecNotice) {
+        self.rules.refresh();
         let claimed = self.claimed.take().or_else(|| self.sender.claim());
         let mut guard = claimed.as_ref().map(|claimed| self.sender.exec(claimed));
         let exec = guard.as_deref_mut().unwrap_or(&mut self.spare);
@@ -238,12 +239,12 @@ impl ExecSink for Capture {
             self.settings.arguments_limit
         };
         // Without a slot the details would reach nobody, but a rule that acts on held programs needs them.
-        let rules = self.prefilter.ruleset();
+        let rules = self.rules.filter().ruleset();
         let decider = self.decider.as_mut().and_then(|decider| decider.active(rules).then_some(decider));
-        let wants = (claimed.is_some() || decider.is_some()).then_some(self.wants);
+        let wants = (claimed.is_some() || decider.is_some()).then_some(self.rules.wants());
         let mut reading = Reading {
             proc: &self.proc,
-            prefilter: &*self.prefilter,
+            prefilter: self.rules.filter(),
             identifier: &mut self.identifier,
             decider,
             limit,
@@ -311,6 +312,11 @@ impl ExecSink for Capture {
             }
             None => {}
         }
+    }
+
+    fn idle(&mut self) {
+        // So that no old rule set is kept for a CPU on which nothing is executed.
+        self.rules.refresh();
     }
 }
 
@@ -436,7 +442,7 @@ fn could_be_utility(prefilter: &dyn Prefilter, image: &Image, possible: &Possibl
     }
     possible.utilities().any(|installed| {
         let file = KnownFile {
-            utility: installed.utility,
+            utility: &installed.utility,
             path: installed.path(),
             at_its_place: false,
             loaded: possible.loaded(),

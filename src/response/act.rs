@@ -18,7 +18,7 @@ use crate::alert::Alert;
 use crate::clock;
 use crate::lineage::Lineage;
 use crate::process::details::Namespaces;
-use crate::process::exec::Exec;
+use crate::process::exec::{Certainty, Exec};
 use crate::process::proc_dir::ProcRoot;
 use crate::rules::action::Action;
 use crate::rules::model::Severity;

@@ -93,6 +93,8 @@ const LOADER_OPTIONS_WITH_VALUE: &[&[u8]] = &[
 pub struct Catalogue {
     utilities: Vec<Utility>,
     names: HashMap<Box<[u8]>, usize>,
+    /// By the utility's own name alone, as written.
+    numbers: HashMap<Box<str>, usize>,
     globs: Vec<(Glob, usize)>,
 }
 
@@ -101,6 +103,7 @@ impl Catalogue {
     pub fn new(utilities: Vec<Utility>) -> Self {
         let mut catalogue = Catalogue { utilities, ..Catalogue::default() };
         for (number, utility) in catalogue.utilities.iter().enumerate() {
+            catalogue.numbers.entry(utility.name.as_str().into()).or_insert(number);
             for name in std::iter::once(&utility.name).chain(&utility.aliases) {
                 if is_glob(name) {
                     catalogue.globs.extend(Glob::new(name.as_bytes()).ok().map(|glob| (glob, number)));
@@ -115,6 +118,11 @@ impl Catalogue {
     /// The entries.
     pub fn utilities(&self) -> &[Utility] {
         &self.utilities
+    }
+
+    /// The number of the utility with this name of its own, as written.
+    pub fn number(&self, utility: &str) -> Option<usize> {
+        self.numbers.get(utility).copied()
     }
 
     /// The entry of that name, whatever its case.
@@ -147,14 +155,13 @@ impl Catalogue {
         let found = |name: Option<&[u8]>, via| Some((self.look_up(name?)?, via));
         let exe = image.name();
         let argv0 = image.argument(0).map(called_name);
-        let executed = hints.file.filter(|file| !file.loaded);
+        // None too if this catalogue has no such utility: it was found under the one before a reload.
+        let file = hints.file.and_then(|file| Some((file, self.number(file.utility)?)));
+        let executed = file.filter(|(file, _)| !file.loaded);
         let kind = match executed {
             // What the file is says more than what it is called: its name where it is installed, or the utility's.
-            Some(file) => match kind(base_name(file.path)) {
-                Kind::Plain => self
-                    .utilities
-                    .get(file.utility)
-                    .map_or(Kind::Plain, |utility| kind(utility.name.as_bytes())),
+            Some((file, _)) => match kind(base_name(file.path)) {
+                Kind::Plain => kind(file.utility.as_bytes()),
                 kind => kind,
             },
             None => exe.map_or(Kind::Plain, kind),
@@ -167,15 +174,15 @@ impl Catalogue {
                 let applet = if own_name { image.argument(1).map(base_name) } else { argv0 };
                 found(applet, Via::Applet)
             }
-            Kind::Loader => match hints.file.filter(|file| file.loaded) {
-                Some(file) => Some((file.utility, Via::Loader)),
+            Kind::Loader => match file.filter(|(file, _)| file.loaded) {
+                Some((_, utility)) => Some((utility, Via::Loader)),
                 None => found(loader_target(image).map(base_name), Via::Loader),
             },
             Kind::Interpreter => found(script_argument(image).map(base_name), Via::Script),
         };
-        let by_identity = executed.map(|file| match exe.and_then(|name| self.look_up(name)) {
-            Some(named) if named == file.utility => (file.utility, Via::Exe),
-            _ => (file.utility, Via::Identity),
+        let by_identity = executed.map(|(_, utility)| match exe.and_then(|name| self.look_up(name)) {
+            Some(named) if named == utility => (utility, Via::Exe),
+            _ => (utility, Via::Identity),
         });
         let (utility, via) = inner
             .or(by_identity)
@@ -187,7 +194,7 @@ impl Catalogue {
             // Called by the file's own name nobody is misled by argv[0], whatever the file is called.
             Via::Exe => argv0.is_some_and(|name| !is_named(name) && Some(name) != exe),
             // Under another of its names where it is installed nobody hides it.
-            Via::Identity => executed.is_none_or(|file| !file.at_its_place),
+            Via::Identity => executed.is_none_or(|(file, _)| !file.at_its_place),
             Via::Loader => loader_target(image).is_some_and(|target| !is_named(base_name(target))),
             Via::Applet => exe.is_some_and(|name| !is_multi_call(name) && !is_named(name)),
             Via::Argv0 | Via::Comm | Via::Script => false,
@@ -210,8 +217,8 @@ pub struct Hints<'h> {
 /// A file that is known to be an installed utility's, or a copy of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KnownFile<'h> {
-    /// The utility's number.
-    pub utility: usize,
+    /// The utility's name.
+    pub utility: &'h str,
     /// Where the utility is installed.
     pub path: &'h [u8],
     /// It was executed there, by one of its paths.
@@ -348,8 +355,7 @@ mod tests {
     #[test]
     fn disguises() {
         let catalogue = catalogue();
-        let number = |name: &str| catalogue.look_up(name.as_bytes());
-        let seen = |exe: &str, argv: &[&str], identity: Option<usize>, comm: &str| {
+        let seen = |exe: &str, argv: &[&str], identity: Option<&'static str>, comm: &str| {
             let image = Image::new(Some(exe.as_bytes()), Some(argv));
             let file = identity.map(|utility| KnownFile {
                 utility,
@@ -366,30 +372,32 @@ mod tests {
         assert_eq!(seen("/usr/bin/nc.openbsd", &["sshd"], None, "nc"), is("nc", Via::Exe, true));
         assert_eq!(seen("/usr/bin/bash", &["-bash"], None, "bash"), is("bash", Via::Exe, false));
         assert_eq!(
-            seen("/tmp/.kworker", &["./.kworker"], number("nc"), ".kworker"),
+            seen("/tmp/.kworker", &["./.kworker"], Some("nc"), ".kworker"),
             is("nc", Via::Identity, true)
         );
-        assert_eq!(seen("/tmp/nc", &["nc"], number("nc"), "nc"), is("nc", Via::Exe, false));
-        assert_eq!(seen("/tmp/curl", &["curl"], number("nc"), "curl"), is("nc", Via::Identity, true));
-        assert_eq!(seen("/tmp/x", &["nc", "-l"], number("busybox"), "x"), is("nc", Via::Applet, true));
-        assert_eq!(seen("/tmp/x", &["x"], number("busybox"), "x"), is("busybox", Via::Identity, true));
-        assert_eq!(seen("/tmp/x", &["x", "/tmp/nc"], number("bash"), "x"), is("nc", Via::Script, false));
-        assert_eq!(seen("/usr/bin/x", &["x"], number("nc"), "x"), is("nc", Via::Identity, false));
+        assert_eq!(seen("/tmp/nc", &["nc"], Some("nc"), "nc"), is("nc", Via::Exe, false));
+        assert_eq!(seen("/tmp/curl", &["curl"], Some("nc"), "curl"), is("nc", Via::Identity, true));
+        assert_eq!(seen("/tmp/x", &["nc", "-l"], Some("busybox"), "x"), is("nc", Via::Applet, true));
+        assert_eq!(seen("/tmp/x", &["x"], Some("busybox"), "x"), is("busybox", Via::Identity, true));
+        assert_eq!(seen("/tmp/x", &["x", "/tmp/nc"], Some("bash"), "x"), is("nc", Via::Script, false));
+        assert_eq!(seen("/usr/bin/x", &["x"], Some("nc"), "x"), is("nc", Via::Identity, false));
         assert_eq!(
-            seen("/lib/ld-linux.so.2", &["ld.so", "/tmp/x"], number("nc"), "ld.so"),
+            seen("/lib/ld-linux.so.2", &["ld.so", "/tmp/x"], Some("nc"), "ld.so"),
             is("nc", Via::Loader, true)
         );
         assert_eq!(
-            seen("/lib/ld-linux.so.2", &["ld.so", "/tmp/nc"], number("nc"), "ld.so"),
+            seen("/lib/ld-linux.so.2", &["ld.so", "/tmp/nc"], Some("nc"), "ld.so"),
             is("nc", Via::Loader, false)
         );
         // A netcat that is called busybox has no applets.
         assert_eq!(
-            seen("/tmp/busybox", &["busybox", "curl", "80"], number("nc"), "x"),
+            seen("/tmp/busybox", &["busybox", "curl", "80"], Some("nc"), "x"),
             is("nc", Via::Identity, true)
         );
         assert_eq!(seen("/opt/tool", &["x"], None, "nc"), is("nc", Via::Comm, false));
         assert_eq!(seen("/opt/tool", &["x"], None, "x"), None);
+        // It was taken out of the catalogue.
+        assert_eq!(seen("/opt/tool", &["x"], Some("gone"), "x"), None);
     }
 
     #[test]

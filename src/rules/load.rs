@@ -16,6 +16,7 @@ use super::model::{self, Rule};
 use super::ruleset::RuleSet;
 use crate::diagnostics::{Diagnostic, Diagnostics, Level, Source, suggestion};
 use crate::document::{Document, Located};
+use crate::trust::Trust;
 
 /// Where rules and utilities come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +37,12 @@ const LARGEST_FOLDER: u64 = 64 << 20;
 
 /// Loads everything. `None` if anything was refused; the messages tell what.
 pub fn load(places: &Places, diagnostics: &Diagnostics) -> Option<RuleSet> {
-    compile(sources(places, Kind::Rules, diagnostics), diagnostics)
+    load_trusted(places, &Trust::unasked(), diagnostics)
+}
+
+/// The same, and what there is to say about whom the files belong to.
+pub fn load_trusted(places: &Places, trust: &Trust, diagnostics: &Diagnostics) -> Option<RuleSet> {
+    compile(trusted_sources(places, Kind::Rules, trust, diagnostics), diagnostics)
 }
 
 /// Compiles the texts of files, the compiled-in ones known by their names. `None` if anything was refused.
@@ -78,7 +84,8 @@ fn digest(sources: &[Source]) -> [u8; 32] {
 
 /// The compiled-in rules alone.
 pub fn builtin(diagnostics: &Diagnostics) -> Option<RuleSet> {
-    load(&Places { builtin: true, folders: Vec::new(), folders_required: false }, diagnostics)
+    let places = Places { builtin: true, folders: Vec::new(), folders_required: false };
+    load(&places, diagnostics)
 }
 
 /// What files are read for. The administrator's hold both.
@@ -100,8 +107,12 @@ pub fn is_builtin(name: &str) -> bool {
 
 /// The files that are to be read: compiled-in ones first, then the administrator's.
 pub fn sources(places: &Places, kind: Kind, diagnostics: &Diagnostics) -> Vec<Source> {
+    trusted_sources(places, kind, &Trust::unasked(), diagnostics)
+}
+
+fn trusted_sources(places: &Places, kind: Kind, trust: &Trust, diagnostics: &Diagnostics) -> Vec<Source> {
     let own: Vec<Source> =
-        places.folders.iter().flat_map(|folder| files(folder, places, diagnostics)).collect();
+        places.folders.iter().flat_map(|folder| files(folder, places, trust, diagnostics)).collect();
     let replaced = |name: &str| {
         own.iter().any(|source| Path::new(&source.name).file_name().is_some_and(|own| own == name))
     };
@@ -241,7 +252,7 @@ fn check_exceptions(exceptions: &[Placed<'_, Exception>], rules: &[Rule], diagno
     }
 }
 
-fn files(folder: &Path, places: &Places, diagnostics: &Diagnostics) -> Vec<Source> {
+fn files(folder: &Path, places: &Places, trust: &Trust, diagnostics: &Diagnostics) -> Vec<Source> {
     let whole = |path: &Path, message: String| {
         diagnostics.push(Diagnostic::whole(Level::Error, path.display().to_string(), message));
     };
@@ -256,6 +267,7 @@ fn files(folder: &Path, places: &Places, diagnostics: &Diagnostics) -> Vec<Sourc
             return Vec::new();
         }
     };
+    trust.folder(folder, diagnostics);
     let mut paths: Vec<PathBuf> = entries
         .into_iter()
         .map(|entry| entry.path())
@@ -266,7 +278,7 @@ fn files(folder: &Path, places: &Places, diagnostics: &Diagnostics) -> Vec<Sourc
     let mut sources = Vec::new();
     let mut size = 0;
     for path in paths {
-        match read_ordinary(&path) {
+        match read_ordinary(&path, trust, diagnostics) {
             Ok(text) => {
                 size += text.len() as u64;
                 if size > LARGEST_FOLDER {
@@ -287,12 +299,20 @@ pub fn read_text(path: &Path) -> std::io::Result<String> {
     text_of(File::open(path)?)
 }
 
+/// The same, and what there is to say about whom the file belongs to.
+pub fn read_trusted(path: &Path, trust: &Trust, diagnostics: &Diagnostics) -> std::io::Result<String> {
+    let file = File::open(path)?;
+    trust.file(path, &file, diagnostics);
+    text_of(file)
+}
+
 /// The text of what was found in a folder: a pipe there is no file, and opening it would wait for its writer.
-fn read_ordinary(path: &Path) -> std::io::Result<String> {
+fn read_ordinary(path: &Path, trust: &Trust, diagnostics: &Diagnostics) -> std::io::Result<String> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(std::io::Error::other("it is no ordinary file"));
     }
+    trust.file(path, &file, diagnostics);
     text_of(file)
 }
 

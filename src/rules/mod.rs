@@ -15,6 +15,7 @@ pub mod arguments;
 pub mod builtin;
 pub mod catalogue;
 pub mod condition;
+pub mod current;
 pub mod exception;
 pub mod explain;
 pub mod fields;

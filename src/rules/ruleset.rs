@@ -1,5 +1,6 @@
 //! A compiled set of rules, and its two questions: could one match, and which do.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::catalogue::{Catalogue, Hints, Utility};
@@ -151,6 +152,12 @@ impl RuleSet {
         &self.exceptions
     }
 
+    /// Goes on with the counts of the set before it, so that a reload does not begin them anew.
+    pub fn count_on(&self, before: &RuleSet) {
+        carry(&before.rules, &self.rules, |rule| &rule.id);
+        carry(&before.exceptions, &self.exceptions, |exception| &exception.id);
+    }
+
     /// The rules whose conditions name no program and no text that the prefilter could look for.
     pub fn unguarded(&self) -> impl Iterator<Item = &Rule> {
         self.index.always().iter().filter_map(|&number| self.rules.get(number)).map(|counted| &counted.entry)
@@ -191,6 +198,14 @@ impl RuleSet {
             let exception = &counted.entry;
             exception.is_about(rule) && !exception.expired(today) && exception.covers(subject)
         })
+    }
+}
+
+/// Adds the counts of entries to those of the same id.
+fn carry<T>(from: &[Counted<T>], to: &[Counted<T>], id: impl Fn(&T) -> &String) {
+    let hits: HashMap<&String, u64> = from.iter().map(|old| (id(&old.entry), old.hits())).collect();
+    for new in to {
+        new.hits.fetch_add(hits.get(id(&new.entry)).copied().unwrap_or(0), Relaxed);
     }
 }
 

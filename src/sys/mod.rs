@@ -8,7 +8,9 @@ pub mod fs;
 pub mod memory;
 pub mod netlink;
 pub mod pidfd;
+pub mod privilege;
 pub mod sched;
+pub mod seccomp;
 pub mod signal;
 pub mod time;
 

@@ -18,6 +18,14 @@ pub fn set_fifo(priority: u8) -> io::Result<()> {
     Ok(())
 }
 
+/// Puts a thread of this process back into SCHED_OTHER, out of the way of every other.
+pub fn set_other(thread: libc::pid_t) -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `parameters` outlives the call.
+    super::check(unsafe { libc::sched_setscheduler(thread, libc::SCHED_OTHER, &raw const parameters) })?;
+    Ok(())
+}
+
 /// Sets the nice value (-20 to 19) of the calling thread: on Linux the value belongs to the thread (setpriority(2)).
 pub fn set_nice(nice: i32) -> io::Result<()> {
     // SAFETY: plain integers; `who` 0 with PRIO_PROCESS is the calling thread.

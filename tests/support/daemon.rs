@@ -162,10 +162,7 @@ impl<'m> Setup<'m> {
                 config += &format!("\n{section}\n{keys}\n");
             }
         }
-        if !config.contains("runtime-folder") {
-            config = config.replacen("[state]", "[state]\nruntime-folder = \"{dir}/run\"", 1);
-        }
-        fs::write(folder.join("execwatch.toml"), fill(&config)).unwrap();
+        fs::write(folder.join("execwatch.toml"), fill(&with_own_places(&config))).unwrap();
         fs::write(folder.join("rules/test.toml"), fill(&self.rules)).unwrap();
         // Both become the next program with execve, so that the child's pid is the daemon's. The first also ends the
         // daemon with this process, should it be killed.
@@ -203,6 +200,20 @@ impl<'m> Setup<'m> {
             messages,
             reader: Some(reader),
         }
+    }
+}
+
+/// Gives a configuration the daemon's own folders, where it names no others: daemons of tests run at the same time.
+pub(crate) fn with_own_places(config: &str) -> String {
+    let mut places = String::new();
+    for (key, folder) in [("folder", "state"), ("runtime-folder", "run")] {
+        if !config.lines().any(|line| line.starts_with(&format!("{key} = "))) {
+            places += &format!("{key} = \"{{dir}}/{folder}\"\n");
+        }
+    }
+    match config.split_once("[state]\n") {
+        Some((before, after)) => format!("{before}[state]\n{places}{after}"),
+        None => format!("{config}\n[state]\n{places}"),
     }
 }
 

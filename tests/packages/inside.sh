@@ -85,6 +85,9 @@ ok "it is removed" dpkg -r execwatch
 ok "the daemon has ended" within 10 test ! -e "/proc/$old"
 ok "its configuration is kept" grep -q '^# mine' /etc/execwatch/execwatch.toml
 ok "it is purged" dpkg -P execwatch
+rm -rf /home/somebody
+# Whose it is, if there is one.
+[ ! -e /core ] || grep -aoE '(execwatch|nc\.openbsd|systemd)[a-z -]*' /core | sort | uniq -c | sort -rn | head -n 5
 files / >/run/after
 ok "nothing is left" diff /run/before /run/after
 ok "nothing is left in /var/log and /run" test -z "$(find /var/log /run /var/lib/systemd -name '*execwatch*' | grep -v '^/run/systemd/\(units\|propagate\)')"

@@ -67,8 +67,8 @@ sed -i '/^nonsense/d' /etc/execwatch/execwatch.toml
 ok "it starts again" systemctl start execwatch
 
 old=$(daemon)
-kill -SEGV "$old"
-ok "after a crash it is started again" within 60 is_another "$old"
+kill -KILL "$old"
+ok "killed, it is started again" within 60 is_another "$old"
 mkdir -p /run/systemd/system/execwatch.service.d
 printf '[Service]\nWatchdogSec=5\n' >/run/systemd/system/execwatch.service.d/test.conf
 systemctl daemon-reload
@@ -86,8 +86,6 @@ ok "the daemon has ended" within 10 test ! -e "/proc/$old"
 ok "its configuration is kept" grep -q '^# mine' /etc/execwatch/execwatch.toml
 ok "it is purged" dpkg -P execwatch
 rm -rf /home/somebody
-# Whose it is, if there is one.
-[ ! -e /core ] || grep -aoE '(execwatch|nc\.openbsd|systemd)[a-z -]*' /core | sort | uniq -c | sort -rn | head -n 5
 files / >/run/after
 ok "nothing is left" diff /run/before /run/after
 ok "nothing is left in /var/log and /run" test -z "$(find /var/log /run /var/lib/systemd -name '*execwatch*' | grep -v '^/run/systemd/\(units\|propagate\)')"

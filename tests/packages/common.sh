@@ -66,7 +66,8 @@ within() {
 
 # Every file below a root, without what a package manager and the test itself write.
 files() {
-    find "$1" -xdev \( -path "$1/proc" -o -path "$1/sys" -o -path "$1/dev" -o -path "$1/tmp" -o -path "$1/var/log" \
-        -o -path "$1/var/lib/dpkg" -o -path "$1/var/lib/rpm" -o -path "$1/var/cache" -o -path "$1/var/lib/systemd" \
-        -o -path "$1/usr/lib/sysimage" -o -path "$1/run" \) -prune -o -printf '/%P\n' | sort
+    local top=${1%/}
+    find "$1" -xdev \( -path "$top/proc" -o -path "$top/sys" -o -path "$top/dev" -o -path "$top/tmp" -o -path "$top/var/log" \
+        -o -path "$top/var/lib/dpkg" -o -path "$top/var/lib/rpm" -o -path "$top/var/cache" -o -path "$top/var/lib/systemd" \
+        -o -path "$top/usr/lib/sysimage" -o -path "$top/run" \) -prune -o -printf '/%P\n' | sort
 }

@@ -11,7 +11,7 @@ logged() { log | grep -q -- "$1"; }
 # alerted WORD: a program with that argument is in the journal, as an alert.
 alerted() {
     nc.openbsd -h "$1" >/dev/null 2>&1
-    within 30 logged "netcat-use.*$1"
+    within 30 logged "cmdline=\"nc.openbsd -h $1\""
 }
 
 is_another() { local now; now=$(daemon); [ "$now" != 0 ] && [ "$now" != "$1" ] && systemctl -q is-active execwatch; }
@@ -26,9 +26,9 @@ ok "an alert is in the journal" alerted first
 printf '        %s\n' "$(log | grep -o 'listening: .*' | tail -n 1)" "$(systemctl show -p StatusText execwatch)"
 ok "the listeners are exact" logged 'listening: .*exact'
 ok "status answers" execwatch status
-ok "systemd-analyze verify finds nothing" systemd-analyze verify execwatch.service
+ok "systemd-analyze verify finds nothing" systemd-analyze verify --man=no execwatch.service
 systemctl show -p MemoryCurrent -p TasksCurrent execwatch | sed 's/^/        /'
-ok "it has no more capabilities than its unit says" equal 0 "$(( 0x$(sed -n 's/^CapPrm:\s*//p' "/proc/$(daemon)/status") & ~0x890024 & ~0x100 ))"
+ok "it has no more capabilities than its unit says" equal 0 "$(( 0x$(sed -n 's/^CapPrm:\s*//p' "/proc/$(daemon)/status") & ~0x881024 ))"
 ok "it cannot gain any" grep -q '^NoNewPrivs:\s*1' "/proc/$(daemon)/status"
 
 # The sandbox must not change what is seen.
@@ -40,7 +40,7 @@ ok "a renamed copy in /tmp is known" within 30 logged 'utility=nc.*from-tmp'
 ok "a renamed copy in /home is known" within 30 logged 'utility=nc.*from-home'
 not_ok "programs of the host are in its namespaces" logged 'namespaces='
 unshare -m nc.openbsd -h elsewhere >/dev/null 2>&1
-ok "programs in others are not" within 30 logged 'namespaces=mnt.*elsewhere\|elsewhere.*namespaces=mnt'
+ok "programs in others are not" within 30 logged 'elsewhere.*namespaces=mnt'
 
 for word in anton berta caesar dora emil friedrich gustav heinrich; do nc.openbsd -h "$word" >/dev/null 2>&1; done
 old=$(daemon)
@@ -49,7 +49,7 @@ ok "it is upgraded" dpkg --force-confold -i new.deb
 ok "another process runs" is_another "$old"
 ok "what was changed in the configuration is kept" grep -q '^# mine' /etc/execwatch/execwatch.toml
 for word in anton berta caesar dora emil friedrich gustav heinrich; do
-    ok "the alert of before the upgrade is there: $word" within 10 logged "netcat-use.*$word"
+    ok "the alert of before the upgrade is there: $word" within 10 logged "cmdline=\"nc.openbsd -h $word\""
 done
 ok "an alert is in the journal after the upgrade" alerted upgraded
 
@@ -67,8 +67,8 @@ sed -i '/^nonsense/d' /etc/execwatch/execwatch.toml
 ok "it starts again" systemctl start execwatch
 
 old=$(daemon)
-kill -SEGV "$old"
-ok "after a crash it is started again" within 60 is_another "$old"
+kill -KILL "$old"
+ok "killed, it is started again" within 60 is_another "$old"
 mkdir -p /run/systemd/system/execwatch.service.d
 printf '[Service]\nWatchdogSec=5\n' >/run/systemd/system/execwatch.service.d/test.conf
 systemctl daemon-reload
@@ -85,6 +85,7 @@ ok "it is removed" dpkg -r execwatch
 ok "the daemon has ended" within 10 test ! -e "/proc/$old"
 ok "its configuration is kept" grep -q '^# mine' /etc/execwatch/execwatch.toml
 ok "it is purged" dpkg -P execwatch
+rm -rf /home/somebody
 files / >/run/after
 ok "nothing is left" diff /run/before /run/after
 ok "nothing is left in /var/log and /run" test -z "$(find /var/log /run /var/lib/systemd -name '*execwatch*' | grep -v '^/run/systemd/\(units\|propagate\)')"

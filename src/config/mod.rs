@@ -6,6 +6,7 @@ mod baseline;
 mod capture;
 mod fold;
 mod follow;
+mod journal;
 mod lineage;
 mod output;
 mod response;
@@ -52,6 +53,8 @@ pub struct Config {
     pub baseline: Settings,
     /// What is done about programs.
     pub response: crate::response::Settings,
+    /// What is written down before it is sent.
+    pub journal: crate::journal::Settings,
     /// Where alerts go.
     pub output: Output,
     /// Where the daemon keeps what it must remember.
@@ -74,6 +77,7 @@ impl Default for Config {
             },
             baseline: Settings::default(),
             response: crate::response::Settings::default(),
+            journal: crate::journal::Settings::default(),
             state_folder: PathBuf::from("/var/lib/execwatch"),
             runtime_folder: PathBuf::from("/run/execwatch"),
             output: Output::default(),
@@ -130,6 +134,9 @@ impl Config {
         }
         if let Some(section) = root.section("response", "[response]") {
             response::read(&mut config.response, section);
+        }
+        if let Some(section) = root.section("journal", "[journal]") {
+            journal::read(&mut config.journal, section);
         }
         if let Some(section) = root.section("output", "[output]") {
             config.output.read(section);

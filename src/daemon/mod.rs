@@ -29,8 +29,9 @@ use crate::health::{Counters, ListenerCounters};
 use crate::identity::identify::Identifier;
 use crate::identity::keeper::Keeper;
 use crate::identity::settle::Executables;
+use crate::journal::shared::Shared;
 use crate::lineage::follow::Follower;
-use crate::output::Output;
+use crate::output::delivery::Delivery;
 use crate::process::capture::{Capture, CaptureSettings, Everything, Prefilter, hold_limit_ns};
 use crate::process::details::{Namespaces, Scratch};
 use crate::process::file::OpenCount;
@@ -109,7 +110,8 @@ struct Daemon {
     listeners: Listeners,
     sender: ExecSender,
     signals: Arc<Signals>,
-    worker: JoinHandle<Vec<Output>>,
+    worker: JoinHandle<Delivery>,
+    journal: Arc<Shared>,
     counters: Arc<Counters>,
     started: Instant,
     _keeper: Option<Keeper>,
@@ -128,7 +130,8 @@ impl Daemon {
         let (sender, receiver) = queue(config.capture.queue_length, QUEUED_BYTES)
             .map_err(|error| os_failure("cannot make the queue", error))?;
         let host = setup::this_host();
-        let outputs = setup::start_outputs(&config.output, options.json, &host)?;
+        let delivery = setup::start_delivery(config, options.json, &host)?;
+        let journal = delivery.shared();
         let recorder = setup::start_recorder(options, &host)?;
         let files = Arc::new(Executables::default());
         if ruleset.wants().packages {
@@ -182,7 +185,7 @@ impl Daemon {
             evaluator,
             surroundings,
             folder: Folder::new(config.fold.clone()),
-            outputs,
+            delivery,
             responder,
             recorder,
             hits: HitKeeper::new(&config.state_folder),
@@ -230,6 +233,7 @@ impl Daemon {
             sender,
             signals,
             worker,
+            journal,
             counters,
             started: Instant::now(),
             _keeper: keeper,
@@ -283,16 +287,10 @@ impl Daemon {
         ignore_all();
         self.signals.stop.store(true, Relaxed);
         self.sender.wake();
-        let Ok(mut outputs) = self.worker.join() else { return exit::SOFTWARE };
-        let deadline = Instant::now() + CLOSING_TIME;
-        for output in &mut outputs {
-            output.close(deadline);
-        }
+        self.journal.ending.store(true, Relaxed);
+        let Ok(delivery) = self.worker.join() else { return exit::SOFTWARE };
+        delivery.close(Instant::now() + CLOSING_TIME);
         log::info!("{} uptime-s={}", self.counters.totals(), self.started.elapsed().as_secs());
-        for output in &outputs {
-            let (written, lost) = output.counts();
-            log::info!("output {}: written={written} lost={lost}", output.name());
-        }
         exit::OK
     }
 }

@@ -176,13 +176,13 @@ fn match_of_a_utility(bencher: Bencher) {
 #[divan::bench]
 fn format_as_text(bencher: Bencher) {
     let record = record();
-    bencher.bench(|| text::line(black_box(&record)));
+    bencher.bench(|| text::line(black_box(&record), None));
 }
 
 #[divan::bench]
 fn format_as_json(bencher: Bencher) {
     let (record, host) = (record(), Host { name: "host".into(), ..Host::default() });
-    bencher.bench(|| ecs::line(black_box(&record), &host));
+    bencher.bench(|| ecs::line(black_box(&record), None, &host));
 }
 
 #[divan::bench]

@@ -4,7 +4,7 @@
 //! In: any bytes. Each function ends, takes time and memory in proportion to its input, and panics only if what is
 //! promised of the parser does not hold.
 
-use crate::alert::HostClock;
+use crate::alert::{HostClock, RecordId};
 use crate::calendar::Date;
 use crate::config::Config;
 use crate::connector::wire;
@@ -14,6 +14,10 @@ use crate::event::Event;
 use crate::followup::diag;
 use crate::followup::sockets::{self, Layout, Protocol};
 use crate::identity::elf;
+use crate::journal::format::{self, segment_head};
+use crate::journal::position;
+use crate::journal::scan::Scanner;
+use crate::output::entry::{Entry, Form, Kind};
 use crate::process::capture::Prefilter;
 use crate::process::details::{Details, Namespaces};
 use crate::process::exec::{Exec, Image};
@@ -26,6 +30,7 @@ use crate::rules::catalogue::Catalogue;
 use crate::rules::catalogue::Hints;
 use crate::rules::condition::{Condition, Truth};
 use crate::rules::load::Places;
+use crate::rules::model::Severity;
 use crate::rules::pattern::{Comparison, Glob, Pattern};
 use crate::rules::ruleset::{RuleSet, evaluate};
 use crate::rules::subject::Surroundings;
@@ -49,6 +54,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("arguments", command_line),
     ("elf", elf),
     ("control", control),
+    ("journal", journal),
 ];
 
 /// The beginning of an ELF file.
@@ -283,3 +289,41 @@ pub fn command_line(data: &[u8]) {
     assert!(arguments::options(arguments()).len() <= arguments::MOST);
     assert!(arguments().map(|argument| address::addresses(argument).count()).sum::<usize>() <= data.len());
 }
+
+/// A segment of the journal, or a position.
+pub fn journal(data: &[u8]) {
+    position::read(data);
+    let read = |bytes: &[u8]| {
+        let mut scanner = Scanner::new(bytes, 0, 0, u64::MAX);
+        // A slice can always be read.
+        let version = scanner.segment_head().ok().flatten();
+        let (mut entries, mut last, mut covered) = (Vec::new(), 0, 0);
+        while let Ok(Some(found)) = scanner.next_entry() {
+            assert!(found.entry.id.number > last, "numbers ascend");
+            last = found.entry.id.number;
+            covered += scanner.offset() - found.offset;
+            entries.push(found.entry);
+        }
+        let damage = scanner.damage();
+        let head = if version.is_some() { segment_head().len() as u64 } else { 0 };
+        assert_eq!(
+            head + covered + damage.bytes + damage.torn,
+            bytes.len() as u64,
+            "every byte is accounted for"
+        );
+        (entries, damage.torn)
+    };
+    let (entries, torn) = read(data);
+    let mut written = segment_head().to_vec();
+    entries.iter().for_each(|entry| format::write(entry, &mut written));
+    assert_eq!(read(&written).0, entries, "what was found is written and found again");
+    // What is damaged hides nothing behind it, unless an undamaged head before its end promises more.
+    let sample = Entry::of_parts(ID, 1, Severity::Low, Kind::Alert, vec![(Form::Text, 0..2)], "hi");
+    if let Some(sample) = sample.filter(|_| entries.is_empty() && torn < format::HEAD as u64) {
+        let mut behind = data.to_vec();
+        format::write(&sample, &mut behind);
+        assert_eq!(read(&behind).0, [sample]);
+    }
+}
+
+const ID: RecordId = RecordId { run: 1, number: u64::MAX - 1 };

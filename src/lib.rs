@@ -14,6 +14,7 @@
 //! - [`alert`]: the record and its forms
 //! - [`fold`]: repeats and floods of alerts become one record each
 //! - [`followup`]: what the program did after its alert
+//! - [`journal`]: every record written down before it is sent
 //! - [`output`]: syslog, file, standard output
 //! - [`seen`]: what was evaluated already
 //! - [`worker`]: the thread that leads from the queue through rules and alert to the outputs
@@ -52,6 +53,7 @@ pub mod fuzzing;
 pub mod harden;
 pub mod health;
 pub mod identity;
+pub mod journal;
 pub mod lineage;
 pub mod output;
 pub mod process;

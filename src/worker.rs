@@ -18,7 +18,7 @@ use crate::health::reports::Reports;
 use crate::health::{Counters, canary};
 use crate::identity::settle::Executables;
 use crate::lineage::follow::Follower;
-use crate::output::Output;
+use crate::output::delivery::Delivery;
 use crate::process::capture::Prefilter;
 use crate::process::details::Scratch;
 use crate::process::exec::{Certainty, Exec};
@@ -128,7 +128,7 @@ pub struct Worker {
     /// Folds repeated alerts.
     pub folder: Folder,
     /// Where records go.
-    pub outputs: Vec<Output>,
+    pub delivery: Delivery,
     /// Follows what alerted programs do; `None` if switched off.
     pub follow_up: Option<Desk>,
     /// Acts on programs, where rules ask for it.
@@ -148,8 +148,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Works until told to stop and the queue is empty. Returns the outputs, which may still be writing.
-    pub fn run(mut self) -> Vec<Output> {
+    /// Works until told to stop and the queue is empty. Returns the outputs, which may still be sending.
+    pub fn run(mut self) -> Delivery {
         // The listeners' rings hold a fraction of a second's execs, and those who execute so many all want the CPU.
         if let Err(error) = set_nice(NICE) {
             log::debug!("the worker keeps its priority: {error}");
@@ -203,7 +203,7 @@ impl Worker {
                 next_keeping = now + KEEP_EVERY;
             }
             if self.signals.reopen.swap(false, Relaxed) {
-                self.outputs.iter().for_each(Output::reopen);
+                self.delivery.reopen();
                 self.recorder.iter_mut().for_each(Recorder::reopen);
             }
             if idle && let Some(recorder) = &mut self.recorder {
@@ -216,7 +216,7 @@ impl Worker {
             if idle && stopping {
                 let records = self.follow_up.take().map(Desk::close);
                 self.write_follow_ups(records.unwrap_or_default());
-                return self.outputs;
+                return self.delivery;
             }
             if idle {
                 self.receiver.wait(Some(next_drain.saturating_duration_since(Instant::now())));
@@ -367,10 +367,7 @@ impl Worker {
     }
 
     fn write(&mut self, record: Record) {
-        let record = Arc::new(record);
-        for output in &mut self.outputs {
-            output.offer(&record);
-        }
+        self.delivery.offer(record);
     }
 
     /// Drains forks and exits; true if there were many.

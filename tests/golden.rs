@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use execwatch::alert::{Clock, Host, Matched, Notice, Record, ecs, people, text};
+use execwatch::alert::{Clock, Host, Matched, Notice, Record, RecordId, ecs, people, text};
 use execwatch::calendar::LocalTime;
 use execwatch::diagnostics::Diagnostics;
 use execwatch::evaluate::Evaluator;
@@ -83,6 +83,8 @@ impl Clock for Started2026 {
         Some(LocalTime { hour: 0, weekday: 5 })
     }
 }
+
+const ID: RecordId = RecordId { run: 0x0123_4567_89ab_cdef, number: 42 };
 
 const HOST_NAMESPACES: Namespaces = Namespaces {
     pid: Some(4026531836),
@@ -296,9 +298,9 @@ fn forms(name: &str, record: &Record) -> [Result<(), String>; 3] {
         id: "0123456789abcdef0123456789abcdef".to_owned(),
         kernel: "6.1.0-18-amd64".to_owned(),
     };
-    let line = text::line(record);
+    let line = text::line(record, Some(ID));
     assert!(line.len() <= text::LIMIT && !line.contains('\n'), "{name}: {} bytes", line.len());
-    let json = ecs::line(record, &host);
+    let json = ecs::line(record, Some(ID), &host);
     assert!(!json.contains('\n'), "{name}");
     let read = serde_json::from_str::<serde_json::Value>(&json);
     assert!(read.is_ok(), "{name}: {read:?}");

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::escape::{self, for_json};
 use super::origin::{Ancestor, Origin};
-use super::{Alert, Host, Notice, Record, Standing};
+use super::{Alert, Host, Notice, Record, RecordId, Standing};
 use crate::calendar;
 use crate::process::details::Login;
 use crate::process::exec::Image;
@@ -19,13 +19,13 @@ use crate::rules::subject::join;
 /// Version of the schema whose names are used.
 const ECS: &str = "8.17.0";
 
-/// The line, without a newline.
-pub fn line(record: &Record, host: &Host) -> String {
+/// The line, without a newline. `id` is that of a record which the daemon sends.
+pub fn line(record: &Record, id: Option<RecordId>, host: &Host) -> String {
     escape::json_line(&match record {
-        Record::Alert(alert) => Document::of_alert(alert, host),
-        Record::Notice(notice) => Document::of_notice(notice, host),
-        Record::FollowUp(record) => return crate::followup::json::line(record, host),
-        Record::Folded(record) => return crate::fold::line(record, host),
+        Record::Alert(alert) => Document::of_alert(alert, id, host),
+        Record::Notice(notice) => Document::of_notice(notice, id, host),
+        Record::FollowUp(record) => return crate::followup::json::line(record, id, host),
+        Record::Folded(record) => return crate::fold::line(record, id, host),
     })
 }
 
@@ -79,6 +79,8 @@ struct Event<'a> {
     module: &'static str,
     dataset: &'static str,
     severity: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -314,6 +316,8 @@ pub(crate) struct Agent {
 struct Own<'a> {
     severity: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    record: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     notice: Option<&'static str>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     rules: &'a [String],
@@ -474,7 +478,7 @@ pub(crate) fn host_part(host: &Host) -> HostPart<'_> {
 pub(crate) const AGENT: Agent = Agent { kind: "execwatch", version: env!("CARGO_PKG_VERSION") };
 
 impl<'a> Document<'a> {
-    fn of_alert(alert: &'a Alert, host: &'a Host) -> Self {
+    fn of_alert(alert: &'a Alert, id: Option<RecordId>, host: &'a Host) -> Self {
         Document {
             timestamp: calendar::rfc3339(alert.time_ns),
             message: &alert.rule.title,
@@ -488,6 +492,7 @@ impl<'a> Document<'a> {
                 module: "execwatch",
                 dataset: "execwatch.alert",
                 severity: severity(alert.rule.severity),
+                sequence: id.map(|id| id.number),
             },
             rule: Some(Rule { id: &alert.rule.id, name: &alert.rule.title }),
             threat: (!alert.attack.is_empty())
@@ -503,11 +508,11 @@ impl<'a> Document<'a> {
             orchestrator: orchestrator(&alert.origin),
             host: host_part(host),
             agent: AGENT,
-            execwatch: own(alert),
+            execwatch: Own { record: id.map(|id| id.to_string()), ..own(alert) },
         }
     }
 
-    fn of_notice(notice: &'a Notice, host: &'a Host) -> Self {
+    fn of_notice(notice: &'a Notice, id: Option<RecordId>, host: &'a Host) -> Self {
         Document {
             timestamp: calendar::rfc3339(notice.time_ns),
             message: &notice.message,
@@ -521,6 +526,7 @@ impl<'a> Document<'a> {
                 module: "execwatch",
                 dataset: "execwatch.notice",
                 severity: severity(notice.severity),
+                sequence: id.map(|id| id.number),
             },
             rule: None,
             threat: None,
@@ -534,6 +540,7 @@ impl<'a> Document<'a> {
             agent: AGENT,
             execwatch: Own {
                 severity: notice.severity.as_str(),
+                record: id.map(|id| id.to_string()),
                 notice: Some(notice.kind),
                 rules: &[],
                 utility: None,
@@ -763,6 +770,7 @@ fn own(alert: &Alert) -> Own<'_> {
     let real = |id: Option<u64>| id.filter(|&id| id != 0);
     Own {
         severity: alert.rule.severity.as_str(),
+        record: None,
         notice: None,
         rules: &alert.rules,
         utility: alert.utility.as_ref().map(|utility| Utility {

@@ -36,6 +36,23 @@ pub struct Host {
     pub kernel: String,
 }
 
+/// By what a receiver recognises a record that it is sent once more.
+///
+/// No two records have the same: the first part is chosen at random when the daemon starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordId {
+    /// This run of the daemon.
+    pub run: u64,
+    /// Counted from 1, and on over restarts as long as the journal lasts.
+    pub number: u64,
+}
+
+impl std::fmt::Display for RecordId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}-{}", self.run, self.number)
+    }
+}
+
 /// What an output is given.
 #[derive(Debug, Clone)]
 pub enum Record {

@@ -5,7 +5,7 @@
 
 use super::escape::Escaped;
 use super::origin::Origin;
-use super::{Alert, Notice, Record};
+use super::{Alert, Notice, Record, RecordId};
 use crate::calendar;
 use crate::process::details::Login;
 use crate::process::exec::{Image, base_name};
@@ -21,6 +21,8 @@ pub const LIMIT: usize = 960;
 const SHORTEST: usize = 16;
 const COMMAND_LINE: &str = "cmdline";
 const LINEAGE: &str = "lineage";
+/// Never cut: it would be another's.
+const RECORD: &str = "record";
 
 /// The date of a moment in seconds since 1970, in UTC.
 pub(super) fn date(seconds: u64) -> String {
@@ -34,14 +36,17 @@ struct Pair {
     value: Escaped,
 }
 
-/// The line, without a newline.
-pub fn line(record: &Record) -> String {
+/// The line, without a newline. `id` is that of a record which the daemon sends.
+pub fn line(record: &Record, id: Option<RecordId>) -> String {
     let mut pairs = Pairs::default();
     match record {
         Record::Alert(alert) => pairs.alert(alert),
         Record::Notice(notice) => pairs.notice(notice),
         Record::FollowUp(record) => pairs.extend(record.pairs()),
         Record::Folded(record) => pairs.extend(record.pairs()),
+    }
+    if let Some(id) = id {
+        pairs.add(RECORD, id.to_string());
     }
     pairs.fit();
     pairs.write()
@@ -237,7 +242,7 @@ impl Pairs {
         let mut shortened = Vec::new();
         for pair in &mut cut.0 {
             let limit = if matches!(pair.key, COMMAND_LINE | LINEAGE) { limit * 2 } else { limit };
-            if pair.value.shorten(limit) {
+            if pair.key != RECORD && pair.value.shorten(limit) {
                 shortened.push(pair.key);
             }
         }

@@ -185,7 +185,7 @@ impl Replay {
             Some(name) if *name != self.host.name => Host { name: name.clone(), ..Host::default() },
             _ => self.host.clone(),
         };
-        let written = writeln!(self.out, "{}", self.form.of(&record, &host));
+        let written = writeln!(self.out, "{}", self.form.of(&record, None, &host));
         written.map_err(|error| output_end(&error))?;
         // A person sees each as it is found.
         if self.out_is_terminal { self.flush() } else { Ok(()) }

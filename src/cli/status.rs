@@ -12,7 +12,8 @@ use crate::config::Config;
 use crate::control::{Request, client, place};
 use crate::diagnostics::{Diagnostics, counted};
 use crate::exit;
-use crate::health::status::{Blind, Listener, Output, Rule, Status};
+use crate::health::status::{Blind, Listener, Rule, Status};
+use crate::journal::progress::Condition;
 
 /// The exit code when the daemon answers and does not see.
 const BLIND: u8 = 1;
@@ -89,7 +90,7 @@ pub(super) fn run(arguments: &StatusArguments) -> u8 {
 /// The status for people.
 fn people(status: &Status) -> String {
     let mut text = String::new();
-    for part in [overview(status), listeners(&status.listeners), outputs(&status.outputs), losses(status)] {
+    for part in [overview(status), listeners(&status.listeners), outputs(status), losses(status)] {
         text += &part;
         text.push('\n');
     }
@@ -238,13 +239,53 @@ fn listeners(listeners: &[Listener]) -> String {
     text
 }
 
-fn outputs(outputs: &[Output]) -> String {
-    let mut text = format!("{:>12} {:>12}  OUTPUT\n", "WRITTEN", "LOST");
-    for output in outputs {
+fn outputs(status: &Status) -> String {
+    let mut text =
+        format!("{:>12} {:>9} {:>9} {:>7} {:<9} OUTPUT\n", "WRITTEN", "LOST", "WAITING", "LAG", "STATE");
+    for output in &status.outputs {
         let name = Escaped::new(output.name.as_bytes());
-        let _ = writeln!(text, "{:>12} {:>12}  {}", output.written, output.lost, name.as_str());
+        let _ = writeln!(
+            text,
+            "{:>12} {:>9} {:>9} {:>6}s {:<9} {}",
+            output.written,
+            output.lost,
+            output.waiting,
+            output.lag_s,
+            output.state.as_str(),
+            name.as_str()
+        );
     }
+    for output in status.outputs.iter().filter(|output| output.state != Condition::Working) {
+        if let Some(error) = &output.last_error {
+            let (name, what) = (Escaped::new(output.name.as_bytes()), Escaped::new(error.what.as_bytes()));
+            let _ = writeln!(text, "{} failed at {}: {}", name.as_str(), error.at, what.as_str());
+        }
+    }
+    let journal = &status.journal;
+    let place = if journal.on_disk {
+        format!("{} in {}", bytes(journal.bytes), counted(journal.files as u64, "file", "files"))
+    } else {
+        "in memory only: records do not outlive the daemon".to_owned()
+    };
+    let dropped = match journal.dropped {
+        0 => String::new(),
+        dropped => format!(", {dropped} not taken for want of room"),
+    };
+    line(
+        &mut text,
+        "journal",
+        &format!("{}, {place}{dropped}", counted(journal.records, "record", "records")),
+    );
     text
+}
+
+/// A size for people.
+fn bytes(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} bytes"),
+        1024..1_048_576 => format!("{} KiB", bytes.div_ceil(1 << 10)),
+        _ => format!("{} MiB", bytes.div_ceil(1 << 20)),
+    }
 }
 
 fn losses(status: &Status) -> String {

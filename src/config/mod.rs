@@ -8,6 +8,7 @@ mod fold;
 mod follow;
 mod hardening;
 mod health;
+mod journal;
 mod lineage;
 mod output;
 mod response;
@@ -56,6 +57,8 @@ pub struct Config {
     pub baseline: Settings,
     /// What is done about programs.
     pub response: crate::response::Settings,
+    /// What is written down before it is sent.
+    pub journal: crate::journal::Settings,
     /// Where alerts go.
     pub output: Output,
     /// How the daemon watches itself.
@@ -84,6 +87,7 @@ impl Default for Config {
             },
             baseline: Settings::default(),
             response: crate::response::Settings::default(),
+            journal: crate::journal::Settings::default(),
             state_folder: PathBuf::from("/var/lib/execwatch"),
             runtime_folder: PathBuf::from("/run/execwatch"),
             health: Default::default(),
@@ -148,6 +152,9 @@ impl Config {
         }
         if let Some(section) = root.section("response", "[response]") {
             response::read(&mut config.response, section);
+        }
+        if let Some(section) = root.section("journal", "[journal]") {
+            journal::read(&mut config.journal, section);
         }
         if let Some(section) = root.section("output", "[output]") {
             config.output.read(section);

@@ -27,6 +27,8 @@ fn the_shipped_file_says_the_defaults() {
     assert_eq!(config.lineage, Config::default().lineage);
     assert_eq!(config.follow, Config::default().follow);
     assert_eq!(config.baseline, Config::default().baseline);
+    let folder = Some("/var/lib/execwatch/journal".into());
+    assert_eq!(config.journal, crate::journal::Settings { folder, ..Config::default().journal });
     assert_eq!(config.output.syslog, Config::default().output.syslog);
     assert!(config.output.file.is_some());
 }
@@ -41,7 +43,8 @@ fn every_key_is_read() {
          [follow]\nenabled = false\nat-once = 3\nafter = ['5ms', '2h']\nseverity = 'high'\n[rules]\nbuiltin = false\nfolders = ['/x']\n\
          [baseline]\nmode = 'enforce'\nknown = 'silence'\nlearn-for = '7d'\nknown-after-days = 5\nnew-after = '48h'\nrows = 2000\n\
          [response]\nmode = 'enforce'\nper-minute = 9\nprotected = ['/p/*']\nhold-for = '2m'\nafter-hold = 'release'\n\
-         at-stop = 'keep'\nterminal-message = 'no'\n[output.syslog]\nsocket = '/s'\nfacility = 'local3'\ntag = 't'\nformat = 'json'\n\
+         at-stop = 'keep'\nterminal-message = 'no'\n\
+         [journal]\nenabled = false\nfolder = '/j'\nmax-size = 2000000\nmax-age = '2h'\nwhen-full = 'drop-new'\nmemory = 300000\n[output.syslog]\nsocket = '/s'\nfacility = 'local3'\ntag = 't'\nformat = 'json'\n\
          [output.syslog.severity]\nlow = 'debug'\n[output.file]\npath = '/f'\nformat = 'text'\n\
          [output.stdout]\nenabled = true\nformat = 'text'\n[state]\nfolder = '/v'\nruntime-folder = '/r'\n\
          [health]\ncanary = '7s'\nheartbeat = '5m'\n[hardening]\ncapabilities = false\nsystem-calls = false\n\
@@ -84,6 +87,14 @@ fn every_key_is_read() {
             after_hold: crate::response::Fate::Release,
             keep_held: true,
             terminal_message: "no".into(),
+        },
+        journal: crate::journal::Settings {
+            enabled: false,
+            folder: Some("/j".into()),
+            max_size: 2_000_000,
+            max_age: Duration::from_secs(7200),
+            when_full: crate::journal::WhenFull::DropNew,
+            memory: 300_000,
         },
         output: Output {
             syslog: Some(Syslog {

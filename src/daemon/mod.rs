@@ -40,8 +40,9 @@ use crate::health::status::Health;
 use crate::health::{Counters, ListenerCounters, fingerprint};
 use crate::identity::identify::Identifier;
 use crate::identity::settle::Executables;
+use crate::journal::shared::Shared;
 use crate::lineage::follow::Follower;
-use crate::output::Output;
+use crate::output::delivery::Delivery;
 use crate::process::capture::{Capture, CaptureSettings, Prefilter, hold_limit_ns};
 use crate::process::details::{Namespaces, Scratch};
 use crate::process::exec::Certainty;
@@ -132,7 +133,8 @@ struct Daemon {
     listeners: Listeners,
     sender: ExecSender,
     signals: Arc<Signals>,
-    worker: JoinHandle<Vec<Output>>,
+    worker: JoinHandle<Delivery>,
+    journal: Arc<Shared>,
     counters: Arc<Counters>,
     started: Instant,
     reloader: Reloader,
@@ -168,10 +170,15 @@ impl Daemon {
         // Before the first of the other threads. What needs more than is kept must be opened before.
         harden::process(config.hardening, Needs { responses: config.response.mode != response::Mode::Off });
         sys::memory::own_arenas();
-        let outputs = setup::start_outputs(&config.output, options.json, &host)?;
-        let health = Arc::new(Health::new(config.health.canary, Arc::clone(&counters), sender.clone()));
+        let delivery = setup::start_delivery(&config, options.json, &host)?;
+        let journal = delivery.shared();
+        let health = Arc::new(Health::new(
+            config.health.canary,
+            Arc::clone(&counters),
+            sender.clone(),
+            delivery.status(),
+        ));
         health.set_rules(fingerprint::of(&config, &ruleset), Arc::clone(&ruleset));
-        health.set_outputs(outputs.iter().map(Output::watched).collect());
         let recorder = setup::start_recorder(options, &host)?;
         let files = Arc::new(Executables::default());
         if ruleset.wants().packages {
@@ -224,7 +231,7 @@ impl Daemon {
             generation: rules.generation(),
             surroundings,
             folder: Folder::new(config.fold.clone()),
-            outputs,
+            delivery,
             responder,
             recorder,
             hits: HitKeeper::new(&config.state_folder),
@@ -301,6 +308,7 @@ impl Daemon {
             sender,
             signals,
             worker,
+            journal,
             counters,
             started: Instant::now(),
             reloader,
@@ -368,16 +376,10 @@ impl Daemon {
         ignore_all();
         self.signals.stop.store(true, Relaxed);
         self.sender.wake();
-        let Ok(mut outputs) = self.worker.join() else { return exit::SOFTWARE };
-        let deadline = Instant::now() + CLOSING_TIME;
-        for output in &mut outputs {
-            output.close(deadline);
-        }
+        self.journal.ending.store(true, Relaxed);
+        let Ok(delivery) = self.worker.join() else { return exit::SOFTWARE };
+        delivery.close(Instant::now() + CLOSING_TIME);
         log::info!("{} uptime-s={}", self.counters.totals(), self.started.elapsed().as_secs());
-        for output in &outputs {
-            let (written, lost) = output.counts();
-            log::info!("output {}: written={written} lost={lost}", output.name());
-        }
         exit::OK
     }
 }

@@ -16,6 +16,7 @@ pub(super) fn needed(started: &Config, now: &Config) -> Vec<&'static str> {
         baseline,
         output,
         response,
+        journal,
         health,
         metrics,
         state_folder,
@@ -37,6 +38,7 @@ pub(super) fn needed(started: &Config, now: &Config) -> Vec<&'static str> {
     compare(*file != now.output.file, "[output.file]");
     compare(*stdout != now.output.stdout, "[output.stdout]");
     compare(*response != now.response, "[response]");
+    compare(*journal != now.journal, "[journal]");
     compare(*health != now.health, "[health]");
     compare(*metrics != now.metrics, "[metrics]");
     compare(*state_folder != now.state_folder, "[state] folder");

@@ -23,8 +23,9 @@ use crate::health::{Counters, Totals};
 use crate::identity;
 use crate::identity::keeper::Keeper;
 use crate::identity::settle::Executables;
+use crate::output::delivery::Delivery;
 use crate::output::entry::Form;
-use crate::output::{Output, file::FileOutput, stdout::StdoutOutput, syslog::SyslogOutput};
+use crate::output::{Destination, file::FileOutput, stdout::StdoutOutput, syslog::SyslogOutput};
 use crate::process::capture::Prefilter;
 use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::ExecSender;
@@ -106,27 +107,26 @@ pub(super) fn start_baseline(config: &Config) -> Option<Baseline> {
     Some(baseline)
 }
 
-pub(super) fn start_outputs(
-    settings: &config::Output,
-    json: bool,
-    host: &Host,
-) -> Result<Vec<Output>, Failure> {
-    let failed = |error| os_failure("cannot start an output", error);
-    let mut outputs = Vec::new();
+/// Opens the journal and starts the outputs.
+pub(super) fn start_delivery(config: &Config, json: bool, host: &Host) -> Result<Delivery, Failure> {
+    let settings = &config.output;
+    let mut outputs: Vec<Box<dyn Destination>> = Vec::new();
     if let Some(syslog) = settings.syslog.clone() {
-        outputs.push(Output::start(SyslogOutput::new(syslog), host).map_err(failed)?);
+        outputs.push(Box::new(SyslogOutput::new(syslog)));
     }
     if let Some(file) = settings.file.clone() {
-        outputs.push(Output::start(FileOutput::new(file), host).map_err(failed)?);
+        outputs.push(Box::new(FileOutput::new(file)));
     }
     if json || settings.stdout.enabled.unwrap_or(std::io::stdout().is_terminal()) {
         let form = stdout_form(&settings.stdout, json);
-        outputs.push(Output::start(StdoutOutput::new(form), host).map_err(failed)?);
+        outputs.push(Box::new(StdoutOutput::new(form)));
     }
     if outputs.is_empty() {
         log::warn!("no output is switched on; alerts are only counted");
     }
-    Ok(outputs)
+    let folder = config.journal.folder.clone().unwrap_or_else(|| config.state_folder.join("journal"));
+    Delivery::start(config.journal.clone(), folder, outputs, host)
+        .map_err(|error| os_failure("cannot start journal and outputs", error))
 }
 
 /// The form of standard output.

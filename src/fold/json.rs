@@ -3,14 +3,14 @@
 use serde::Serialize;
 
 use super::record::Folded;
-use crate::alert::Host;
 use crate::alert::ecs::{AGENT, Agent, Ecs, HostPart, Rule, host_part, severity};
 use crate::alert::escape::{for_json, json_line};
+use crate::alert::{Host, RecordId};
 use crate::calendar;
 
-/// The line, without a newline.
-pub fn line(record: &Folded, host: &Host) -> String {
-    json_line(&Document::new(record, host))
+/// The line, without a newline. `id` is that of a record which the daemon sends.
+pub fn line(record: &Folded, id: Option<RecordId>, host: &Host) -> String {
+    json_line(&Document::new(record, id, host))
 }
 
 #[derive(Serialize)]
@@ -42,6 +42,8 @@ struct Event {
     module: &'static str,
     dataset: &'static str,
     severity: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
     start: String,
     end: String,
 }
@@ -77,6 +79,8 @@ struct Container<'a> {
 #[derive(Serialize)]
 struct Own<'a> {
     severity: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record: Option<String>,
     alert_id: &'a str,
     folded: &'static str,
     number: u32,
@@ -88,7 +92,7 @@ struct Own<'a> {
 }
 
 impl<'a> Document<'a> {
-    fn new(record: &'a Folded, host: &'a Host) -> Self {
+    fn new(record: &'a Folded, id: Option<RecordId>, host: &'a Host) -> Self {
         let container_id = record.container_id.as_deref();
         Document {
             timestamp: calendar::rfc3339(record.last_ns),
@@ -103,6 +107,7 @@ impl<'a> Document<'a> {
                 module: "execwatch",
                 dataset: "execwatch.folded",
                 severity: severity(record.rule.severity),
+                sequence: id.map(|id| id.number),
                 start: calendar::rfc3339(record.first_ns),
                 end: calendar::rfc3339(record.last_ns),
             },
@@ -117,6 +122,7 @@ impl<'a> Document<'a> {
             agent: AGENT,
             execwatch: Own {
                 severity: record.rule.severity.as_str(),
+                record: id.map(|id| id.to_string()),
                 alert_id: &record.alert_id,
                 folded: record.why.as_str(),
                 number: record.number,

@@ -6,14 +6,14 @@ use super::known::Seen;
 use super::record::{FollowUp, Occasion};
 use super::sentence;
 use super::sockets::{LISTEN, Protocol};
-use crate::alert::Host;
 use crate::alert::ecs::{AGENT, Agent, Ecs, HostPart, ImagePart, Rule, host_part, image, severity};
 use crate::alert::escape::{for_json, json_line};
+use crate::alert::{Host, RecordId};
 use crate::calendar;
 
-/// The line, without a newline.
-pub fn line(record: &FollowUp, host: &Host) -> String {
-    json_line(&Document::new(record, host))
+/// The line, without a newline. `id` is that of a record which the daemon sends.
+pub fn line(record: &FollowUp, id: Option<RecordId>, host: &Host) -> String {
+    json_line(&Document::new(record, id, host))
 }
 
 #[derive(Serialize)]
@@ -47,6 +47,8 @@ struct Event {
     module: &'static str,
     dataset: &'static str,
     severity: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
     /// Nanoseconds.
     duration: u64,
 }
@@ -90,6 +92,8 @@ struct End {
 #[derive(Serialize)]
 struct Own<'a> {
     severity: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record: Option<String>,
     alert_id: &'a str,
     followup: &'static str,
     number: u32,
@@ -153,7 +157,7 @@ fn is_zero(count: &usize) -> bool {
 const MS: u64 = 1_000_000;
 
 impl<'a> Document<'a> {
-    fn new(record: &'a FollowUp, host: &'a Host) -> Self {
+    fn new(record: &'a FollowUp, id: Option<RecordId>, host: &'a Host) -> Self {
         let (alerted, known) = (&record.alerted, &record.known);
         let (network, source, destination) = connection(record);
         let ended = matches!(record.occasion, Occasion::Ended(_) | Occasion::EndUnseen);
@@ -170,6 +174,7 @@ impl<'a> Document<'a> {
                 module: "execwatch",
                 dataset: "execwatch.followup",
                 severity: severity(alerted.rule.severity),
+                sequence: id.map(|id| id.number),
                 duration: record.age_ns,
             },
             rule: Rule { id: &alerted.rule.id, name: &alerted.rule.title },
@@ -191,6 +196,7 @@ impl<'a> Document<'a> {
             agent: AGENT,
             execwatch: Own {
                 severity: alerted.rule.severity.as_str(),
+                record: id.map(|id| id.to_string()),
                 alert_id: &alerted.id,
                 followup: record.occasion.as_str(),
                 number: record.number,

@@ -14,8 +14,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::Totals;
-use super::status::{Health, Mode, Status};
+use super::status::{Health, Mode, Output, Status};
 use crate::calendar;
+use crate::journal::progress::Condition;
 
 /// The media type of [`exposition`].
 pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -86,6 +87,17 @@ fn escape(text: &str, quotes: bool, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 /// A counter or gauge without labels: its name, what it means, and where it is found in the totals.
 type Total = (&'static str, &'static str, fn(&Totals) -> u64);
+
+/// A gauge of each output.
+type OutputGauge = (&'static str, &'static str, fn(&Output) -> u64);
+
+const OUTPUT_GAUGES: [OutputGauge; 3] = [
+    ("output_working", "1 if the last attempt at writing succeeded.", |output| {
+        u64::from(output.state == Condition::Working)
+    }),
+    ("output_waiting_records", "Records that wait for it.", |output| output.waiting),
+    ("output_lag_seconds", "How long the record it is about to send has waited.", |output| output.lag_s),
+];
 
 const COUNTERS: [Total; 28] = [
     ("execs_likely_total", "Programs read so late that the scheduler might have moved them.", |t| t.likely),
@@ -164,13 +176,24 @@ pub fn exposition(status: &Status) -> String {
     );
     out.single("listeners_hanging", Gauge, "Replaced listeners that have not ended yet.", canary.hanging);
     out.single("looks_total", Counter, "Looks at all running programs after losses.", canary.looks);
-    let outputs = status.outputs.iter().map(|output| (output.name.as_str(), [output.written, output.lost]));
+    let outputs = status.outputs.iter();
     labelled(
         &mut out,
         "output",
         [("output_written_total", "Records written."), ("output_lost_total", "Records lost.")],
-        outputs,
+        outputs.clone().map(|output| (output.name.as_str(), [output.written, output.lost])),
     );
+    for (name, help, value) in OUTPUT_GAUGES {
+        out.family(name, Gauge, help);
+        for output in outputs.clone() {
+            out.sample(name, &[("output", &output.name)], value(output));
+        }
+    }
+    let journal = &status.journal;
+    out.single("journal_on_disk", Gauge, "1 if records are written to files.", u8::from(journal.on_disk));
+    out.single("journal_bytes", Gauge, "Bytes of the journal's files.", journal.bytes);
+    out.single("journal_records", Gauge, "Records that can still be had.", journal.records);
+    out.single("journal_dropped_total", Counter, "Records not taken for want of room.", journal.dropped);
     let hits = |rules: &[super::status::Rule]| -> Vec<(String, [u64; 1])> {
         rules.iter().map(|rule| (rule.id.clone(), [rule.hits])).collect()
     };

@@ -15,7 +15,8 @@ use super::{Counters, Totals};
 use crate::calendar;
 use crate::clock;
 use crate::connector::replace::Watched;
-use crate::output;
+use crate::journal;
+use crate::journal::progress::Condition;
 use crate::process::queue::ExecSender;
 use crate::rules::ruleset::RuleSet;
 
@@ -68,6 +69,8 @@ pub struct Status {
     pub queue: Queue,
     /// Where records go.
     pub outputs: Vec<Output>,
+    /// Where they are written down before.
+    pub journal: Journal,
     /// The rules that are switched on.
     pub rules: Vec<Rule>,
     /// The exceptions.
@@ -153,10 +156,33 @@ pub struct Queue {
 pub struct Output {
     /// Its name and place.
     pub name: String,
-    /// Records written.
+    /// What it does.
+    pub state: Condition,
+    /// Records written since the start.
     pub written: u64,
-    /// Records lost.
+    /// Records that it will never send.
     pub lost: u64,
+    /// Records that wait for it.
+    pub waiting: u64,
+    /// How long the one it is about to send has waited, in seconds; 0 if none waits.
+    pub lag_s: u64,
+    /// What failed last, and when; `None` if nothing has.
+    pub last_error: Option<Said>,
+}
+
+/// The journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    /// Records are written to files; otherwise they are in memory only.
+    pub on_disk: bool,
+    /// Bytes of all its files.
+    pub bytes: u64,
+    /// Their number.
+    pub files: usize,
+    /// Records that can still be had.
+    pub records: u64,
+    /// Records that were not taken for want of room.
+    pub dropped: u64,
 }
 
 /// A rule or an exception.
@@ -255,6 +281,7 @@ pub struct Health {
     canary_period: Option<Duration>,
     counters: Arc<Counters>,
     queue: ExecSender,
+    delivery: journal::status::Status,
     /// Counts of the canary.
     pub canary: CanaryCounts,
     kept: Mutex<Kept>,
@@ -265,7 +292,6 @@ pub struct Health {
 struct Kept {
     configuration: String,
     ruleset: Arc<RuleSet>,
-    outputs: Vec<output::Watched>,
     listeners: Vec<Watched>,
     /// By CPU, and when each certainly saw something last, on the monotonic clock.
     blind: Vec<(Option<u32>, u64)>,
@@ -277,13 +303,19 @@ struct Kept {
 
 impl Health {
     /// Of a daemon that has just been started.
-    pub fn new(canary_period: Option<Duration>, counters: Arc<Counters>, queue: ExecSender) -> Self {
+    pub fn new(
+        canary_period: Option<Duration>,
+        counters: Arc<Counters>,
+        queue: ExecSender,
+        delivery: journal::status::Status,
+    ) -> Self {
         Health {
             started: Instant::now(),
             started_ns: clock::realtime_ns(),
             canary_period,
             counters,
             queue,
+            delivery,
             canary: CanaryCounts::default(),
             kept: Mutex::default(),
         }
@@ -294,11 +326,6 @@ impl Health {
         let mut kept = self.kept();
         kept.configuration = configuration;
         kept.ruleset = ruleset;
-    }
-
-    /// The outputs there are.
-    pub fn set_outputs(&self, outputs: Vec<output::Watched>) {
-        self.kept().outputs = outputs;
     }
 
     /// The listeners there are.
@@ -352,14 +379,8 @@ impl Health {
             listeners: self.listeners(&kept.listeners),
             rates: rates(&kept.samples, &totals),
             queue: Queue { waiting: queue.waiting, places: queue.places, bytes: queue.bytes },
-            outputs: kept
-                .outputs
-                .iter()
-                .map(|output| {
-                    let (written, lost) = output.counts();
-                    Output { name: output.name.clone(), written, lost }
-                })
-                .collect(),
+            outputs: self.outputs(),
+            journal: self.journal(),
             rules: kept
                 .ruleset
                 .rules()
@@ -388,6 +409,31 @@ impl Health {
             reloads: Value::Null,
             cost: Cost::own(),
             totals,
+        }
+    }
+
+    fn outputs(&self) -> Vec<Output> {
+        let outputs = self.delivery.outputs(clock::realtime_ns()).into_iter();
+        let output = |output: journal::status::OutputStatus| Output {
+            name: output.name,
+            state: output.condition,
+            written: output.written,
+            lost: output.lost,
+            waiting: output.lag,
+            lag_s: output.lag_s,
+            last_error: output.last_error.map(|(what, at_ns)| Said::new(at_ns, what)),
+        };
+        outputs.map(output).collect()
+    }
+
+    fn journal(&self) -> Journal {
+        let journal = self.delivery.journal();
+        Journal {
+            on_disk: journal.on_disk,
+            bytes: journal.bytes,
+            files: journal.segments,
+            records: journal.oldest.map_or(0, |oldest| journal.newest.saturating_sub(oldest) + 1),
+            dropped: journal.dropped,
         }
     }
 

@@ -1,9 +1,14 @@
 //! A record in the forms that outputs ask for.
 
+use std::ops::Range;
+
 use super::short_json;
-use crate::alert::{Host, Record, ecs, people, text};
+use crate::alert::{Host, Record, RecordId, ecs, people, text};
 use crate::config::Format;
 use crate::rules::model::Severity;
+
+/// Longest JSON in bytes. A longer line, which takes argument lists of megabytes, is written as [`Form::ShortJson`].
+const LONGEST_JSON: usize = 8 << 20;
 
 /// How a record is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,12 +36,37 @@ impl From<Format> for Form {
 }
 
 impl Form {
-    /// Writes a record, without the newline at its end.
-    pub fn of(self, record: &Record, host: &Host) -> String {
+    const ALL: [Form; 5] = [
+        Form::Text,
+        Form::Json,
+        Form::ShortJson,
+        Form::People { colour: false },
+        Form::People { colour: true },
+    ];
+
+    /// Its name in the journal, where it stays what it is for ever.
+    pub fn name(self) -> &'static str {
         match self {
-            Form::Text => text::line(record),
-            Form::Json => ecs::line(record, host),
-            Form::ShortJson => short_json::line(record, host),
+            Form::Text => "text",
+            Form::Json => "json",
+            Form::ShortJson => "short-json",
+            Form::People { colour: false } => "people",
+            Form::People { colour: true } => "people-colour",
+        }
+    }
+
+    /// The form of that name.
+    pub fn named(name: &str) -> Option<Form> {
+        Form::ALL.into_iter().find(|form| form.name() == name)
+    }
+
+    /// Writes a record, without the newline at its end. `id` is that of a record which the daemon sends; people at a
+    /// terminal are not shown it.
+    pub fn of(self, record: &Record, id: Option<RecordId>, host: &Host) -> String {
+        match self {
+            Form::Text => text::line(record, id),
+            Form::Json => ecs::line(record, id, host),
+            Form::ShortJson => short_json::line(record, id, host),
             Form::People { colour } => {
                 let mut lines = people::lines(record, colour);
                 lines.truncate(lines.trim_end_matches('\n').len());
@@ -59,35 +89,126 @@ pub enum Kind {
     Notice,
 }
 
+impl Kind {
+    /// All, in their order, by which the journal knows them.
+    pub const ALL: [Kind; 4] = [Kind::Alert, Kind::FollowUp, Kind::Folded, Kind::Notice];
+}
+
 /// A record as outputs are given it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
+    /// By what a repeat is recognised.
+    pub id: RecordId,
     /// When it was made: nanoseconds since 1970.
     pub time_ns: u64,
     /// How serious it is.
     pub severity: Severity,
     /// What kind it is.
     pub kind: Kind,
-    /// The forms it was written in.
-    forms: Vec<(Form, String)>,
+    /// The forms it was written in, and their places in the text.
+    forms: Vec<(Form, Range<usize>)>,
+    text: Box<str>,
 }
 
 impl Entry {
     /// Writes a record in these forms.
-    pub fn new(record: &Record, forms: &[Form], host: &Host) -> Self {
+    pub fn new(record: &Record, id: RecordId, forms: &[Form], host: &Host) -> Self {
         let (time_ns, kind) = match record {
             Record::Alert(alert) => (alert.time_ns, Kind::Alert),
             Record::FollowUp(record) => (record.time_ns, Kind::FollowUp),
             Record::Folded(record) => (record.last_ns, Kind::Folded),
             Record::Notice(notice) => (notice.time_ns, Kind::Notice),
         };
-        let forms = forms.iter().map(|&form| (form, form.of(record, host))).collect();
-        Entry { time_ns, severity: record.severity(), kind, forms }
+        let mut places: Vec<(Form, Range<usize>)> = Vec::with_capacity(forms.len());
+        let mut text = String::new();
+        let json = || {
+            let json = Form::Json.of(record, Some(id), host);
+            if json.len() > LONGEST_JSON { Form::ShortJson.of(record, Some(id), host) } else { json }
+        };
+        // Most JSON is short, and then it is written and kept once for both.
+        let any_json = forms.iter().any(|form| matches!(form, Form::Json | Form::ShortJson));
+        let json = if any_json { json() } else { String::new() };
+        for &form in forms {
+            let place = match form {
+                Form::Json => push_once(&mut text, &json),
+                Form::ShortJson if json.len() <= short_json::LONGEST => push_once(&mut text, &json),
+                _ => push_once(&mut text, &form.of(record, Some(id), host)),
+            };
+            places.push((form, place));
+        }
+        Entry { id, time_ns, severity: record.severity(), kind, forms: places, text: text.into() }
+    }
+
+    /// An entry that was kept elsewhere; `None` if the places are not in the text.
+    pub fn of_parts(
+        id: RecordId,
+        time_ns: u64,
+        severity: Severity,
+        kind: Kind,
+        forms: Vec<(Form, Range<usize>)>,
+        text: &str,
+    ) -> Option<Self> {
+        let inside = forms.iter().all(|(_, place)| text.get(place.clone()).is_some());
+        inside.then(|| Entry { id, time_ns, severity, kind, forms, text: text.into() })
     }
 
     /// The record in a form; in another one if it was not written in that, because the configuration was changed since.
     pub fn form(&self, form: Form) -> &str {
         let wanted = self.forms.iter().find(|(written, _)| *written == form);
-        wanted.or(self.forms.first()).map_or("", |(_, text)| text)
+        let place = wanted.or(self.forms.first()).map_or(0..0, |(_, place)| place.clone());
+        self.text.get(place).unwrap_or_default()
+    }
+
+    /// The forms it was written in, and their places in the [text](Self::text).
+    pub fn forms(&self) -> &[(Form, Range<usize>)] {
+        &self.forms
+    }
+
+    /// All forms, one after another.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Bytes of memory, roughly.
+    pub fn size(&self) -> usize {
+        self.text.len() + size_of::<Entry>() + self.forms.len() * size_of::<(Form, Range<usize>)>()
+    }
+}
+
+/// Appends a piece, unless it stands there; its place.
+fn push_once(text: &mut String, piece: &str) -> Range<usize> {
+    let start = text.find(piece).unwrap_or_else(|| {
+        text.push_str(piece);
+        text.len() - piece.len()
+    });
+    start..start + piece.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::Notice;
+
+    #[test]
+    fn forms_have_names() {
+        for form in Form::ALL {
+            assert_eq!(Form::named(form.name()), Some(form));
+        }
+        assert_eq!(Form::named("poem"), None);
+    }
+
+    #[test]
+    fn a_form_that_was_not_written_is_given_in_another() {
+        let record =
+            Record::Notice(Notice { kind: "test", severity: Severity::Low, time_ns: 1, message: "x".into() });
+        let id = RecordId { run: 1, number: 2 };
+        let entry = Entry::new(&record, id, &[Form::Text, Form::Json, Form::ShortJson], &Host::default());
+        assert_eq!(entry.form(Form::Text), Form::Text.of(&record, Some(id), &Host::default()));
+        assert_eq!(entry.form(Form::Json), Form::Json.of(&record, Some(id), &Host::default()));
+        assert_eq!(entry.form(Form::ShortJson), entry.form(Form::Json));
+        assert_eq!(entry.form(Form::People { colour: false }), entry.form(Form::Text));
+        let text = entry.text();
+        let outside = vec![(Form::Text, 5..text.len() + 1)];
+        assert_eq!(Entry::of_parts(id, 1, Severity::Low, Kind::Notice, outside, text), None);
     }
 }

@@ -2,8 +2,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use super::Destination;
 use super::entry::{Entry, Form};
@@ -21,29 +21,44 @@ pub struct FileOutput {
     buffer: Vec<u8>,
     /// Records whose last byte is still in the buffer.
     held: u64,
+    /// Newlines in the buffer that end no record of it.
+    broken_lines: u64,
+}
+
+/// Somebody was killed while it wrote a line. What follows, its repetition, must not be taken for the rest of it.
+fn ends_within_a_line(file: &File, path: &Path) -> bool {
+    let length = file.metadata().ok().filter(std::fs::Metadata::is_file).map_or(0, |metadata| metadata.len());
+    let mut last = [b'\n'];
+    // If it cannot be read, there is nothing to be done about it.
+    if let (Some(at), Ok(file)) = (length.checked_sub(1), File::open(path)) {
+        let _ = file.read_at(&mut last, at);
+    }
+    last != [b'\n']
 }
 
 impl FileOutput {
     /// Writes to the configured file; it is opened at the first record.
     pub fn new(settings: config::File) -> Self {
         let config::File { path, format } = settings;
-        FileOutput { path, form: format.into(), file: None, buffer: Vec::new(), held: 0 }
+        FileOutput { path, form: format.into(), file: None, buffer: Vec::new(), held: 0, broken_lines: 0 }
     }
 
     /// Writes the buffer. What was written is taken from it, so that a failure in between doubles nothing.
     fn write_buffer(&mut self) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
-            None => self.file.insert(
+            None => {
                 // Alerts hold arguments, and arguments hold passwords: not for everybody. A symbolic link is not
                 // followed, so that nobody who may write to the folder can choose the file.
-                OpenOptions::new()
-                    .create(true)
-                    .append(true)
-                    .mode(0o640)
-                    .custom_flags(libc::O_NOFOLLOW)
-                    .open(&self.path)?,
-            ),
+                let mut options = OpenOptions::new();
+                options.create(true).append(true).mode(0o640).custom_flags(libc::O_NOFOLLOW);
+                let file = options.open(&self.path)?;
+                if ends_within_a_line(&file, &self.path) {
+                    self.buffer.insert(0, b'\n');
+                    self.broken_lines += 1;
+                }
+                self.file.insert(file)
+            }
         };
         while !self.buffer.is_empty() {
             let written = match file.write(&self.buffer) {
@@ -54,8 +69,10 @@ impl FileOutput {
                     return Err(failed.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into()));
                 }
             };
-            let ended = self.buffer.drain(..written).filter(|&byte| byte == b'\n').count();
-            self.held -= ended as u64;
+            let ended = self.buffer.drain(..written).filter(|&byte| byte == b'\n').count() as u64;
+            let broken = self.broken_lines.min(ended);
+            self.broken_lines -= broken;
+            self.held -= ended - broken;
         }
         Ok(())
     }

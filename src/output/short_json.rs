@@ -1,18 +1,18 @@
 //! JSON that fits a syslog message.
 
-use crate::alert::{Alert, Host, Record, ecs};
+use crate::alert::{Alert, Host, Record, RecordId, ecs};
 use crate::process::ring::ARGUMENTS;
 
 /// Longest line in bytes. rsyslog cuts a message at 8 KB by default, which would leave broken JSON.
 pub const LONGEST: usize = 8000;
 
 /// The line: first the arguments of ancestors are cut, then the program's own.
-pub fn line(record: &Record, host: &Host) -> String {
-    let line = ecs::line(record, host);
+pub fn line(record: &Record, id: Option<RecordId>, host: &Host) -> String {
+    let line = ecs::line(record, id, host);
     match record {
-        Record::Alert(alert) => alert_line(line, alert.clone(), host),
-        Record::FollowUp(record) => cut(line, record.clone(), |it| it.shorten(), Record::FollowUp, host),
-        Record::Folded(record) => cut(line, record.clone(), |it| it.shorten(), Record::Folded, host),
+        Record::Alert(alert) => alert_line(line, alert.clone(), id, host),
+        Record::FollowUp(record) => cut(line, record.clone(), |it| it.shorten(), Record::FollowUp, id, host),
+        Record::Folded(record) => cut(line, record.clone(), |it| it.shorten(), Record::Folded, id, host),
         Record::Notice(_) => line,
     }
 }
@@ -23,16 +23,17 @@ fn cut<R: Clone>(
     mut record: R,
     shorten: fn(&mut R) -> bool,
     whole: fn(R) -> Record,
+    id: Option<RecordId>,
     host: &Host,
 ) -> String {
     while line.len() > LONGEST && shorten(&mut record) {
-        line = ecs::line(&whole(record.clone()), host);
+        line = ecs::line(&whole(record.clone()), id, host);
     }
     line
 }
 
 /// First the arguments of ancestors are cut, then the program's own.
-fn alert_line(mut line: String, mut alert: Box<Alert>, host: &Host) -> String {
+fn alert_line(mut line: String, mut alert: Box<Alert>, id: Option<RecordId>, host: &Host) -> String {
     /// Ancestors keep at least this many bytes of arguments.
     const SHORTEST: usize = 32;
     let mut of_ancestors = ARGUMENTS;
@@ -49,7 +50,7 @@ fn alert_line(mut line: String, mut alert: Box<Alert>, host: &Host) -> String {
             alert.exec.image.cut_arguments(kept);
             alert.exec.details.parent.cut_arguments(parent);
         }
-        line = ecs::line(&Record::Alert(alert.clone()), host);
+        line = ecs::line(&Record::Alert(alert.clone()), id, host);
     }
     line
 }

@@ -35,6 +35,11 @@ impl Destination for StdoutOutput {
         io::stdout().lock().flush()
     }
 
+    fn goes_on_after_restart(&self) -> bool {
+        // What the last reader missed is not for the next.
+        false
+    }
+
     fn is_final(&self, error: &io::Error) -> bool {
         // The reader has gone, and no other can come.
         error.kind() == io::ErrorKind::BrokenPipe

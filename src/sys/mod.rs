@@ -12,6 +12,7 @@ pub mod privilege;
 pub mod sched;
 pub mod seccomp;
 pub mod signal;
+pub mod socket;
 pub mod time;
 
 /// Turns the -1 of a system call into the `errno` of this thread.

@@ -80,7 +80,8 @@ impl<'m> Setup<'m> {
     }
 
     /// Takes the place of the whole configuration, which otherwise switches the built-in rules and syslog off and
-    /// writes JSON to `{dir}/alerts.json`. [`Daemon::alerts`] reads that file.
+    /// writes JSON to `{dir}/alerts.json`. [`Daemon::alerts`] reads that file. State is kept in `{dir}/state` unless the
+    /// text says otherwise.
     pub(crate) fn config(mut self, text: &str) -> Self {
         self.config = Some(text.to_owned());
         self
@@ -156,11 +157,9 @@ impl<'m> Setup<'m> {
                  [output.file]\npath = \"{{dir}}/alerts.json\"\n"
             )
         });
-        // What tests do again and again is to be told each time, and nothing is kept where the host's own daemon keeps it.
-        for (section, keys) in [("[fold]", "enabled = false"), ("[state]", "folder = \"{dir}/state\"")] {
-            if !config.contains(section) {
-                config += &format!("\n{section}\n{keys}\n");
-            }
+        // What tests do again and again is to be told each time.
+        if !config.contains("[fold]") {
+            config += "\n[fold]\nenabled = false\n";
         }
         fs::write(folder.join("execwatch.toml"), fill(&with_own_places(&config))).unwrap();
         fs::write(folder.join("rules/test.toml"), fill(&self.rules)).unwrap();
@@ -168,39 +167,48 @@ impl<'m> Setup<'m> {
         // daemon with this process, should it be killed.
         let spin_limit = format!("--rttime={SPIN_LIMIT_US}");
         let guards = ["setpriv", "--pdeathsig", "KILL", "prlimit", &spin_limit];
-        let mut words = guards.map(str::to_owned).into_iter().chain(self.under.iter().map(|word| fill(word)));
-        let mut command = Command::new(words.next().unwrap());
-        command
-            .args(words)
-            .arg(env!("CARGO_BIN_EXE_execwatch"))
-            .arg("run")
-            .arg("--config")
-            .arg(folder.join("execwatch.toml"))
-            .arg("--rules")
-            .arg(folder.join("rules"))
-            .args(self.arguments.iter().map(|argument| fill(argument)))
-            .env_remove("EXECWATCH_LOG")
-            .envs(self.environment.iter().cloned())
-            .stdin(Stdio::null())
-            .stdout(fs::File::create(folder.join("stdout")).unwrap())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let stderr = child.stderr.take().unwrap();
-        let messages = Arc::new(Messages::default());
-        let reader = std::thread::spawn({
-            let messages = Arc::clone(&messages);
-            move || messages.read(stderr)
-        });
+        let mut words: Vec<String> = guards.map(str::to_owned).to_vec();
+        words.extend(self.under.iter().map(|word| fill(word)));
+        let own = ["{daemon}", "run", "--config", "{dir}/execwatch.toml", "--rules", "{dir}/rules"];
+        words.extend(own.map(|word| fill(&word.replace("{daemon}", env!("CARGO_BIN_EXE_execwatch")))));
+        words.extend(self.arguments.iter().map(|argument| fill(argument)));
+        let (child, messages, reader) = launch(&words, &self.environment, &folder);
         Daemon {
             _machine: self.machine,
             alerts: RefCell::new(AlertFile::new(folder.join("alerts.json"))),
             folder,
             _temporary: self.folder,
+            words,
+            environment: self.environment,
             child,
             messages,
             reader: Some(reader),
         }
     }
+}
+
+/// Starts a process and reads its standard error.
+fn launch(
+    words: &[String],
+    environment: &[(String, String)],
+    folder: &Path,
+) -> (Child, Arc<Messages>, JoinHandle<()>) {
+    let mut command = Command::new(&words[0]);
+    command
+        .args(&words[1..])
+        .env_remove("EXECWATCH_LOG")
+        .envs(environment.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(fs::File::create(folder.join("stdout")).unwrap())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let stderr = child.stderr.take().unwrap();
+    let messages = Arc::new(Messages::default());
+    let reader = std::thread::spawn({
+        let messages = Arc::clone(&messages);
+        move || messages.read(stderr)
+    });
+    (child, messages, reader)
 }
 
 /// Gives a configuration the daemon's own folders, where it names no others: daemons of tests run at the same time.
@@ -222,6 +230,8 @@ pub(crate) struct Daemon<'m> {
     _machine: &'m Machine,
     folder: PathBuf,
     _temporary: TempDir,
+    words: Vec<String>,
+    environment: Vec<(String, String)>,
     child: Child,
     messages: Arc<Messages>,
     reader: Option<JoinHandle<()>>,
@@ -373,6 +383,33 @@ impl Daemon<'_> {
     /// True as long as the daemon runs.
     pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Ends the daemon with SIGKILL and waits until it is gone; what it said.
+    pub(crate) fn kill(&mut self) -> String {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        self.messages.text()
+    }
+
+    /// Ends the daemon with SIGTERM and waits until it is gone, to be started again; what it said.
+    pub(crate) fn end_for_now(&mut self) -> String {
+        self.signal(Signal::SIGTERM);
+        self.wait_for_end();
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        self.messages.text()
+    }
+
+    /// Starts the daemon once more in the same folder, after it has ended, and waits until it listens.
+    pub(crate) fn start_again(&mut self) {
+        let (child, messages, reader) = launch(&self.words, &self.environment, &self.folder);
+        (self.child, self.messages, self.reader) = (child, messages, Some(reader));
+        self.wait_for_message(LISTENING);
     }
 
     /// Ends the daemon with SIGTERM, which it must answer with exit code 0, after it has written everything.

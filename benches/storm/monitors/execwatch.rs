@@ -17,6 +17,16 @@ const LISTENING: &str = "listening: ";
 /// The id of the rule that matches the target.
 const RULE: &str = "storm-target";
 
+/// Every alert is told by itself, and nothing is kept where the machine's own daemon keeps it.
+fn apart(folder: &Path) -> String {
+    let place = |name| folder.join(name).display().to_string();
+    format!(
+        "[fold]\nenabled = false\n[state]\nfolder = {:?}\nruntime-folder = {:?}\n",
+        place("state"),
+        place("run")
+    )
+}
+
 /// A daemon to be started.
 pub(crate) struct Setup {
     folder: PathBuf,
@@ -46,8 +56,9 @@ impl Setup {
             }
         }
         let config = format!(
-            "[output.syslog]\nenabled = false\n[output.file]\npath = {:?}\n[fold]\nenabled = false\n",
-            alerts.display().to_string()
+            "[output.syslog]\nenabled = false\n[output.file]\npath = {:?}\n{}",
+            alerts.display().to_string(),
+            apart(&folder)
         );
         Ok(Setup { folder, rule: String::new(), config, alerts })
     }
@@ -64,8 +75,11 @@ impl Setup {
 
     /// Alerts as JSON to a syslog socket in place of the file.
     pub(crate) fn alerting_syslog(mut self, socket: &Path) -> Setup {
-        self.config =
-            format!("[output.syslog]\nformat = \"json\"\nsocket = {:?}\n", socket.display().to_string());
+        self.config = format!(
+            "[output.syslog]\nformat = \"json\"\nsocket = {:?}\n{}",
+            socket.display().to_string(),
+            apart(&self.folder)
+        );
         self
     }
 
@@ -152,8 +166,8 @@ impl Execwatch {
             errors.lines().rev().find(|line| line.contains("totals: ")).map(totals_of).unwrap_or_default();
         // The line of the last output is the only one that names a loss of its own.
         for line in errors.lines().filter(|line| line.contains(": output ") && line.contains(" lost=")) {
-            let lost =
-                line.rsplit_once("lost=").and_then(|(_, number)| number.trim().parse().ok()).unwrap_or(0);
+            let number = line.rsplit_once("lost=").and_then(|(_, rest)| rest.split_whitespace().next());
+            let lost = number.and_then(|number| number.parse().ok()).unwrap_or(0);
             *totals.entry("output-lost".to_owned()).or_default() += lost;
         }
         for (name, value) in &mut totals {

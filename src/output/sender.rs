@@ -1,0 +1,277 @@
+//! The thread of an output: takes records from the journal and tries until each is written.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender as Orders;
+
+use super::Destination;
+use super::backoff::Backoff;
+use super::entry::Entry;
+use crate::alert::Record;
+use crate::clock;
+use crate::diagnostics::counted;
+use crate::journal::progress::{Condition, Progress};
+use crate::journal::shared::{Cursor, Shared, Woken};
+use crate::journal::thread::{Order, notice};
+use crate::rules::model::Severity;
+
+/// Records taken at a time: so many at most are repeated after kill -9.
+const BATCH: usize = 64;
+/// First and last pause between attempts at a broken output.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+/// At most one notice about losses in this time.
+const LOSS_NOTICE_EVERY: Duration = Duration::from_secs(60);
+/// How often it is looked whether the end of that time has come.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the end waits for what a receiver has been given and has not read.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+
+/// What others tell the thread, followed by [`Shared::wake`].
+#[derive(Debug, Default)]
+pub struct Signals {
+    /// Open the place anew.
+    pub reopen: AtomicBool,
+    /// The end has begun: a broken output gives up, and one that is only slow goes on.
+    pub ending: AtomicBool,
+    /// Every output gives up.
+    pub over: AtomicBool,
+}
+
+/// The thread's state.
+pub struct Sender {
+    destination: Box<dyn Destination>,
+    cursor: Cursor,
+    progress: Arc<Progress>,
+    signals: Arc<Signals>,
+    orders: Orders<Order>,
+    backoff: Backoff,
+    /// All up to this record were given to the destination, or will never be.
+    given: u64,
+    /// The last of these, as many as the destination may hold back.
+    held: VecDeque<u64>,
+    /// Lost since that was said last, and when.
+    unsaid: u64,
+    said: Option<Instant>,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Written,
+    /// The journal gave it up meanwhile.
+    Gone,
+    /// There is no more time, or the output will never work.
+    GivenUp,
+}
+
+impl Sender {
+    /// Goes on where the output's progress says.
+    pub fn new(
+        destination: Box<dyn Destination>,
+        shared: Arc<Shared>,
+        progress: Arc<Progress>,
+        signals: Arc<Signals>,
+        orders: Orders<Order>,
+    ) -> Self {
+        let given = progress.position();
+        Sender {
+            destination,
+            cursor: Cursor::after(shared, given),
+            progress,
+            signals,
+            orders,
+            backoff: Backoff::new(PAUSES),
+            given,
+            held: VecDeque::new(),
+            unsaid: 0,
+            said: None,
+        }
+    }
+
+    /// Sends until the journal has ended and everything was sent, or there is no more time.
+    pub fn run(mut self) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            if self.signals.reopen.swap(false, Relaxed) {
+                self.destination.reopen();
+                // The new place is there at once.
+                if self.persist(None, |destination| destination.flush()) == Outcome::GivenUp {
+                    break;
+                }
+            }
+            if self.signals.over.load(Relaxed) {
+                break;
+            }
+            batch.clear();
+            let lost = self.cursor.take(BATCH, &mut batch);
+            if lost > 0 {
+                self.lose(lost);
+            }
+            if batch.is_empty() {
+                self.given = self.cursor.next() - 1;
+                self.keep_position();
+                self.say_losses();
+                // With nothing to say and nothing held back, nothing wakes this thread but a record.
+                let time = (self.unsaid > 0 || !self.held.is_empty()).then_some(LOOK_EVERY);
+                let signals = Arc::clone(&self.signals);
+                let interrupted = move || signals.reopen.load(Relaxed) || signals.over.load(Relaxed);
+                let at_end = self.cursor.wait(time, interrupted) == Woken::AtEnd;
+                if at_end {
+                    self.wait_for_held();
+                }
+                if !self.held.is_empty()
+                    && self.persist(None, |destination| destination.flush()) == Outcome::GivenUp
+                    || at_end
+                {
+                    self.keep_position();
+                    break;
+                }
+                continue;
+            }
+            if !self.send(&batch) {
+                break;
+            }
+        }
+        self.take_back();
+        self.progress.set_sending(0);
+    }
+
+    /// At the end gives the receiver a moment to take what it has.
+    fn wait_for_held(&mut self) {
+        let deadline = Instant::now() + LAST_LOOK;
+        while !self.held.is_empty() && Instant::now() < deadline && !self.signals.over.load(Relaxed) {
+            if self.destination.flush().is_err() {
+                return;
+            }
+            self.keep_position();
+            if !self.held.is_empty() {
+                std::thread::sleep(PAUSES.0);
+            }
+        }
+    }
+
+    /// Writes a batch; false if the output has given up.
+    fn send(&mut self, batch: &[Arc<Entry>]) -> bool {
+        for entry in batch {
+            self.progress.set_sending(entry.time_ns);
+            match self.persist(Some(entry.id.number), |destination| destination.write(entry)) {
+                Outcome::Written => {
+                    self.progress.add_written(1);
+                    self.held.push_back(entry.id.number);
+                }
+                Outcome::Gone => self.lose(1),
+                Outcome::GivenUp => return false,
+            }
+            self.given = entry.id.number;
+        }
+        if self.persist(None, |destination| destination.flush()) == Outcome::GivenUp {
+            return false;
+        }
+        self.keep_position();
+        self.progress.set_sending(0);
+        self.say_losses();
+        true
+    }
+
+    /// Writes down where the output is: before what it holds back.
+    fn keep_position(&mut self) {
+        let held = usize::try_from(self.destination.held()).unwrap_or(usize::MAX);
+        let mut sent = None;
+        while self.held.len() > held {
+            sent = self.held.pop_front();
+        }
+        let sent = if held == 0 { Some(self.given) } else { sent };
+        if let Some(sent) = sent {
+            self.progress.advance(sent);
+        }
+    }
+
+    /// Tries until it works, or the record of that number is in the journal no more.
+    fn persist(
+        &mut self,
+        number: Option<u64>,
+        mut attempt: impl FnMut(&mut dyn Destination) -> io::Result<()>,
+    ) -> Outcome {
+        loop {
+            let error = match attempt(&mut *self.destination) {
+                Ok(()) => {
+                    self.backoff.reset();
+                    if self.progress.condition() == Condition::Retrying {
+                        self.progress.set_condition(Condition::Working);
+                        log::info!("output {} works again", self.progress.name());
+                    }
+                    return Outcome::Written;
+                }
+                Err(error) => error,
+            };
+            let is_final = self.destination.is_final(&error);
+            if self.progress.condition() == Condition::Working || is_final {
+                let what = if is_final { "it is closed" } else { "trying again, records wait" };
+                log::warn!("output {} failed: {error}; {what}", self.progress.name());
+            }
+            // What was sent before this record is not repeated, and what was lost is said, however long this takes.
+            self.keep_position();
+            self.say_losses();
+            self.progress.set_error(error.to_string(), clock::realtime_ns());
+            self.progress.set_condition(if is_final { Condition::Closed } else { Condition::Retrying });
+            let ending = self.signals.ending.load(Relaxed) && error.kind() != io::ErrorKind::WouldBlock;
+            if is_final || ending || self.signals.over.load(Relaxed) {
+                return Outcome::GivenUp;
+            }
+            if number.is_some_and(|number| !self.cursor.holds(number)) {
+                return Outcome::Gone;
+            }
+            let signals = Arc::clone(&self.signals);
+            let pause = self.backoff.pause();
+            let pause = if signals.ending.load(Relaxed) { pause.min(PAUSES.0) } else { pause };
+            let begun = signals.ending.load(Relaxed);
+            self.cursor.pause(pause, || {
+                signals.over.load(Relaxed)
+                    || signals.reopen.load(Relaxed)
+                    || signals.ending.load(Relaxed) != begun
+            });
+            if self.signals.reopen.swap(false, Relaxed) {
+                self.destination.reopen();
+            }
+        }
+    }
+
+    fn lose(&mut self, count: u64) {
+        self.progress.add_lost(count);
+        self.unsaid += count;
+    }
+
+    /// Has the journal write down how many records were lost here, at once and then at most every minute.
+    fn say_losses(&mut self) {
+        if self.unsaid == 0 || self.said.is_some_and(|said| said.elapsed() < LOSS_NOTICE_EVERY) {
+            return;
+        }
+        let (records, were) =
+            (counted(self.unsaid, "record", "records"), if self.unsaid == 1 { "was" } else { "were" });
+        let message = format!(
+            "{records} {were} lost at output {}: the journal held them no longer when their turn came",
+            self.progress.name()
+        );
+        let order = Order::Write(Box::new(Record::Notice(notice(
+            "output-lost-records",
+            Severity::Medium,
+            message.clone(),
+        ))));
+        // Without room it is said later.
+        if self.orders.try_send(order).is_ok() {
+            log::warn!("{message}");
+            self.unsaid = 0;
+            self.said = Some(Instant::now());
+        }
+    }
+
+    /// What is held back was not written.
+    fn take_back(&self) {
+        self.progress.take_back(self.destination.held());
+    }
+}

@@ -8,7 +8,9 @@ mod fold;
 mod follow;
 mod lineage;
 mod output;
+mod remote;
 mod response;
+mod syslog;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +18,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use capture::Capture;
-pub use output::{File, Format, Output, Stdout, Syslog};
+pub use output::{File, Format, Output, Stdout};
+pub use remote::{Framing, Remote, Server, Tls, Transport};
+pub use syslog::{Header, Journald, Priorities, Protocol, Syslog};
 
 use crate::baseline::decision::Settings;
 use crate::diagnostics::{Diagnostic, Diagnostics, Level, Source};

@@ -21,8 +21,13 @@ use crate::health::Counters;
 use crate::identity;
 use crate::identity::keeper::Keeper;
 use crate::identity::settle::Executables;
+use crate::output::Output;
 use crate::output::entry::Form;
-use crate::output::{Output, file::FileOutput, stdout::StdoutOutput, syslog::SyslogOutput};
+use crate::output::file::FileOutput;
+use crate::output::journald::JournaldOutput;
+use crate::output::remote::RemoteOutput;
+use crate::output::stdout::StdoutOutput;
+use crate::output::syslog::SyslogOutput;
 use crate::process::capture::{Capture, Prefilter};
 use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::ExecSender;
@@ -126,7 +131,13 @@ pub(super) fn start_outputs(
     let failed = |error| os_failure("cannot start an output", error);
     let mut outputs = Vec::new();
     if let Some(syslog) = settings.syslog.clone() {
-        outputs.push(Output::start(SyslogOutput::new(syslog), host).map_err(failed)?);
+        outputs.push(Output::start(SyslogOutput::new(syslog, &host.name), host).map_err(failed)?);
+    }
+    for remote in settings.remote.clone() {
+        outputs.push(Output::start(RemoteOutput::new(remote, &host.name), host).map_err(failed)?);
+    }
+    if let Some(journald) = settings.journald.clone() {
+        outputs.push(Output::start(JournaldOutput::new(journald), host).map_err(failed)?);
     }
     if let Some(file) = settings.file.clone() {
         outputs.push(Output::start(FileOutput::new(file), host).map_err(failed)?);

@@ -3,8 +3,13 @@
 //! Each output has a thread and a bounded queue of its own: one that is slow, full or gone delays neither the others nor
 //! the worker. What an output could not take is counted and said, at that output itself once it works again.
 
+pub mod datagram;
 pub mod entry;
 pub mod file;
+pub mod journald;
+pub mod message;
+pub mod remote;
+pub mod rfc5424;
 pub mod short_json;
 pub mod stdout;
 pub mod syslog;
@@ -48,6 +53,17 @@ pub trait Destination: Send {
     /// Records that were taken but not handed on yet.
     fn held(&self) -> u64 {
         0
+    }
+    /// How many of the last records that [`write`](Self::write) took may not have arrived, and would be lost if this
+    /// process ended now. While it lives the destination itself writes them again where needed; a position kept on disk
+    /// must stay before them.
+    fn unsure(&self) -> u64 {
+        0
+    }
+    /// After how long without a record [`flush`](Self::flush) wants to be called, because something that was written may
+    /// turn out to be lost; `None`: not at all.
+    fn next_look(&self) -> Option<Duration> {
+        None
     }
     /// Opens the place anew, because it was moved away.
     fn reopen(&mut self) {}

@@ -3,16 +3,21 @@
 use crate::alert::{Alert, Host, Record, ecs};
 use crate::process::ring::ARGUMENTS;
 
-/// Longest line in bytes. rsyslog cuts a message at 8 KB by default, which would leave broken JSON.
+/// Longest line in bytes for a syslog message with a short header. rsyslog cuts one at 8 KB by default, which would leave
+/// broken JSON.
 pub const LONGEST: usize = 8000;
 
-/// The line: first the arguments of ancestors are cut, then the program's own.
-pub fn line(record: &Record, host: &Host) -> String {
+/// The line, of at most `longest` bytes.
+pub fn line(record: &Record, host: &Host, longest: usize) -> String {
     let line = ecs::line(record, host);
     match record {
-        Record::Alert(alert) => alert_line(line, alert.clone(), host),
-        Record::FollowUp(record) => cut(line, record.clone(), |it| it.shorten(), Record::FollowUp, host),
-        Record::Folded(record) => cut(line, record.clone(), |it| it.shorten(), Record::Folded, host),
+        Record::Alert(alert) => alert_line(line, alert.clone(), host, longest),
+        Record::FollowUp(record) => {
+            cut(line, record.clone(), |it| it.shorten(), |it| ecs::line(&Record::FollowUp(it), host), longest)
+        }
+        Record::Folded(record) => {
+            cut(line, record.clone(), |it| it.shorten(), |it| ecs::line(&Record::Folded(it), host), longest)
+        }
         Record::Notice(_) => line,
     }
 }
@@ -22,21 +27,21 @@ fn cut<R: Clone>(
     mut line: String,
     mut record: R,
     shorten: fn(&mut R) -> bool,
-    whole: fn(R) -> Record,
-    host: &Host,
+    write: impl Fn(R) -> String,
+    longest: usize,
 ) -> String {
-    while line.len() > LONGEST && shorten(&mut record) {
-        line = ecs::line(&whole(record.clone()), host);
+    while line.len() > longest && shorten(&mut record) {
+        line = write(record.clone());
     }
     line
 }
 
 /// First the arguments of ancestors are cut, then the program's own.
-fn alert_line(mut line: String, mut alert: Box<Alert>, host: &Host) -> String {
+fn alert_line(mut line: String, mut alert: Box<Alert>, host: &Host, longest: usize) -> String {
     /// Ancestors keep at least this many bytes of arguments.
     const SHORTEST: usize = 32;
     let mut of_ancestors = ARGUMENTS;
-    while line.len() > LONGEST {
+    while line.len() > longest {
         if of_ancestors > SHORTEST {
             of_ancestors /= 2;
             alert.origin.cut_arguments(of_ancestors);

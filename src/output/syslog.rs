@@ -1,97 +1,76 @@
 //! Records to the local syslog socket.
 //!
-//! The form is that of RFC 3164 without time and host, `<PRI>tag[pid]: text`: it is the only one that rsyslog, syslog-ng,
-//! journald and busybox's syslogd all read right on a local socket; they take RFC 5424 for text there.
+//! In RFC 3164 without time and host, `<PRI>tag[pid]: text`, all of rsyslog, syslog-ng, journald and busybox's syslogd read
+//! a message right on a local socket as they are set up by default; they take RFC 5424 for text there.
 
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
 use super::Destination;
+use super::datagram::Datagrams;
 use super::entry::{Entry, Form};
-use crate::config::{Format, Syslog};
+use super::message::{Messages, Place};
+use crate::config::Syslog;
 
-/// How long a full socket is waited for at a time.
-const WAIT_MS: u16 = 200;
+/// How long a stream may take to take a message.
+const STREAM_WAIT: Duration = Duration::from_secs(2);
 
-/// A connected socket.
+/// The way to the server.
 #[derive(Debug)]
 enum Link {
-    Datagram(UnixDatagram),
+    Datagrams(Datagrams),
     /// syslogd implementations of old; a NUL ends each message.
     Stream(UnixStream),
-}
-
-impl AsFd for Link {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Link::Datagram(socket) => socket.as_fd(),
-            Link::Stream(socket) => socket.as_fd(),
-        }
-    }
 }
 
 /// The local syslog server.
 #[derive(Debug)]
 pub struct SyslogOutput {
     settings: Syslog,
-    link: Option<Link>,
+    messages: Messages,
+    link: Link,
 }
 
 impl SyslogOutput {
-    /// Writes to the configured socket; it is connected at the first record.
-    pub fn new(settings: Syslog) -> Self {
-        SyslogOutput { settings, link: None }
-    }
-
-    fn message(&self, entry: &Entry) -> String {
-        let priority = self.settings.priority(entry.severity);
-        format!("<{priority}>{}[{}]: {}", self.settings.tag, std::process::id(), entry.form(self.form()))
-    }
-
-    fn connect(&self) -> io::Result<Link> {
-        let socket = UnixDatagram::unbound()?;
-        match socket.connect(&self.settings.socket) {
-            Ok(()) => {
-                socket.set_nonblocking(true)?;
-                Ok(Link::Datagram(socket))
-            }
-            Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => {
-                let socket = UnixStream::connect(&self.settings.socket)?;
-                // A partial message could not be taken back, so this one waits, but not for ever.
-                socket.set_write_timeout(Some(std::time::Duration::from_secs(2)))?;
-                Ok(Link::Stream(socket))
-            }
-            Err(error) => Err(error),
-        }
+    /// Writes to the configured socket as the host of this name; it is connected at the first record.
+    pub fn new(settings: Syslog, host: &str) -> Self {
+        let messages = Messages::new(settings.header.clone(), settings.format, Place::Local, host);
+        SyslogOutput { link: Link::Datagrams(Datagrams::new(settings.socket.clone())), messages, settings }
     }
 
     fn send(&mut self, message: &str) -> io::Result<()> {
-        let link = match self.link.take() {
-            Some(link) => link,
-            None => self.connect()?,
-        };
-        // After an error a link is not used again: a restarted server listens on a new socket.
-        match &link {
-            Link::Datagram(socket) => loop {
-                match socket.send(message.as_bytes()) {
-                    Ok(_) => break,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        let mut waited = [PollFd::new(link.as_fd(), PollFlags::POLLOUT)];
-                        if poll(&mut waited, PollTimeout::from(WAIT_MS)).map_err(io::Error::from)? == 0 {
-                            self.link = Some(link);
-                            return Err(error);
-                        }
-                    }
-                    Err(error) => return Err(error),
-                }
-            },
-            Link::Stream(socket) => (&*socket).write_all(format!("{message}\0").as_bytes())?,
+        if let Link::Stream(stream) = &mut self.link {
+            let sent = stream.write_all(format!("{message}\0").as_bytes());
+            if sent.is_ok() {
+                return sent;
+            }
+            // A part of a message cannot be taken back, so the stream is not used again.
+            self.link = Link::Datagrams(Datagrams::new(self.settings.socket.clone()));
         }
-        self.link = Some(link);
-        Ok(())
+        let Link::Datagrams(datagrams) = &mut self.link else { return Ok(()) };
+        match datagrams.send(message.as_bytes()) {
+            Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => {
+                let mut stream = self.connect_stream()?;
+                stream.write_all(format!("{message}\0").as_bytes())?;
+                self.link = Link::Stream(stream);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn connect_stream(&self) -> io::Result<UnixStream> {
+        // Connecting to a server that does not accept would wait for ever; without waiting it is tried again later.
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let made = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        let stream = UnixStream::from(made);
+        connect(std::os::fd::AsRawFd::as_raw_fd(&stream), &UnixAddr::new(&self.settings.socket)?)?;
+        stream.set_nonblocking(false)?;
+        stream.set_write_timeout(Some(STREAM_WAIT))?;
+        Ok(stream)
     }
 }
 
@@ -101,19 +80,13 @@ impl Destination for SyslogOutput {
     }
 
     fn form(&self) -> Form {
-        match self.settings.format {
-            Format::Text => Form::Text,
-            Format::Json => Form::ShortJson,
-        }
+        self.messages.form()
     }
 
     fn write(&mut self, entry: &Entry) -> io::Result<()> {
-        let message = self.message(entry);
-        let connected = self.link.is_some();
-        match self.send(&message) {
-            // The server may have been restarted since the last record: then a new link works at once.
-            Err(error) if connected && error.kind() != io::ErrorKind::WouldBlock => self.send(&message),
-            result => result,
-        }
+        let message = self.messages.write(entry);
+        self.send(&message)?;
+        self.messages.sent();
+        Ok(())
     }
 }

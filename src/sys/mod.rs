@@ -10,6 +10,7 @@ pub mod netlink;
 pub mod pidfd;
 pub mod sched;
 pub mod signal;
+pub mod socket;
 pub mod time;
 
 /// Turns the -1 of a system call into the `errno` of this thread.

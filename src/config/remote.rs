@@ -208,7 +208,8 @@ impl Remote {
         let return_after = section.seconds("return-after");
         set(&mut remote.return_after, return_after.map(|seconds| Duration::from_secs(seconds.value)));
         if let Some(table) = section.section("tls", "[output.remote.tls]") {
-            if !remote.servers.iter().any(|server| server.transport == Transport::Tls) {
+            let with_tls = |server: &Server| server.transport == Transport::Tls;
+            if !remote.servers.is_empty() && !remote.servers.iter().any(with_tls) {
                 let message = "[output.remote.tls] is given, but none of the `servers` begins with tls://";
                 section.error(table.span(), message);
             }

@@ -3,17 +3,12 @@
 //!
 //! What is too long for a datagram is handed over as the descriptor of a sealed file in memory.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
+use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-
-use super::Destination;
-use super::datagram::Datagrams;
+use super::datagram::{Datagrams, TooLong};
 use super::entry::{Entry, Form, Kind};
+use super::{Destination, LOOK};
 use crate::alert::escape::{json_line, of_json};
 use crate::alert::{Record, text};
 use crate::config::Journald;
@@ -74,7 +69,7 @@ pub struct JournaldOutput {
 impl JournaldOutput {
     /// Writes to the configured socket; it is connected at the first record.
     pub fn new(settings: Journald) -> Self {
-        JournaldOutput { datagrams: Datagrams::new(settings.socket.clone()), settings }
+        JournaldOutput { datagrams: Datagrams::new(settings.socket.clone(), TooLong::AsFile), settings }
     }
 
     fn datagram(&self, entry: &Entry) -> Vec<u8> {
@@ -108,29 +103,6 @@ impl JournaldOutput {
     }
 }
 
-/// A file in memory that nobody can change any more.
-fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let created = memfd_create(c"execwatch-record", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING);
-    let descriptor = match created {
-        Ok(descriptor) => descriptor,
-        // Before Linux 3.17 journald takes a file without a name in this folder.
-        Err(nix::errno::Errno::ENOSYS) => {
-            let mut options = File::options();
-            options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE);
-            let mut file = options.open("/dev/shm")?;
-            file.write_all(bytes)?;
-            return Ok(file.into());
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let mut file = File::from(descriptor);
-    file.write_all(bytes)?;
-    let seals =
-        SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
-    Ok(file.into())
-}
-
 impl Destination for JournaldOutput {
     fn name(&self) -> String {
         format!("journald {}", self.settings.socket.display())
@@ -142,13 +114,19 @@ impl Destination for JournaldOutput {
 
     fn write(&mut self, entry: &Entry) -> io::Result<()> {
         let datagram = self.datagram(entry);
-        match self.datagrams.send(&datagram) {
-            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
-                let file = sealed(&datagram)?;
-                self.datagrams.send_descriptor(file.as_fd())
-            }
-            result => result,
-        }
+        self.datagrams.send(&datagram)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.datagrams.settle()
+    }
+
+    fn unsure(&self) -> u64 {
+        self.datagrams.unsure()
+    }
+
+    fn next_look(&self) -> Option<Duration> {
+        (self.datagrams.unsure() > 0).then_some(LOOK)
     }
 }
 
@@ -157,7 +135,9 @@ mod tests {
     use super::*;
     use crate::alert::{Host, Notice};
     use crate::rules::model::Severity;
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
     use proptest::prelude::*;
+    use std::fs::File;
     use std::io::IoSliceMut;
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::FileExt;

@@ -38,6 +38,9 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_
 /// How long an attempt at writing may take to notice that there is no more time.
 const GIVING_UP: Duration = Duration::from_millis(500);
 
+/// How often a quiet output is looked at while it may still lose something that was written.
+const LOOK: Duration = Duration::from_secs(5);
+
 /// Something records are written to.
 pub trait Destination: Send {
     /// The output's name and place, for messages.

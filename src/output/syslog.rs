@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
-use super::Destination;
-use super::datagram::Datagrams;
+use super::datagram::{Datagrams, TooLong};
 use super::entry::{Entry, Form};
 use super::message::{Messages, Place};
+use super::{Destination, LOOK};
 use crate::config::Syslog;
 
 /// How long a stream may take to take a message.
@@ -38,7 +38,11 @@ impl SyslogOutput {
     /// Writes to the configured socket as the host of this name; it is connected at the first record.
     pub fn new(settings: Syslog, host: &str) -> Self {
         let messages = Messages::new(settings.header.clone(), settings.format, Place::Local, host);
-        SyslogOutput { link: Link::Datagrams(Datagrams::new(settings.socket.clone())), messages, settings }
+        SyslogOutput {
+            link: Link::Datagrams(Datagrams::new(settings.socket.clone(), TooLong::Refused)),
+            messages,
+            settings,
+        }
     }
 
     fn send(&mut self, message: &str) -> io::Result<()> {
@@ -48,7 +52,7 @@ impl SyslogOutput {
                 return sent;
             }
             // A part of a message cannot be taken back, so the stream is not used again.
-            self.link = Link::Datagrams(Datagrams::new(self.settings.socket.clone()));
+            self.link = Link::Datagrams(Datagrams::new(self.settings.socket.clone(), TooLong::Refused));
         }
         let Link::Datagrams(datagrams) = &mut self.link else { return Ok(()) };
         match datagrams.send(message.as_bytes()) {
@@ -88,5 +92,23 @@ impl Destination for SyslogOutput {
         self.send(&message)?;
         self.messages.sent();
         Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.link {
+            Link::Datagrams(datagrams) => datagrams.settle(),
+            Link::Stream(_) => Ok(()),
+        }
+    }
+
+    fn unsure(&self) -> u64 {
+        match &self.link {
+            Link::Datagrams(datagrams) => datagrams.unsure(),
+            Link::Stream(_) => 0,
+        }
+    }
+
+    fn next_look(&self) -> Option<Duration> {
+        (self.unsure() > 0).then_some(LOOK)
     }
 }

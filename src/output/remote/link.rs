@@ -82,8 +82,9 @@ impl Link {
         }
     }
 
-    /// Writes a message's bytes; after an error nothing may be written any more.
-    pub fn write(&mut self, frame: &[u8], deadline: Instant) -> io::Result<()> {
+    /// Writes a message's bytes; after an error nothing may be written any more. As in the other calls, `patience` is for
+    /// how long nothing may happen.
+    pub fn write(&mut self, frame: &[u8], patience: Duration) -> io::Result<()> {
         use std::io::Write;
         match self {
             Link::Udp { socket, sent, .. } => {
@@ -92,11 +93,11 @@ impl Link {
                 Ok(())
             }
             Link::Tcp(timed) => {
-                timed.until(deadline);
+                timed.patience(patience)?;
                 timed.write_all(frame)
             }
             Link::Tls(link) => {
-                link.timed().until(deadline);
+                link.timed().patience(patience)?;
                 link.write_all(frame)
             }
         }
@@ -126,22 +127,31 @@ impl Link {
     }
 
     /// An error if the way has ended.
-    pub fn check(&mut self, deadline: Instant) -> io::Result<()> {
+    pub fn check(&mut self, patience: Duration) -> io::Result<()> {
         match self {
             Link::Udp { socket, .. } => match socket.take_error()? {
                 Some(error) => Err(error),
                 None => Ok(()),
             },
-            Link::Tcp(timed) => tcp::listen(timed),
+            Link::Tcp(_) => self.listen(),
             Link::Tls(link) => {
-                link.timed().until(deadline);
-                link.listen()
+                link.timed().patience(patience)?;
+                self.listen()
             }
         }
     }
 
-    /// Waits until everything is acknowledged, or an end, or the deadline.
-    pub fn settle(&mut self, deadline: Instant) -> io::Result<()> {
+    /// Throws away what the server said; an error if the stream has ended.
+    fn listen(&mut self) -> io::Result<()> {
+        match self {
+            Link::Udp { .. } => Ok(()),
+            Link::Tcp(timed) => tcp::listen(timed),
+            Link::Tls(link) => link.listen(),
+        }
+    }
+
+    /// Waits until everything is acknowledged.
+    pub fn settle(&mut self, patience: Duration) -> io::Result<()> {
         if let Link::Udp { socket, sent, sure } = self {
             if sure < sent {
                 // An error is always waited for.
@@ -155,22 +165,31 @@ impl Link {
             *sure = *sent;
             return Ok(());
         }
+        self.check(patience)?;
+        self.timed(|timed| timed.patience(patience))?;
         let mut pause = LOOKS.0;
-        loop {
-            self.check(deadline)?;
-            if self.acknowledged()? == self.position() {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
+        while self.acknowledged()? < self.position() {
+            if self.timed(Timed::is_over)? {
                 let message = "the server did not acknowledge messages in time";
                 return Err(io::Error::new(io::ErrorKind::TimedOut, message));
             }
-            match self {
-                Link::Udp { .. } => {}
-                Link::Tcp(timed) => timed.wait_readable(pause),
-                Link::Tls(link) => link.timed().wait_readable(pause),
-            }
+            self.timed(|timed| {
+                timed.wait_readable(pause);
+                Ok(false)
+            })?;
+            self.listen()?;
             pause = (pause * 2).min(LOOKS.1);
+        }
+        // What is acknowledged may have been so by the kernel of a process that has ended.
+        self.listen()
+    }
+
+    /// Does something with the stream; `T::default()` if there is none.
+    fn timed<T: Default>(&mut self, act: impl FnOnce(&mut Timed) -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Link::Udp { .. } => Ok(T::default()),
+            Link::Tcp(timed) => act(timed),
+            Link::Tls(link) => act(link.timed()),
         }
     }
 

@@ -13,16 +13,13 @@ pub mod tls;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::Destination;
 use super::entry::{Entry, Form};
 use super::message::{Messages, Place};
+use super::{Destination, LOOK};
 use crate::config::{Remote, Server, Transport};
 use backlog::{Backlog, End};
 use link::Link;
 use pause::Pause;
-
-/// How often a quiet connection is looked at while it may still lose something.
-const LOOK: Duration = Duration::from_secs(5);
 
 /// Syslog servers.
 #[derive(Debug)]
@@ -53,10 +50,6 @@ impl RemoteOutput {
             tried: Instant::now(),
             settings,
         }
-    }
-
-    fn write_deadline(&self) -> Instant {
-        Instant::now() + self.settings.write_timeout
     }
 
     /// Opens a way to the first of the servers before `end` that works and, if `pauses`, is not left alone.
@@ -111,6 +104,19 @@ impl RemoteOutput {
         io::Error::new(error.kind(), self.failures[at].clone())
     }
 
+    /// Closes the present way in order, if everything is acknowledged in time.
+    fn leave(&mut self) {
+        let patience = self.settings.write_timeout;
+        let settled = self.with_link(|link, backlog| {
+            link.settle(patience)?;
+            acknowledge(link, backlog)
+        });
+        if let Some((_, link)) = self.link.take().filter(|_| settled.is_ok()) {
+            link.close();
+            self.backlog.ended(End::Closed);
+        }
+    }
+
     /// Does something with the present way; gives it up if that fails.
     fn with_link<T>(&mut self, act: impl FnOnce(&mut Link, &mut Backlog) -> io::Result<T>) -> io::Result<T> {
         let Some((_, link)) = &mut self.link else {
@@ -121,10 +127,10 @@ impl RemoteOutput {
 
     /// Makes sure that there is a way on which everything before was written.
     fn ready(&mut self) -> io::Result<()> {
-        let deadline = self.write_deadline();
+        let patience = self.settings.write_timeout;
         if self.link.is_some() {
             // An end is no failure yet: there may be another way.
-            let _ = self.with_link(|link, _| link.check(deadline));
+            let _ = self.with_link(|link, _| link.check(patience));
         }
         match &self.link {
             None => {
@@ -136,28 +142,22 @@ impl RemoteOutput {
                 self.tried = Instant::now();
                 if let Ok((better, link)) = self.open(at, false) {
                     // What the other one does not acknowledge now is written to both.
-                    let settled = self.with_link(|link, _| link.settle(deadline));
-                    if settled.is_ok() {
-                        self.backlog.ended(End::Closed);
-                    }
-                    if let Some((_, old)) = self.link.take() {
-                        old.close();
-                    }
+                    self.leave();
                     self.take(better, link);
                 }
             }
             Some(_) => {}
         }
-        let (time, framing) = (self.settings.write_timeout, self.settings.framing);
+        let framing = self.settings.framing;
         let transport = self.transport();
         self.with_link(|link, backlog| {
             while let Some(message) = backlog.next() {
-                link.write(&framing::frame(message, transport, framing), Instant::now() + time)?;
+                link.write(&framing::frame(message, transport, framing), patience)?;
                 backlog.next_written(link.position());
             }
             acknowledge(link, backlog)?;
             if backlog.is_full() {
-                link.settle(Instant::now() + time)?;
+                link.settle(patience)?;
                 acknowledge(link, backlog)?;
             }
             Ok(())
@@ -169,9 +169,9 @@ impl RemoteOutput {
         let transport = self.transport();
         let message = self.messages.write(entry);
         let frame = framing::frame(&message, transport, self.settings.framing);
-        let deadline = self.write_deadline();
+        let patience = self.settings.write_timeout;
         self.with_link(|link, backlog| {
-            link.write(&frame, deadline)?;
+            link.write(&frame, patience)?;
             backlog.push(message, link.position(), Instant::now());
             Ok(())
         })?;
@@ -211,16 +211,16 @@ impl Destination for RemoteOutput {
     /// Waits until everything is acknowledged.
     fn flush(&mut self) -> io::Result<()> {
         if self.link.is_some() {
-            let deadline = self.write_deadline();
-            let _ = self.with_link(|link, _| link.check(deadline));
+            let patience = self.settings.write_timeout;
+            let _ = self.with_link(|link, _| link.check(patience));
         }
         if self.link.is_none() && self.backlog.is_empty() {
             return Ok(());
         }
         self.ready()?;
-        let deadline = self.write_deadline();
+        let patience = self.settings.write_timeout;
         self.with_link(|link, backlog| {
-            link.settle(deadline)?;
+            link.settle(patience)?;
             acknowledge(link, backlog)
         })?;
         if let Some((at, _)) = &self.link {
@@ -243,12 +243,6 @@ impl Destination for RemoteOutput {
 
     /// Connects anew at the next record, so that new certificates and another order of the servers count.
     fn reopen(&mut self) {
-        let deadline = self.write_deadline();
-        if self.with_link(|link, _| link.settle(deadline)).is_ok() {
-            self.backlog.ended(End::Closed);
-        }
-        if let Some((_, link)) = self.link.take() {
-            link.close();
-        }
+        self.leave();
     }
 }

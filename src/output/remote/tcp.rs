@@ -17,12 +17,20 @@ const KEEPALIVE: (u32, u32, u32) = (60, 10, 6);
 /// Bytes a server may send at a time: a syslog server has nothing to say.
 pub(super) const MOST_RECEIVED: usize = 64 * 1024;
 
-/// Bytes come and go until the deadline.
+/// Reading and writing have an end: a deadline, or patience, which begins anew whenever the peer's kernel acknowledges
+/// something. A slow peer is no broken one.
 #[derive(Debug)]
 pub struct Timed {
     stream: TcpStream,
     deadline: Instant,
+    patience: Option<Patience>,
     written: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    time: Duration,
+    acknowledged: u64,
 }
 
 impl Timed {
@@ -38,12 +46,31 @@ impl Timed {
         setsockopt(&stream, sockopt::TcpKeepIdle, &KEEPALIVE.0)?;
         setsockopt(&stream, sockopt::TcpKeepInterval, &KEEPALIVE.1)?;
         setsockopt(&stream, sockopt::TcpKeepCount, &KEEPALIVE.2)?;
-        Ok(Timed { stream, deadline, written: 0 })
+        Ok(Timed { stream, deadline, patience: None, written: 0 })
     }
 
-    /// Sets the moment until which reading and writing wait.
-    pub fn until(&mut self, deadline: Instant) {
-        self.deadline = deadline;
+    /// From now on, waiting ends after so long without an acknowledgement.
+    pub fn patience(&mut self, time: Duration) -> io::Result<()> {
+        self.patience = Some(Patience { time, acknowledged: self.acknowledged()? });
+        self.deadline = Instant::now() + time;
+        Ok(())
+    }
+
+    /// True if there is no more time.
+    pub fn is_over(&mut self) -> io::Result<bool> {
+        let now = Instant::now();
+        if now < self.deadline {
+            return Ok(false);
+        }
+        let acknowledged = self.acknowledged()?;
+        match &mut self.patience {
+            Some(patience) if acknowledged > patience.acknowledged => {
+                patience.acknowledged = acknowledged;
+                self.deadline = now + patience.time;
+                Ok(false)
+            }
+            _ => Ok(true),
+        }
     }
 
     /// Bytes written so far.
@@ -75,12 +102,12 @@ impl Timed {
         let _ = setsockopt(&self.stream, sockopt::Linger, &at_once);
     }
 
-    fn wait(&self, events: PollFlags, what: &str) -> io::Result<()> {
+    fn wait(&mut self, events: PollFlags, what: &str) -> io::Result<()> {
         loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if self.is_over()? {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, what));
             }
+            let left = self.deadline.saturating_duration_since(Instant::now());
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             match poll(&mut [PollFd::new(self.stream.as_fd(), events)], timeout) {
                 // Milliseconds are rounded down.

@@ -210,7 +210,9 @@ fn refused_in(namespaces: &[&str], cause: &str) {
         "{}",
         ended.stderr
     );
-    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    let lines: Vec<&str> = ended.stderr.lines().collect();
+    assert!(lines.iter().all(|line| line.starts_with("execwatch: error: ")), "{}", ended.stderr);
+    assert!(lines.last().unwrap().contains("execwatch doctor"), "{}", ended.stderr);
 }
 
 #[test]

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use execwatch::alert::escape::is_unprintable;
 use execwatch::alert::{Clock, Host, Matched, Notice, Record, RecordId, ecs, people, text};
 use execwatch::calendar::LocalTime;
+use execwatch::config::Format;
 use execwatch::diagnostics::Diagnostics;
 use execwatch::evaluate::Evaluator;
 use execwatch::fold::{Admission, Folder, Settings};
@@ -20,6 +22,8 @@ use execwatch::followup::record::{Alerted, FollowUp, Occasion};
 use execwatch::followup::sockets::{Protocol, Socket};
 use execwatch::identity::index::Installed;
 use execwatch::identity::{By, Identity};
+use execwatch::output::entry::Form;
+use execwatch::output::{rfc5424, short_json};
 use execwatch::process::container::Named;
 use execwatch::process::details::{Login, Namespaces, UNSET};
 use execwatch::process::exec::{Certainty, Exec, Image};
@@ -292,7 +296,7 @@ fn cases() -> Vec<(&'static str, Exec)> {
     ]
 }
 
-fn forms(name: &str, record: &Record) -> [Result<(), String>; 3] {
+fn forms(name: &str, record: &Record) -> [Result<(), String>; 6] {
     let host = Host {
         name: "web1".to_owned(),
         id: "0123456789abcdef0123456789abcdef".to_owned(),
@@ -305,11 +309,33 @@ fn forms(name: &str, record: &Record) -> [Result<(), String>; 3] {
     let read = serde_json::from_str::<serde_json::Value>(&json);
     assert!(read.is_ok(), "{name}: {read:?}");
     let lines = people::lines(record, true);
+    let [cef, cee, structured, structured_json, fields] = [
+        Form::Cef,
+        Form::Cee,
+        Form::Structured(Format::Text),
+        Form::Structured(Format::Json),
+        Form::Fields(Format::Text),
+    ]
+    .map(|form| form.of(record, Some(ID), &host));
+    for line in [&cef, &cee, &structured, &structured_json] {
+        assert!(line.len() <= short_json::LONGEST, "{name}: {} bytes of {line}", line.len());
+        assert!(!line.contains(is_unprintable), "{name}: {line}");
+    }
+    let (_, json_of_cee) = cee.split_once("@cee: ").unwrap();
+    assert!(serde_json::from_str::<serde_json::Value>(json_of_cee).is_ok(), "{name}");
+    // Structured data leave room for the header: at most 700 bytes of parameters.
+    assert!(structured_json.len() + rfc5424::ROOM <= short_json::LONGEST + 700 + "] ".len(), "{name}");
+    let pairs: Vec<(String, String)> = serde_json::from_str(&fields).unwrap();
+    assert_eq!(pairs[0], ("MESSAGE".to_owned(), line.clone()), "{name}");
     let path = |extension: &str| folder().join("alerts").join(format!("{name}.{extension}"));
     [
         compare(&path("text"), &(line + "\n")),
         compare(&path("json"), &(json + "\n")),
         // Escape characters are the terminal's colours and no other; shown so that the file can be read.
+        compare(&path("cef"), &(cef + "\n")),
+        // Without its beginning, which is the same for all.
+        compare(&path("rfc5424"), &(structured + "\n")),
+        compare(&path("fields"), &(fields + "\n")),
         compare(&path("people"), &lines.replace('\x1b', "ESC")),
     ]
 }
@@ -495,6 +521,17 @@ fn forms_of_a_follow_up() {
         let record = FollowUp { alerted, number, time_ns: START_NS + age_ns, age_ns, occasion, known };
         forms(&format!("followup-{name}"), &Record::FollowUp(Box::new(record)))
     }));
+}
+
+/// The examples in the documentation are what is written.
+#[test]
+fn examples_in_the_documentation() {
+    let manual = std::fs::read_to_string(folder().join("../../docs/outputs.md")).unwrap();
+    for extension in ["text", "json", "cef", "rfc5424"] {
+        let example =
+            std::fs::read_to_string(folder().join("alerts/netcat").with_extension(extension)).unwrap();
+        assert!(manual.contains(example.trim()), "docs/outputs.md does not show netcat.{extension}");
+    }
 }
 
 /// Each folder below `mistakes` holds a configuration, rules and what `execwatch check` says of them.

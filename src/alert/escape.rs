@@ -123,6 +123,44 @@ pub fn for_json(bytes: &[u8]) -> String {
     text
 }
 
+/// Bytes as printable text for forms that have an escape of their own for their delimiters: what is unprintable, and bytes
+/// that are no UTF-8, as `\xNN`, byte by byte. [`of_json`] gives the bytes back.
+pub fn printable(bytes: &[u8]) -> String {
+    let mut text = for_json(bytes);
+    if text.contains(is_unprintable) {
+        let escaped = text.chars().fold(String::with_capacity(text.len() + 16), |mut text, character| {
+            if is_unprintable(character) {
+                character.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| push_byte(&mut text, byte));
+            } else {
+                text.push(character);
+            }
+            text
+        });
+        text = escaped;
+    }
+    text
+}
+
+/// The first bytes of a printable text, at most `limit` of them, without a part of a character or of an escape `\xNN` at
+/// the end, and a mark that says how many bytes are missing.
+pub fn cut(text: &str, limit: usize) -> std::borrow::Cow<'_, str> {
+    if text.len() <= limit {
+        return text.into();
+    }
+    let mark = |missing: usize| format!("[...{missing} bytes]");
+    // The mark is longest for the whole text.
+    let mut end = limit.saturating_sub(mark(text.len()).len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    // An escape that began up to three bytes before the end would be split.
+    let begun = text.as_bytes()[..end].iter().rev().take(3).position(|&byte| byte == b'\\');
+    if let Some(back) = begun.filter(|&back| byte_escape(&text.as_bytes()[end - back - 1..]).is_some()) {
+        end -= back + 1;
+    }
+    format!("{}{}", &text[..end], mark(text.len() - end)).into()
+}
+
 /// The bytes that [`for_json`] wrote as `text`. Any text is readable: a backslash that begins no escape is itself.
 pub fn of_json(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
@@ -214,7 +252,33 @@ mod tests {
         assert_eq!(escaped.text, format!("{}[...77 bytes...]{}", "x".repeat(12), "x".repeat(11)));
     }
 
+    #[test]
+    fn printable_and_cut() {
+        assert_eq!(printable(b"a=\"b]|\\c\n\x1b[2J\xff"), "a=\"b]|\\c\\x0a\\x1b[2J\\xff");
+        assert_eq!(printable("\u{202e}h\u{e9}".as_bytes()), "\\xe2\\x80\\xaeh\u{e9}");
+        assert_eq!(cut("short", 5), "short");
+        // The mark takes 14 bytes; an escape stays whole.
+        let long = "ab\\x1b".repeat(20);
+        assert_eq!(cut(&long, 20), "ab\\x1b[...114 bytes]");
+        assert_eq!(cut(&long, 19), "ab[...118 bytes]");
+        assert_eq!(cut(&"\u{e9}".repeat(50), 17), "\u{e9}[...98 bytes]");
+    }
+
     proptest! {
+        #[test]
+        fn printable_bytes_come_back(bytes in proptest::collection::vec(any::<u8>(), 0..100), text in r"[\\x4aF\PC]{0,40}", limit in 20usize..60) {
+            for bytes in [bytes, text.into_bytes()] {
+                let text = printable(&bytes);
+                prop_assert!(!text.contains(is_unprintable));
+                prop_assert_eq!(&of_json(&text), &bytes);
+                let cut = cut(&text, limit);
+                prop_assert!(cut.len() <= limit.max(text.len().min(limit)));
+                if let Some((kept, _)) = cut.split_once("[...").filter(|_| cut.len() < text.len()) {
+                    prop_assert!(bytes.starts_with(&of_json(kept)));
+                }
+            }
+        }
+
         #[test]
         fn bytes_come_back(bytes in proptest::collection::vec(any::<u8>(), 0..100), text in r"[\\x4aF\PC]{0,40}") {
             prop_assert_eq!(of_json(&for_json(&bytes)), bytes);

@@ -3,6 +3,7 @@
 //! In: an exec and the rules it matches. Out: one [`Record`], and its text, JSON and terminal forms. Bytes from the
 //! process stay bytes until a form is written; `escape` is the only place where they become text.
 
+pub mod cef;
 pub mod ecs;
 pub mod escape;
 pub mod origin;

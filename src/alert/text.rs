@@ -39,29 +39,30 @@ struct Pair {
 /// The line, without a newline. `id` is that of a record which the daemon sends.
 pub fn line(record: &Record, id: Option<RecordId>) -> String {
     let mut pairs = Pairs::default();
-    match record {
-        Record::Alert(alert) => pairs.alert(alert),
-        Record::Notice(notice) => pairs.notice(notice),
-        Record::FollowUp(record) => pairs.extend(record.pairs()),
-        Record::Folded(record) => pairs.extend(record.pairs()),
-    }
-    if let Some(id) = id {
-        pairs.add(RECORD, id.to_string());
-    }
+    facts(record, id).iter().for_each(|(key, value)| pairs.add(key, value));
     pairs.fit();
     pairs.write()
 }
 
-#[derive(Default)]
-struct Pairs(Vec<Pair>);
-
-impl Pairs {
-    fn add(&mut self, key: &'static str, value: impl AsRef<[u8]>) {
-        self.0.push(Pair { key, value: Escaped::new(value.as_ref()) });
+/// The keys and values of the line, whole and as bytes: other forms are made of them too.
+pub(crate) fn facts(record: &Record, id: Option<RecordId>) -> Vec<(&'static str, Vec<u8>)> {
+    let mut facts = Facts::default();
+    match record {
+        Record::Alert(alert) => facts.alert(alert),
+        Record::Notice(notice) => facts.notice(notice),
+        Record::FollowUp(record) => facts.0 = record.pairs(),
+        Record::Folded(record) => facts.0 = record.pairs(),
     }
+    facts.add_known(RECORD, id.map(|id| id.to_string()));
+    facts.0
+}
 
-    fn extend(&mut self, pairs: Vec<(&'static str, Vec<u8>)>) {
-        pairs.into_iter().for_each(|(key, value)| self.add(key, value));
+#[derive(Default)]
+struct Facts(Vec<(&'static str, Vec<u8>)>);
+
+impl Facts {
+    fn add(&mut self, key: &'static str, value: impl AsRef<[u8]>) {
+        self.0.push((key, value.as_ref().to_vec()));
     }
 
     fn add_known(&mut self, key: &'static str, value: Option<impl AsRef<[u8]>>) {
@@ -219,6 +220,15 @@ impl Pairs {
             // A path says more than none.
             None => self.add_known("cgroup", details.cgroup().and_then(longest_cgroup)),
         }
+    }
+}
+
+#[derive(Default)]
+struct Pairs(Vec<Pair>);
+
+impl Pairs {
+    fn add(&mut self, key: &'static str, value: impl AsRef<[u8]>) {
+        self.0.push(Pair { key, value: Escaped::new(value.as_ref()) });
     }
 
     /// Cuts the longest values until the line fits: all to the same length, but command line and lineage, which tell

@@ -11,7 +11,9 @@ mod health;
 mod journal;
 mod lineage;
 mod output;
+mod remote;
 mod response;
+mod syslog;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +22,9 @@ use std::time::Duration;
 
 pub use capture::Capture;
 pub use hardening::Hardening;
-pub use output::{File, Format, Output, Stdout, Syslog};
+pub use output::{File, Format, Output, Stdout};
+pub use remote::{Framing, Remote, Server, Tls, Transport};
+pub use syslog::{Header, Journald, Priorities, Protocol, Syslog};
 
 use crate::baseline::decision::Settings;
 use crate::diagnostics::{Diagnostic, Diagnostics, Level, Source};

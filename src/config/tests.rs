@@ -31,6 +31,16 @@ fn the_shipped_file_says_the_defaults() {
     assert_eq!(config.journal, crate::journal::Settings { folder, ..Config::default().journal });
     assert_eq!(config.output.syslog, Config::default().output.syslog);
     assert!(config.output.file.is_some());
+    // What is not there by default is shown with the defaults it has once it is.
+    assert_eq!(config.output.journald, Some(Journald::default()));
+    let [remote] = config.output.remote.as_slice() else { panic!("{:?}", config.output.remote) };
+    let defaults = Remote::new(remote.name.clone(), remote.servers.clone());
+    assert_eq!(*remote, Remote { tls: remote.tls.clone(), ..defaults });
+    assert!(remote.tls.client.is_some());
+}
+
+fn servers(urls: &[&str]) -> Vec<Server> {
+    urls.iter().map(|url| Server::parse(url).unwrap()).collect()
 }
 
 #[test]
@@ -44,8 +54,17 @@ fn every_key_is_read() {
          [baseline]\nmode = 'enforce'\nknown = 'silence'\nlearn-for = '7d'\nknown-after-days = 5\nnew-after = '48h'\nrows = 2000\n\
          [response]\nmode = 'enforce'\nper-minute = 9\nprotected = ['/p/*']\nhold-for = '2m'\nafter-hold = 'release'\n\
          at-stop = 'keep'\nterminal-message = 'no'\n\
-         [journal]\nenabled = false\nfolder = '/j'\nmax-size = 2000000\nmax-age = '2h'\nwhen-full = 'drop-new'\nmemory = 300000\n[output.syslog]\nsocket = '/s'\nfacility = 'local3'\ntag = 't'\nformat = 'json'\n\
-         [output.syslog.severity]\nlow = 'debug'\n[output.file]\npath = '/f'\nformat = 'text'\n\
+         [journal]\nenabled = false\nfolder = '/j'\nmax-size = 2000000\nmax-age = '2h'\nwhen-full = 'drop-new'\nmemory = 300000\n[output.syslog]\nsocket = '/s'\nprotocol = 'rfc5424'\nfacility = 'local3'\ntag = 't'\nformat = 'json'\nsd-id = 'e@1.2'\n\
+         [output.syslog.severity]\nlow = 'debug'\n\
+         [[output.remote]]\nname = 'a'\nservers = ['tls://h', 'tcp://10.0.0.1:1']\nframing = 'newline'\n\
+         protocol = 'rfc3164'\nfacility = 'local0'\ntag = 'r'\nsd-id = 'e@1'\nformat = 'cee'\n\
+         connect-timeout = '200ms'\nwrite-timeout = '3s'\nreturn-after = '5m'\n\
+         [output.remote.tls]\nca-file = '/ca'\nserver-name = 'log'\ncertificate-file = '/c'\nkey-file = '/k'\n\
+         [output.remote.severity]\ncritical = 'emerg'\n\
+         [[output.remote]]\nname = 'b'\nservers = ['udp://[::1]']\n\
+         [[output.remote]]\nenabled = false\nname = 'c'\nservers = ['udp://[::1]']\n\
+         [output.journald]\nsocket = '/j'\nfacility = 'daemon'\ntag = 'j'\nformat = 'cef'\n\
+         [output.journald.severity]\ninfo = 'debug'\n[output.file]\npath = '/f'\nformat = 'text'\n\
          [output.stdout]\nenabled = true\nformat = 'text'\n[state]\nfolder = '/v'\nruntime-folder = '/r'\n\
          [health]\ncanary = '7s'\nheartbeat = '5m'\n[hardening]\ncapabilities = false\nsystem-calls = false\n\
          [metrics]\ntextfile = '/m.prom'\nevery = '30s'\nhttp = true\n",
@@ -99,10 +118,41 @@ fn every_key_is_read() {
         output: Output {
             syslog: Some(Syslog {
                 socket: "/s".into(),
-                facility: 19,
-                tag: "t".into(),
+                header: Header {
+                    protocol: Protocol::Rfc5424,
+                    priorities: Priorities { facility: 19, severities: [6, 7, 4, 3, 2] },
+                    tag: "t".into(),
+                    sd_id: "e@1.2".into(),
+                },
                 format: Format::Json,
-                severities: [6, 7, 4, 3, 2],
+            }),
+            remote: vec![
+                Remote {
+                    framing: Framing::Newline,
+                    header: Header {
+                        protocol: Protocol::Rfc3164,
+                        priorities: Priorities { facility: 16, severities: [6, 5, 4, 3, 0] },
+                        tag: "r".into(),
+                        sd_id: "e@1".into(),
+                    },
+                    format: Format::Cee,
+                    tls: Tls {
+                        ca_file: Some("/ca".into()),
+                        server_name: Some("log".into()),
+                        client: Some(("/c".into(), "/k".into())),
+                    },
+                    connect_timeout: Duration::from_millis(200),
+                    write_timeout: Duration::from_secs(3),
+                    return_after: Duration::from_secs(300),
+                    ..Remote::new("a".into(), servers(&["tls://h", "tcp://10.0.0.1:1"]))
+                },
+                Remote::new("b".into(), servers(&["udp://[::1]"])),
+            ],
+            journald: Some(Journald {
+                socket: "/j".into(),
+                priorities: Priorities { facility: 3, severities: [7, 5, 4, 3, 2] },
+                tag: "j".into(),
+                format: Format::Cef,
             }),
             file: Some(File { path: "/f".into(), format: Format::Text }),
             stdout: Stdout { enabled: Some(true), format: Some(Format::Text) },

@@ -33,8 +33,10 @@ pub(super) fn needed(started: &Config, now: &Config) -> Vec<&'static str> {
     compare(*fold != now.fold, "[fold]");
     compare(*follow != now.follow, "[follow]");
     compare(*baseline != now.baseline, "[baseline]");
-    let Output { syslog, file, stdout } = output;
+    let Output { syslog, remote, journald, file, stdout } = output;
     compare(*syslog != now.output.syslog, "[output.syslog]");
+    compare(*remote != now.output.remote, "[[output.remote]]");
+    compare(*journald != now.output.journald, "[output.journald]");
     compare(*file != now.output.file, "[output.file]");
     compare(*stdout != now.output.stdout, "[output.stdout]");
     compare(*response != now.response, "[response]");

@@ -23,9 +23,14 @@ use crate::health::{Counters, Totals};
 use crate::identity;
 use crate::identity::keeper::Keeper;
 use crate::identity::settle::Executables;
+use crate::output::Destination;
 use crate::output::delivery::Delivery;
 use crate::output::entry::Form;
-use crate::output::{Destination, file::FileOutput, stdout::StdoutOutput, syslog::SyslogOutput};
+use crate::output::file::FileOutput;
+use crate::output::journald::JournaldOutput;
+use crate::output::remote::RemoteOutput;
+use crate::output::stdout::StdoutOutput;
+use crate::output::syslog::SyslogOutput;
 use crate::process::capture::Prefilter;
 use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::ExecSender;
@@ -112,7 +117,13 @@ pub(super) fn start_delivery(config: &Config, json: bool, host: &Host) -> Result
     let settings = &config.output;
     let mut outputs: Vec<Box<dyn Destination>> = Vec::new();
     if let Some(syslog) = settings.syslog.clone() {
-        outputs.push(Box::new(SyslogOutput::new(syslog)));
+        outputs.push(Box::new(SyslogOutput::new(syslog, &host.name)));
+    }
+    for remote in settings.remote.clone() {
+        outputs.push(Box::new(RemoteOutput::new(remote, &host.name)));
+    }
+    if let Some(journald) = settings.journald.clone() {
+        outputs.push(Box::new(JournaldOutput::new(journald)));
     }
     if let Some(file) = settings.file.clone() {
         outputs.push(Box::new(FileOutput::new(file)));

@@ -5,7 +5,6 @@ use serde::Serialize;
 use super::known::Seen;
 use super::record::{FollowUp, Occasion};
 use super::sentence;
-use super::sockets::{LISTEN, Protocol};
 use crate::alert::ecs::{AGENT, Agent, Ecs, HostPart, ImagePart, Rule, host_part, image, severity};
 use crate::alert::escape::{for_json, json_line};
 use crate::alert::{Host, RecordId};
@@ -243,27 +242,13 @@ fn socket(seen: &Seen) -> Socket {
 
 /// ECS has room for one connection: the one over which most went.
 fn connection(record: &FollowUp) -> (Option<Network>, Option<End>, Option<End>) {
-    let sockets = &record.known.sockets;
-    let peers = sockets.iter().filter(|seen| seen.socket.remote.is_some());
-    let Some(most) = peers.max_by_key(|seen| (seen.socket.sent, seen.socket.received)) else {
-        return (None, None, None);
-    };
-    let socket = &most.socket;
-    let (Some(local), Some(remote)) = (socket.local, socket.remote) else { return (None, None, None) };
-    let transport = match socket.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        _ => return (None, None, None),
-    };
-    let inbound = sockets.iter().any(|seen| {
-        seen.socket.state == Some(LISTEN) && seen.socket.local.is_some_and(|at| at.port() == local.port())
-    });
+    let Some(connection) = record.connection() else { return (None, None, None) };
     let network = Network {
-        transport,
-        kind: if remote.is_ipv4() { "ipv4" } else { "ipv6" },
-        direction: if inbound { "ingress" } else { "egress" },
+        transport: connection.transport,
+        kind: if connection.source.is_ipv4() { "ipv4" } else { "ipv6" },
+        direction: if connection.inbound { "ingress" } else { "egress" },
     };
-    let (own, other) = (end(local, socket.sent), end(remote, socket.received));
-    let (source, destination) = if inbound { (other, own) } else { (own, other) };
+    let source = end(connection.source, connection.bytes_out);
+    let destination = end(connection.destination, connection.bytes_in);
     (Some(network), Some(source), Some(destination))
 }

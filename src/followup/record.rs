@@ -1,10 +1,12 @@
 //! The record: what a program did after its alert.
 
+use std::net::SocketAddr;
+
 use nix::sys::signal::Signal;
 
 use super::known::{Child, Known, Seen};
 use super::sentence;
-use super::sockets::Socket;
+use super::sockets::{LISTEN, Protocol, Socket};
 use crate::alert::{Alert, Matched};
 use crate::process::exec::Image;
 use crate::rules::subject::join;
@@ -93,6 +95,23 @@ impl Occasion {
     }
 }
 
+/// A connection as who made it sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// `tcp` or `udp`.
+    pub transport: &'static str,
+    /// The program was called; else it is the caller.
+    pub inbound: bool,
+    /// Where the caller is.
+    pub source: SocketAddr,
+    /// Where the called is.
+    pub destination: SocketAddr,
+    /// Bytes that went to the destination.
+    pub bytes_out: Option<u64>,
+    /// Bytes that came from it.
+    pub bytes_in: Option<u64>,
+}
+
 /// What a program did after its alert.
 #[derive(Debug, Clone)]
 pub struct FollowUp {
@@ -115,6 +134,40 @@ impl FollowUp {
     /// The record's own id.
     pub fn id(&self) -> String {
         format!("{}-{}", self.alerted.id, self.number)
+    }
+
+    /// The connection over which most went, for forms that have room for one.
+    pub fn connection(&self) -> Option<Connection> {
+        let sockets = &self.known.sockets;
+        let peers = sockets.iter().filter(|seen| seen.socket.remote.is_some());
+        let socket = &peers.max_by_key(|seen| (seen.socket.sent, seen.socket.received))?.socket;
+        let (local, remote) = (socket.local?, socket.remote?);
+        let transport = match socket.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            _ => return None,
+        };
+        let inbound = sockets.iter().any(|seen| {
+            seen.socket.state == Some(LISTEN) && seen.socket.local.is_some_and(|at| at.port() == local.port())
+        });
+        Some(match inbound {
+            true => Connection {
+                transport,
+                inbound,
+                source: remote,
+                destination: local,
+                bytes_out: socket.received,
+                bytes_in: socket.sent,
+            },
+            false => Connection {
+                transport,
+                inbound,
+                source: local,
+                destination: remote,
+                bytes_out: socket.sent,
+                bytes_in: socket.received,
+            },
+        })
     }
 
     /// It says less, so that a shorter form can be written; false if nothing is left to be left out.

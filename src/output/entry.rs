@@ -2,13 +2,15 @@
 
 use std::ops::Range;
 
-use super::short_json;
-use crate::alert::{Host, Record, RecordId, ecs, people, text};
+use super::{journald, rfc5424, short_json};
+use crate::alert::{Host, Record, RecordId, cef, ecs, people, text};
 use crate::config::Format;
 use crate::rules::model::Severity;
 
 /// Longest JSON in bytes. A longer line, which takes argument lists of megabytes, is written as [`Form::ShortJson`].
 const LONGEST_JSON: usize = 8 << 20;
+/// By this the modules of rsyslog and syslog-ng know a message that is JSON (the CEE project's syslog transport).
+pub const CEE_COOKIE: &str = "@cee: ";
 
 /// How a record is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +21,14 @@ pub enum Form {
     Json,
     /// One line of JSON that fits a syslog message: see [`short_json::LONGEST`].
     ShortJson,
+    /// One line of the Common Event Format that fits a syslog message.
+    Cef,
+    /// [`CEE_COOKIE`] and one line of JSON that fit a syslog message.
+    Cee,
+    /// Structured data and one of the lines above: see [`rfc5424::parameters`].
+    Structured(Format),
+    /// Pairs of key and value, among them one of the lines above: see [`journald::fields`].
+    Fields(Format),
     /// Several lines for people at a terminal.
     People {
         /// With colours.
@@ -31,15 +41,27 @@ impl From<Format> for Form {
         match format {
             Format::Text => Form::Text,
             Format::Json => Form::Json,
+            Format::Cef => Form::Cef,
+            Format::Cee => Form::Cee,
         }
     }
 }
 
 impl Form {
-    const ALL: [Form; 5] = [
+    const ALL: [Form; 15] = [
         Form::Text,
         Form::Json,
         Form::ShortJson,
+        Form::Cef,
+        Form::Cee,
+        Form::Structured(Format::Text),
+        Form::Structured(Format::Json),
+        Form::Structured(Format::Cef),
+        Form::Structured(Format::Cee),
+        Form::Fields(Format::Text),
+        Form::Fields(Format::Json),
+        Form::Fields(Format::Cef),
+        Form::Fields(Format::Cee),
         Form::People { colour: false },
         Form::People { colour: true },
     ];
@@ -50,6 +72,16 @@ impl Form {
             Form::Text => "text",
             Form::Json => "json",
             Form::ShortJson => "short-json",
+            Form::Cef => "cef",
+            Form::Cee => "cee",
+            Form::Structured(Format::Text) => "structured-text",
+            Form::Structured(Format::Json) => "structured-json",
+            Form::Structured(Format::Cef) => "structured-cef",
+            Form::Structured(Format::Cee) => "structured-cee",
+            Form::Fields(Format::Text) => "fields-text",
+            Form::Fields(Format::Json) => "fields-json",
+            Form::Fields(Format::Cef) => "fields-cef",
+            Form::Fields(Format::Cee) => "fields-cee",
             Form::People { colour: false } => "people",
             Form::People { colour: true } => "people-colour",
         }
@@ -60,18 +92,52 @@ impl Form {
         Form::ALL.into_iter().find(|form| form.name() == name)
     }
 
+    /// The form for a syslog message, which has an end.
+    pub fn in_syslog(format: Format) -> Self {
+        match format {
+            Format::Json => Form::ShortJson,
+            other => other.into(),
+        }
+    }
+
     /// Writes a record, without the newline at its end. `id` is that of a record which the daemon sends; people at a
     /// terminal are not shown it.
     pub fn of(self, record: &Record, id: Option<RecordId>, host: &Host) -> String {
+        let short = |format, longest| short(format, record, id, host, longest);
         match self {
             Form::Text => text::line(record, id),
             Form::Json => ecs::line(record, id, host),
-            Form::ShortJson => short_json::line(record, id, host),
+            Form::ShortJson => short(Format::Json, short_json::LONGEST),
+            Form::Cef => short(Format::Cef, short_json::LONGEST),
+            Form::Cee => short(Format::Cee, short_json::LONGEST),
+            Form::Structured(format) => {
+                let longest = short_json::LONGEST - rfc5424::ROOM;
+                format!("{}] {}", rfc5424::parameters(record, id), short(format, longest))
+            }
+            Form::Fields(format) => journald::fields(record, id, &short(format, short_json::LONGEST)),
             Form::People { colour } => {
                 let mut lines = people::lines(record, colour);
                 lines.truncate(lines.trim_end_matches('\n').len());
                 lines
             }
+        }
+    }
+
+    /// It is a line that can be read without anything before it.
+    fn stands_alone(self) -> bool {
+        !matches!(self, Form::Structured(_) | Form::Fields(_))
+    }
+}
+
+/// A line of at most `longest` bytes.
+fn short(format: Format, record: &Record, id: Option<RecordId>, host: &Host, longest: usize) -> String {
+    match format {
+        // That is always shorter.
+        Format::Text => text::line(record, id),
+        Format::Json => short_json::line(record, id, host, longest),
+        Format::Cef => cef::line(record, id, host, longest),
+        Format::Cee => {
+            CEE_COOKIE.to_owned() + &short_json::line(record, id, host, longest - CEE_COOKIE.len())
         }
     }
 }
@@ -92,6 +158,15 @@ pub enum Kind {
 impl Kind {
     /// All, in their order, by which the journal knows them.
     pub const ALL: [Kind; 4] = [Kind::Alert, Kind::FollowUp, Kind::Folded, Kind::Notice];
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Alert => "alert",
+            Kind::FollowUp => "followup",
+            Kind::Folded => "folded",
+            Kind::Notice => "notice",
+        }
+    }
 }
 
 /// A record as outputs are given it.
@@ -154,9 +229,16 @@ impl Entry {
 
     /// The record in a form; in another one if it was not written in that, because the configuration was changed since.
     pub fn form(&self, form: Form) -> &str {
+        let found = self.written_in(form);
+        let alone = || self.forms.iter().find(|(form, _)| form.stands_alone());
+        let other = || alone().or(self.forms.first()).and_then(|(_, place)| self.text.get(place.clone()));
+        found.or_else(other).unwrap_or_default()
+    }
+
+    /// The record in this form and no other.
+    pub fn written_in(&self, form: Form) -> Option<&str> {
         let wanted = self.forms.iter().find(|(written, _)| *written == form);
-        let place = wanted.or(self.forms.first()).map_or(0..0, |(_, place)| place.clone());
-        self.text.get(place).unwrap_or_default()
+        wanted.and_then(|(_, place)| self.text.get(place.clone()))
     }
 
     /// The forms it was written in, and their places in the [text](Self::text).

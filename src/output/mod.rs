@@ -7,12 +7,18 @@ pub mod backoff;
 pub mod delivery;
 pub mod entry;
 pub mod file;
+pub mod journald;
+pub mod local;
+pub mod message;
+pub mod remote;
+pub mod rfc5424;
 pub mod sender;
 pub mod short_json;
 pub mod stdout;
 pub mod syslog;
 
 use std::io;
+use std::time::Duration;
 
 use entry::{Entry, Form};
 
@@ -32,9 +38,15 @@ pub trait Destination: Send {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-    /// Records that were taken but not handed on yet.
+    /// How many of the last records that [`write`](Self::write) took have perhaps not arrived, and would be lost if this
+    /// process ended now. While it lives the destination itself writes them again where needed.
     fn held(&self) -> u64 {
         0
+    }
+    /// After how long without a record [`flush`](Self::flush) wants to be called, because something that was written may
+    /// turn out to be lost; `None`: not at all.
+    fn next_look(&self) -> Option<Duration> {
+        None
     }
     /// Opens the place anew, because it was moved away.
     fn reopen(&mut self) {}

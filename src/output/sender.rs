@@ -117,14 +117,16 @@ impl Sender {
                 self.keep_position();
                 self.say_losses();
                 // With nothing to say and nothing held back, nothing wakes this thread but a record.
-                let time = (self.unsaid > 0 || !self.held.is_empty()).then_some(LOOK_EVERY);
+                let early = (self.unsaid > 0 || !self.held.is_empty()).then_some(LOOK_EVERY);
+                let look = self.destination.next_look();
+                let time = early.or(look);
                 let signals = Arc::clone(&self.signals);
                 let interrupted = move || signals.reopen.load(Relaxed) || signals.over.load(Relaxed);
                 let at_end = self.cursor.wait(time, interrupted) == Woken::AtEnd;
                 if at_end {
                     self.wait_for_held();
                 }
-                if !self.held.is_empty()
+                if (!self.held.is_empty() || look.is_some())
                     && self.persist(None, |destination| destination.flush()) == Outcome::GivenUp
                     || at_end
                 {

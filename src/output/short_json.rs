@@ -3,16 +3,22 @@
 use crate::alert::{Alert, Host, Record, RecordId, ecs};
 use crate::process::ring::ARGUMENTS;
 
-/// Longest line in bytes. rsyslog cuts a message at 8 KB by default, which would leave broken JSON.
+/// Longest line in bytes for a syslog message with a short header. rsyslog cuts one at 8 KB by default, which would leave
+/// broken JSON.
 pub const LONGEST: usize = 8000;
 
-/// The line: first the arguments of ancestors are cut, then the program's own.
-pub fn line(record: &Record, id: Option<RecordId>, host: &Host) -> String {
+/// The line, of at most `longest` bytes.
+pub fn line(record: &Record, id: Option<RecordId>, host: &Host, longest: usize) -> String {
     let line = ecs::line(record, id, host);
+    let whole = |record: Record| ecs::line(&record, id, host);
     match record {
-        Record::Alert(alert) => alert_line(line, alert.clone(), id, host),
-        Record::FollowUp(record) => cut(line, record.clone(), |it| it.shorten(), Record::FollowUp, id, host),
-        Record::Folded(record) => cut(line, record.clone(), |it| it.shorten(), Record::Folded, id, host),
+        Record::Alert(alert) => alert_line(line, alert.clone(), longest, whole),
+        Record::FollowUp(record) => {
+            cut(line, record.clone(), |it| it.shorten(), |it| whole(Record::FollowUp(it)), longest)
+        }
+        Record::Folded(record) => {
+            cut(line, record.clone(), |it| it.shorten(), |it| whole(Record::Folded(it)), longest)
+        }
         Record::Notice(_) => line,
     }
 }
@@ -22,22 +28,26 @@ fn cut<R: Clone>(
     mut line: String,
     mut record: R,
     shorten: fn(&mut R) -> bool,
-    whole: fn(R) -> Record,
-    id: Option<RecordId>,
-    host: &Host,
+    write: impl Fn(R) -> String,
+    longest: usize,
 ) -> String {
-    while line.len() > LONGEST && shorten(&mut record) {
-        line = ecs::line(&whole(record.clone()), id, host);
+    while line.len() > longest && shorten(&mut record) {
+        line = write(record.clone());
     }
     line
 }
 
 /// First the arguments of ancestors are cut, then the program's own.
-fn alert_line(mut line: String, mut alert: Box<Alert>, id: Option<RecordId>, host: &Host) -> String {
+fn alert_line(
+    mut line: String,
+    mut alert: Box<Alert>,
+    longest: usize,
+    whole: impl Fn(Record) -> String,
+) -> String {
     /// Ancestors keep at least this many bytes of arguments.
     const SHORTEST: usize = 32;
     let mut of_ancestors = ARGUMENTS;
-    while line.len() > LONGEST {
+    while line.len() > longest {
         if of_ancestors > SHORTEST {
             of_ancestors /= 2;
             alert.origin.cut_arguments(of_ancestors);
@@ -50,7 +60,7 @@ fn alert_line(mut line: String, mut alert: Box<Alert>, id: Option<RecordId>, hos
             alert.exec.image.cut_arguments(kept);
             alert.exec.details.parent.cut_arguments(parent);
         }
-        line = ecs::line(&Record::Alert(alert.clone()), id, host);
+        line = whole(Record::Alert(alert.clone()));
     }
     line
 }

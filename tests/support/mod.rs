@@ -21,6 +21,7 @@
 pub(crate) mod connector;
 mod daemon;
 pub(crate) mod program;
+pub(crate) mod servers;
 
 use std::fs::File;
 use std::io::Write;
@@ -92,7 +93,7 @@ pub(crate) fn skip(reason: &str) {
 }
 
 /// Says that the running test is skipped for want of `what`; a failure where everything is required.
-fn lacking(what: &str) {
+pub(crate) fn lacking(what: &str) {
     assert!(
         std::env::var_os(REQUIRE_ROOT).is_none(),
         "test {} needs {what} ({REQUIRE_ROOT} is set)",

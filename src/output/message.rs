@@ -1,0 +1,158 @@
+//! Syslog messages: a record with the head that the configured protocol wants.
+
+use std::borrow::Cow;
+
+use super::entry::{Entry, Form};
+use super::rfc5424;
+use crate::alert::escape::cut;
+use crate::calendar::Date;
+use crate::config::{Format, Header, Protocol};
+use crate::sys;
+
+/// The sequence number after which they begin anew (RFC 5424 7.3.1).
+const LAST: u32 = i32::MAX as u32;
+
+/// Where messages go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A socket of this host. In RFC 3164 time and host are left out there: the server adds its own, and those that are
+    /// not expected are taken for text.
+    Local,
+    /// The network.
+    Network,
+}
+
+/// Writes the messages of one output.
+#[derive(Debug)]
+pub struct Messages {
+    header: Header,
+    format: Format,
+    place: Place,
+    host: String,
+    /// The number of the last message.
+    sequence: u32,
+}
+
+/// Longest text in bytes. None is longer unless the configuration was changed after a record was written down in another
+/// form; no datagram would hold it whenever it is tried, and nothing behind it would be sent.
+const LONGEST: usize = 60 * 1024;
+
+impl Messages {
+    /// For records in `format` from the host of this name.
+    pub fn new(header: Header, format: Format, place: Place, host: &str) -> Self {
+        Messages { header, format, place, host: host.to_owned(), sequence: 0 }
+    }
+
+    /// The form in which records are wanted.
+    pub fn form(&self) -> Form {
+        match self.header.protocol {
+            Protocol::Rfc3164 => Form::in_syslog(self.format),
+            Protocol::Rfc5424 => Form::Structured(self.format),
+        }
+    }
+
+    /// The message of a record. It has the same number again until [`sent`](Self::sent) is called.
+    pub fn write(&self, entry: &Entry) -> String {
+        let Header { protocol, priorities, tag, sd_id } = &self.header;
+        let (priority, pid) = (priorities.priority(entry.severity), std::process::id());
+        match (protocol, self.place) {
+            (Protocol::Rfc3164, Place::Local) => {
+                format!("<{priority}>{tag}[{pid}]: {}", self.text(entry))
+            }
+            (Protocol::Rfc3164, Place::Network) => {
+                let seconds = entry.time_ns / 1_000_000_000;
+                let time = rfc3164_time(seconds, sys::time::offset(seconds));
+                let host: String = self.host.chars().filter(char::is_ascii_graphic).collect();
+                let host = if host.is_empty() { "-" } else { &host };
+                format!("<{priority}>{time} {host} {tag}[{pid}]: {}", self.text(entry))
+            }
+            (Protocol::Rfc5424, _) => {
+                let head = rfc5424::Head {
+                    priority,
+                    time_ns: entry.time_ns,
+                    host: &self.host,
+                    tag,
+                    pid,
+                    kind: entry.kind.as_str(),
+                    sequence: self.sequence % LAST + 1,
+                };
+                match entry.written_in(self.form()) {
+                    Some(rest) => format!("{}[{sd_id}{rest}", head.write()),
+                    // Written before the configuration was changed: there are no parameters.
+                    None => format!("{} {}", head.write(), self.text(entry)),
+                }
+            }
+        }
+    }
+
+    fn text<'a>(&self, entry: &'a Entry) -> Cow<'a, str> {
+        // Structured data is no text that can stand alone.
+        cut(entry.form(Form::in_syslog(self.format)), LONGEST)
+    }
+
+    /// The last message was sent.
+    pub fn sent(&mut self) {
+        self.sequence = self.sequence % LAST + 1;
+    }
+}
+
+/// `Jan  2 03:04:05` (RFC 3164 4.1.2) in a zone so many seconds ahead of UTC.
+fn rfc3164_time(seconds: u64, offset: i32) -> String {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let seconds = seconds.saturating_add_signed(offset.into());
+    let date = Date::of_unix_time(seconds);
+    let month = MONTHS.get(usize::from(date.month).wrapping_sub(1)).unwrap_or(&"Jan");
+    format!("{month} {:2} {:02}:{:02}:{:02}", date.day, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::{Host, Notice, Record, RecordId};
+    use crate::rules::model::Severity;
+
+    fn entry(forms: &[Form]) -> Entry {
+        let notice = Notice {
+            kind: "test",
+            severity: Severity::High,
+            time_ns: 1_767_225_600_000_000_000,
+            message: "m".into(),
+        };
+        Entry::new(&Record::Notice(notice), RecordId { run: 1, number: 2 }, forms, &Host::default())
+    }
+
+    #[test]
+    fn heads() {
+        let messages = |protocol, place| Messages::new(Header::new(protocol), Format::Text, place, "web1");
+        let pid = std::process::id();
+        let text =
+            "severity=high notice=test message=m time=2026-01-01T00:00:00.000000Z record=0000000000000001-2";
+        let local = messages(Protocol::Rfc3164, Place::Local);
+        assert_eq!(local.write(&entry(&[local.form()])), format!("<83>execwatch[{pid}]: {text}"));
+        let network = messages(Protocol::Rfc3164, Place::Network);
+        let message = network.write(&entry(&[network.form()]));
+        assert!(message.ends_with(&format!(" web1 execwatch[{pid}]: {text}")), "{message}");
+        let mut structured = messages(Protocol::Rfc5424, Place::Network);
+        let entry_of_it = entry(&[structured.form()]);
+        let message = structured.write(&entry_of_it);
+        let end = format!("\"][execwatch@32473 severity=\"high\" notice=\"test\"] {text}");
+        assert!(message.starts_with("<83>1 2026-01-01T") && message.ends_with(&end), "{message}");
+        assert!(message.contains("sequenceId=\"1\""), "{message}");
+        assert_eq!(structured.write(&entry_of_it), message);
+        structured.sent();
+        assert!(structured.write(&entry_of_it).contains("sequenceId=\"2\""));
+        structured.sequence = LAST;
+        assert!(structured.write(&entry_of_it).contains("sequenceId=\"1\""));
+        // An entry of another configuration.
+        let message = structured.write(&entry(&[Form::Fields(Format::Text), Form::Text]));
+        assert!(message.ends_with(&format!("\"] {text}")), "{message}");
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(rfc3164_time(1_767_323_045, 0), "Jan  2 03:04:05");
+        assert_eq!(rfc3164_time(1_767_323_045, 3600), "Jan  2 04:04:05");
+        assert_eq!(rfc3164_time(1_767_225_600, -1), "Dec 31 23:59:59");
+    }
+}

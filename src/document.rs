@@ -308,9 +308,11 @@ impl<'d> Section<'d> {
 
     fn tables(&self, key: &str, value: &'d Spanned<DeValue<'d>>, what: &'d str) -> Vec<Section<'d>> {
         let Some(list) = value.get_ref().as_array() else {
+            // A table in another is called by its whole name.
+            let written = if what.starts_with("[[") { what.to_owned() } else { format!("[[{key}]]") };
             self.error(
                 value.span(),
-                format!("`{key}` must be written as [[{key}]], not as {}", describe(value.get_ref())),
+                format!("`{key}` must be written as {written}, not as {}", describe(value.get_ref())),
             );
             return Vec::new();
         };

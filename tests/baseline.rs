@@ -165,8 +165,8 @@ fn learnt_over_days_and_then_enforced() {
     let seen = ground.alert(&daemon, "tool2");
     assert_eq!((state(&seen), severity(&seen)), ("seen", ("medium", "")));
     let line = |alert: &Value| {
-        let id = format!(" id={}", alert["event"]["id"].as_str().unwrap());
-        wait_until("the text", || daemon.stdout().lines().find(|line| line.ends_with(&id)).map(str::to_owned))
+        let id = format!(" id={} ", alert["event"]["id"].as_str().unwrap());
+        wait_until("the text", || daemon.stdout().lines().find(|line| line.contains(&id)).map(str::to_owned))
     };
     let since = &known["execwatch"]["baseline"]["since"].as_str().unwrap()[..10];
     let told = format!(

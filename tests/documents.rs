@@ -77,15 +77,17 @@ fn the_configuration_page_tells_every_key_with_its_table() {
 
 fn check_table(page: &str, table: &toml::Table, path: &str, keys: &mut usize) {
     for (key, value) in table {
+        let inner_path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         if let toml::Value::Table(inner) = value {
-            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            let below = inner.values().any(|value| !value.is_table());
-            assert!(!below || page.contains(&format!(".SH \"[{path}]\"").replace('-', "\\-")), "[{path}]");
-            check_table(page, inner, &path, keys);
+            check_table(page, inner, &inner_path, keys);
+        } else if let Some(inner) = value.as_array().and_then(|list| list.first()?.as_table()) {
+            check_table(page, inner, &inner_path, keys);
         } else {
             *keys += 1;
-            let title = format!(".SH \"[{path}]\"").replace('-', "\\-");
-            let section = page.split_once(&title).unwrap().1;
+            let titles = [format!("[{path}]"), format!("[[{path}]]")];
+            let titles = titles.map(|title| format!(".SH \"{title}\"\n").replace('-', "\\-"));
+            let section = titles.iter().find_map(|title| Some(page.split_once(title)?.1));
+            let section = section.unwrap_or_else(|| panic!("[{path}]"));
             let section = section.split_once("\n.SH ").map_or(section, |(section, _)| section);
             assert!(section.contains(&format!(".TP\n{} = ", bold(key))), "[{path}] {key}");
         }

@@ -258,7 +258,12 @@ fn no_more_than_the_limit() {
     assert!(!ended.records.iter().any(|record| is_follow_up_of(record, child.id())));
     let notice = |record: &&Value| record["event"]["action"] == "loss";
     let notice = ended.records.iter().find(notice).expect("a notice says so");
-    assert!(notice["message"].as_str().unwrap().contains("1 alerted programs that were not followed"));
+    assert!(
+        notice["message"]
+            .as_str()
+            .unwrap()
+            .contains("1 alerted program was not followed because [follow] at-once others were")
+    );
 }
 
 #[test]

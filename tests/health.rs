@@ -146,7 +146,6 @@ impl Drop for Stopped {
 #[test]
 fn a_listener_that_hangs_is_replaced() {
     let Some(machine) = Machine::alone() else { return };
-    let Some(_) = installed("taskset") else { return };
     let daemon = watchful(&machine, "canary = \"1s\"").start();
     let stopped = Stopped::listener(&daemon);
     let during = Staying::start_on(&file(&daemon, "during"), Some(0));
@@ -156,8 +155,9 @@ fn a_listener_that_hangs_is_replaced() {
     let after = Staying::start_on(&file(&daemon, "after"), Some(0));
     let seen = daemon.wait_for(|alert| alert["process"]["pid"] == after.pid());
     assert_ne!(certainty(&seen), "missed");
+    // From the queue of the one that hangs, if that was seen first, or by the look at all running programs.
     let found = daemon.wait_for(|alert| alert["process"]["pid"] == during.pid());
-    assert_eq!(certainty(&found), "missed");
+    assert!(["best-effort", "missed"].contains(&certainty(&found)), "{found}");
     let hanging = |wanted: u64| {
         wait_until("the status counts replaced listeners that hang", || {
             (daemon.status_json()["canary"]["hanging"] == wanted).then_some(())
@@ -191,11 +191,6 @@ fn what_overflowed_is_said_with_its_time_and_found_if_it_still_runs() {
     let script = format!("i=0; while [ $i -lt {FLOOD} ]; do {}; i=$((i+1)); done", flood.display());
     assert!(Command::new("taskset").args(["-c", "0", "sh", "-c", &script]).status().unwrap().success());
     let lost = Staying::start_on(&file(&daemon, "lost"), Some(0));
-    // It is taskset(1) before.
-    let exe = format!("/proc/{}/exe", lost.pid());
-    wait_until("the program was executed", || {
-        (fs::read_link(&exe).ok()? == file(&daemon, "lost")).then_some(())
-    });
     drop(stopped);
     let loss = daemon.wait_for_record("the loss", notice("loss"));
     let message = loss["message"].as_str().unwrap();

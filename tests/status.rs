@@ -158,6 +158,8 @@ fn a_socket_that_was_left_is_replaced_and_one_in_use_is_not() {
         "[state]\nfolder = \"{{dir}}/state\"\nruntime-folder = \"{}/run\"\n",
         first.folder().display()
     );
+    // Somebody has removed what keeps a second daemon out.
+    fs::remove_file(first.folder().join("run/lock")).unwrap();
     let second = with(&machine, &shared).start();
     let said = second.wait_for_message("will not be answered");
     assert!(said.contains("another process answers at"), "{said}");

@@ -159,6 +159,7 @@ impl Listeners {
                 wake(running);
                 return true;
             }
+            log::info!("a listener that was replaced has come back and ended");
             running.count_drops();
             false
         });

@@ -1,8 +1,8 @@
 //! Records to a file, a line each.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::Destination;
@@ -51,8 +51,16 @@ impl FileOutput {
                 // Alerts hold arguments, and arguments hold passwords: not for everybody. A symbolic link is not
                 // followed, so that nobody who may write to the folder can choose the file.
                 let mut options = OpenOptions::new();
-                options.create(true).append(true).mode(0o640).custom_flags(libc::O_NOFOLLOW);
-                let file = options.open(&self.path)?;
+                options.append(true).custom_flags(libc::O_NOFOLLOW);
+                let file = match options.clone().create_new(true).mode(0o600).open(&self.path) {
+                    Ok(file) => {
+                        // For the group of a folder with the set-group-id bit; the daemon's umask lets it have nothing.
+                        file.set_permissions(Permissions::from_mode(0o640))?;
+                        file
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(&self.path)?,
+                    Err(error) => return Err(error),
+                };
                 if ends_within_a_line(&file, &self.path) {
                     self.buffer.insert(0, b'\n');
                     self.broken_lines += 1;

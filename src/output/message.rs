@@ -136,7 +136,9 @@ mod tests {
         let mut structured = messages(Protocol::Rfc5424, Place::Network);
         let entry_of_it = entry(&[structured.form()]);
         let message = structured.write(&entry_of_it);
-        let end = format!("\"][execwatch@32473 severity=\"high\" notice=\"test\"] {text}");
+        let end = format!(
+            "\"][execwatch@32473 severity=\"high\" notice=\"test\" record=\"0000000000000001-2\"] {text}"
+        );
         assert!(message.starts_with("<83>1 2026-01-01T") && message.ends_with(&end), "{message}");
         assert!(message.contains("sequenceId=\"1\""), "{message}");
         assert_eq!(structured.write(&entry_of_it), message);

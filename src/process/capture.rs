@@ -99,6 +99,10 @@ pub struct CaptureSettings {
     pub hold_limit_ns: u64,
 }
 
+/// An event that has waited for so long was not followed at once by its listener, whose thread was stopped, throttled
+/// (`sched_rt_runtime_us`; 50 ms a second by default), or is the successor of one that hung.
+const LATE_NS: u64 = 20_000_000;
+
 /// How long a held program certainly stays on its CPU, in nanoseconds: half of the time for which the scheduler takes a
 /// preempted task to be cache-hot (`sched_migration_cost`). An idle CPU does not pull such a task. With one CPU there is
 /// nowhere to go.
@@ -249,13 +253,15 @@ impl ExecSink for Capture {
             decider,
             limit,
         };
-        let candidate = if notice.held {
+        // A listener that comes so late was kept from its CPU, and the program was not.
+        let held = notice.held && clock::monotonic_ns().saturating_sub(notice.timestamp_ns) < LATE_NS;
+        let candidate = if held {
             let pin = || Pinned::new(notice.pid, notice.cpu, &self.online);
             // Where the last programs took long, this one may be pushed away before it is known whether it will.
             let busy = notice.timestamp_ns.saturating_sub(self.last_candidate_ns) < PRESSURE_NS;
             let mut pinned = if busy { pin() } else { None };
-            let held = self.proc.held(notice.pid);
-            let candidate = reading.is_candidate(&held, &mut self.buffers, exec);
+            let program = self.proc.held(notice.pid);
+            let candidate = reading.is_candidate(&program, &mut self.buffers, exec);
             // Many files are read then, for which opening the folder pays.
             if candidate
                 && let Some(wants) = wants
@@ -277,7 +283,7 @@ impl ExecSink for Capture {
             reading.unheld(&mut self.buffers, wants, exec)
         };
         exec.hold_ns = clock::monotonic_ns().saturating_sub(notice.timestamp_ns);
-        exec.certainty = match notice.held {
+        exec.certainty = match held {
             true if exec.hold_ns <= self.settings.hold_limit_ns => Certainty::Exact,
             true => Certainty::Likely,
             false => Certainty::BestEffort,

@@ -29,6 +29,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
 use nix::fcntl::{Flock, FlockArg};
 
 #[allow(unused_imports, reason = "as above")]
@@ -174,15 +177,16 @@ impl Staying {
         if !file.exists() {
             program::copy(&installed("sleep").expect("coreutils are installed"), file);
         }
-        let mut command = match cpu {
-            Some(cpu) => {
-                let mut command = Command::new("taskset");
-                command.args(["-c", &cpu.to_string()]).arg(file);
-                command
+        let start = move || {
+            if let Some(cpu) = cpu {
+                // Of this thread, from which the child has it: taskset(1) would be one more program of the same process.
+                let mut set = CpuSet::new();
+                set.set(cpu as usize).unwrap();
+                sched_setaffinity(Pid::from_raw(0), &set).unwrap();
             }
-            None => Command::new(file),
+            Staying(Command::new(file).arg("1000").stdin(Stdio::null()).spawn().unwrap())
         };
-        Staying(command.arg("1000").stdin(Stdio::null()).spawn().unwrap())
+        std::thread::scope(|scope| scope.spawn(start).join().unwrap())
     }
 
     /// Process id.

@@ -54,23 +54,50 @@ impl Trust {
     /// Looks at an opened file and at the folders that its name leads through.
     pub fn file(&self, path: &Path, file: &File, diagnostics: &Diagnostics) {
         if self.level.is_some() {
-            self.judge(path, "file", file, diagnostics);
-            self.holders(path, diagnostics);
+            let mut found = Vec::new();
+            self.look_at_file(path, file, &mut found);
+            self.tell(&found, diagnostics);
         }
     }
 
     /// Looks at a folder of files, and if its name is a link, at those that it leads through.
     pub fn folder(&self, path: &Path, diagnostics: &Diagnostics) {
         if self.level.is_some() {
-            self.open_folder(path, diagnostics);
-            if path.is_symlink() {
-                self.holders(path, diagnostics);
+            let mut found = Vec::new();
+            self.look_at_folder(path, &mut found);
+            self.tell(&found, diagnostics);
+        }
+    }
+
+    /// What the daemon would refuse of the file or folder `path`; nothing if it is not there.
+    pub fn refused(path: &Path) -> Vec<Distrust> {
+        let (trust, mut found) = (Trust::default(), Vec::new());
+        match path.metadata() {
+            Ok(about) if about.is_dir() => trust.look_at_folder(path, &mut found),
+            Ok(_) => {
+                if let Ok(file) = File::open(path) {
+                    trust.look_at_file(path, &file, &mut found);
+                }
             }
+            Err(_) => {}
+        }
+        found
+    }
+
+    fn look_at_file(&self, path: &Path, file: &File, found: &mut Vec<Distrust>) {
+        found.extend(Distrust::of(path, "file", file));
+        self.holders(path, found);
+    }
+
+    fn look_at_folder(&self, path: &Path, found: &mut Vec<Distrust>) {
+        self.open_folder(path, found);
+        if path.is_symlink() {
+            self.holders(path, found);
         }
     }
 
     /// The folder in which a name stands, and if that is a link, those of the names it leads to.
-    fn holders(&self, path: &Path, diagnostics: &Diagnostics) {
+    fn holders(&self, path: &Path, found: &mut Vec<Distrust>) {
         let mut name = path.to_owned();
         for _ in 0..MOST_LINKS {
             let folder = match name.parent() {
@@ -78,38 +105,57 @@ impl Trust {
                 Some(parent) => parent,
                 None => return,
             };
-            self.open_folder(folder, diagnostics);
+            self.open_folder(folder, found);
             let Ok(target) = std::fs::read_link(&name) else { return };
             name = folder.join(target);
         }
     }
 
-    fn open_folder(&self, path: &Path, diagnostics: &Diagnostics) {
+    fn open_folder(&self, path: &Path, found: &mut Vec<Distrust>) {
         if !self.seen.borrow_mut().insert(path.to_owned()) {
             return;
         }
         // Whoever reads it says what is wrong if it cannot be opened.
         if let Ok(folder) = open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
-            self.judge(path, "folder", &folder, diagnostics);
+            found.extend(Distrust::of(path, "folder", &folder));
         }
     }
 
-    fn judge(&self, path: &Path, what: &str, opened: &impl AsFd, diagnostics: &Diagnostics) {
+    fn tell(&self, found: &[Distrust], diagnostics: &Diagnostics) {
         let Some(level) = self.level else { return };
-        let reason = match sys::fs::status_at(opened.as_fd(), c"") {
-            Ok(status) => reason(path, status.uid, status.mode),
-            Err(error) => Some(format!("its owner cannot be read: {error}")),
-        };
-        if let Some(reason) = reason {
-            let who = if level == Level::Error { "execwatch refuses" } else { "the daemon refuses" };
-            let message = format!("{who} this {what}: {reason}");
+        let who = if level == Level::Error { "execwatch refuses" } else { "the daemon refuses" };
+        for Distrust { path, what, reason, remedy } in found {
+            let message = format!("{who} this {what}: {reason}: {remedy}");
             diagnostics.push(Diagnostic::whole(level, path.display().to_string(), message));
         }
     }
 }
 
+/// A file or folder that is not trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Distrust {
+    /// Its path.
+    pub path: PathBuf,
+    /// Whether it is a file or a folder.
+    pub what: &'static str,
+    /// Why.
+    pub reason: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl Distrust {
+    fn of(path: &Path, what: &'static str, opened: &impl AsFd) -> Option<Self> {
+        let (reason, remedy) = match sys::fs::status_at(opened.as_fd(), c"") {
+            Ok(status) => reason(path, status.uid, status.mode)?,
+            Err(error) => (format!("its owner cannot be read: {error}"), "`ls -l` shows it".to_owned()),
+        };
+        Some(Distrust { path: path.to_owned(), what, reason, remedy })
+    }
+}
+
 /// Why a file or folder with this owner and mode is not trusted, and what to do.
-fn reason(path: &Path, uid: u32, mode: u32) -> Option<String> {
+fn reason(path: &Path, uid: u32, mode: u32) -> Option<(String, String)> {
     let path = path.display();
     let writers = match mode & OTHERS_WRITE {
         0o020 => Some("its group"),
@@ -126,10 +172,11 @@ fn reason(path: &Path, uid: u32, mode: u32) -> Option<String> {
     let owner = (uid != 0).then(|| format!("it is owned by uid {uid}, not by root"));
     let writers = writers.map(|who| format!("{who} may write it"));
     let what: Vec<String> = owner.into_iter().chain(writers).collect();
-    Some(format!(
-        "{}; who may write it decides what execwatch sees, so it must be root's alone: {remedy}",
+    let reason = format!(
+        "{}; who may write it decides what execwatch sees, so it must be root's alone",
         what.join(", and ")
-    ))
+    );
+    Some((reason, remedy))
 }
 
 #[cfg(test)]
@@ -149,9 +196,12 @@ mod tests {
 
     #[test]
     fn reasons_and_remedies() {
-        let of = |uid, mode| reason(Path::new("/x"), uid, mode).unwrap_or_default();
-        assert_eq!(of(0, 0o100_644), "");
-        assert_eq!(of(0, 0o040_755), "");
+        let of = |uid, mode| {
+            let (reason, remedy) = reason(Path::new("/x"), uid, mode).unwrap_or_default();
+            format!("{reason}: {remedy}")
+        };
+        assert_eq!(of(0, 0o100_644), ": ");
+        assert_eq!(of(0, 0o040_755), ": ");
         assert!(of(0, 0o100_664).starts_with("its group may write it;"));
         assert!(of(0, 0o041_777).starts_with("its group and everyone may write it;"), "sticky or not");
         assert!(of(0, 0o100_602).ends_with("`chmod go-w /x`"));

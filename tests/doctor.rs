@@ -125,6 +125,18 @@ fn files_and_outputs_are_looked_at() {
         told(&output, "capture").iter().any(|it| it.contains("best effort by configuration")),
         "{output:?}"
     );
+    let remote = "[[output.remote]]\nname = \"far\"\nservers = [\"tcp://127.0.0.1:1\"]\n";
+    fs::write(host.config(), fs::read_to_string(host.config()).unwrap() + remote).unwrap();
+    fs::set_permissions(host.config(), fs::Permissions::from_mode(0o664)).unwrap();
+    let output = doctor(&[], &host.config(), &["--json"]);
+    let servers = told(&output, "output");
+    assert!(servers.iter().any(|it| it.contains("tcp://127.0.0.1:1 of [[output.remote]] far")), "{output:?}");
+    // The daemon would not start.
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(
+        told(&output, "files").iter().any(|it| it.starts_with("fatal: execwatch refuses the file")),
+        "{output:?}"
+    );
     fs::write(host.config(), "[output.syslog]\nenabled = perhaps\n").unwrap();
     let output = doctor(&[], &host.config(), &["--json"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");

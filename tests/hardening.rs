@@ -56,7 +56,17 @@ fn every_thread_has_what_it_needs_and_no_more() {
         assert_eq!(field(status, "Seccomp"), Some("2"), "{name}");
     }
     // Those whose calls are listed have a filter of their own besides; the kernel counts them since 5.9.
-    for role in ["listen-0", "worker", "follow-up", "identity", "reload"] {
+    for role in [
+        "listen-0",
+        "worker",
+        "follow-up",
+        "identity",
+        "reload",
+        "journal",
+        "journal-sync",
+        "output",
+        "control",
+    ] {
         let (_, _, status) =
             threads.iter().find(|(name, ..)| name == role).unwrap_or_else(|| panic!("{role}"));
         assert!(field(status, "Seccomp_filters").is_none_or(|count| count == "2"), "{role}: {status}");

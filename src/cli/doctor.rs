@@ -1,9 +1,12 @@
 //! `execwatch doctor`
 
+use std::path::Path;
+
 use clap::Args;
 use serde::Serialize;
 
 use super::{Files, print, report};
+use crate::config::DEFAULT_PATH;
 use crate::diagnostics::{Diagnostics, counted};
 use crate::doctor::{self, Finding, Level};
 use crate::exit;
@@ -31,7 +34,8 @@ struct Report<'f> {
 pub(super) fn run(arguments: &DoctorArguments) -> u8 {
     let diagnostics = Diagnostics::default();
     let (config, _) = arguments.files.load(&diagnostics);
-    let mut findings = doctor::examine(&config);
+    let file = arguments.files.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
+    let mut findings = doctor::examine(&config, file);
     if report(&diagnostics.into_list()).is_some() {
         findings.push(mistakes());
     }

@@ -12,6 +12,8 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::place::{self, PlaceError};
 use super::{Commands, Kind, LONGEST_REQUEST, Refusal, answer_line};
+use crate::harden;
+use crate::harden::roles::Role;
 
 /// Clients that are served at once; others wait in the socket's backlog.
 const MOST_CLIENTS: usize = 8;
@@ -36,7 +38,10 @@ impl Server {
         let thread = std::thread::Builder::new()
             .name("control".to_owned())
             .stack_size(256 * 1024)
-            .spawn(move || serving.run())
+            .spawn(move || {
+                harden::enter(Role::Control);
+                serving.run();
+            })
             .map_err(failed)?;
         Ok(Server { path, stop: Some(stop), thread: Some(thread) })
     }

@@ -7,15 +7,19 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use super::Finding;
-use crate::config::{self, Config, DEFAULT_PATH};
+use crate::config::{self, Config};
+use crate::output::remote::link::Link;
+use crate::trust::{Distrust, Trust};
 
-pub(super) fn examine(config: &Config) -> Vec<Finding> {
+pub(super) fn examine(config: &Config, file: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     outputs(&mut findings, &config.output);
-    findings.extend(folder("the state folder", &config.state_folder));
-    let configuration = Path::new(DEFAULT_PATH);
+    findings.extend(folder("the state folder", &config.state_folder, "[state] folder"));
+    if let Some(journal) = config.journal.folder.as_deref().filter(|_| config.journal.enabled) {
+        findings.extend(folder("the journal", journal, "[journal] folder"));
+    }
     let of_rules = config.rules.folders.iter().map(|path| path.as_path());
-    for path in [configuration].into_iter().chain(of_rules) {
+    for path in [file].into_iter().chain(of_rules) {
         findings.extend(trusted(path));
     }
     findings.extend(time());
@@ -54,11 +58,29 @@ fn outputs(findings: &mut Vec<Finding>, output: &config::Output) {
             ),
         });
     }
-    if output.syslog.is_none() && output.file.is_none() && output.stdout.enabled != Some(true) {
+    if let Some(journald) = &output.journald {
+        let socket = &journald.socket;
+        findings.push(match reach(socket) {
+            Ok(()) => Finding::good(AREA, format!("journald answers at {}", socket.display())),
+            Err(error) => Finding::warning(
+                AREA,
+                format!("journald cannot be reached at {}: {error}", socket.display()),
+                "use [output.syslog] where there is no journald, and leave out [output.journald]",
+            ),
+        });
+    }
+    for remote in &output.remote {
+        findings.extend(remote.servers.iter().map(|one| server(remote, one)));
+    }
+    let elsewhere = output.syslog.is_some()
+        || output.file.is_some()
+        || output.journald.is_some()
+        || !output.remote.is_empty();
+    if !elsewhere && output.stdout.enabled != Some(true) {
         findings.push(Finding::warning(
             AREA,
             "no output is switched on but standard output on a terminal: alerts of a service reach nobody",
-            "enable [output.syslog] or [output.file]",
+            "enable [output.syslog], [[output.remote]], [output.journald] or [output.file]",
         ));
     }
 }
@@ -78,7 +100,7 @@ fn reach(socket: &Path) -> io::Result<()> {
 }
 
 /// A folder of the daemon's own.
-fn folder(what: &str, path: &Path) -> Vec<Finding> {
+fn folder(what: &str, path: &Path, key: &str) -> Vec<Finding> {
     const AREA: &str = "files";
     /// MiB below which a file system is nearly full for our purposes.
     const LITTLE_MIB: u64 = 64;
@@ -115,7 +137,7 @@ fn folder(what: &str, path: &Path) -> Vec<Finding> {
                 format!(
                     "{what} {shown} is on a file system that is mounted read-only: nothing is remembered"
                 ),
-                "mount it read-write, or name another in [state] folder",
+                format!("mount it read-write, or name another in {key}"),
             ));
         }
         let free_mib = system.blocks_available().saturating_mul(system.fragment_size()) >> 20;
@@ -123,7 +145,7 @@ fn folder(what: &str, path: &Path) -> Vec<Finding> {
             findings.push(Finding::warning(
                 AREA,
                 format!("{what} {shown} has {free_mib} MiB left on its file system"),
-                "make room there, or name another in [state] folder",
+                format!("make room there, or name another in {key}"),
             ));
         }
     }
@@ -134,18 +156,32 @@ fn folder(what: &str, path: &Path) -> Vec<Finding> {
 }
 
 /// A file or folder of the configuration, which decides what is seen. One that is not there is a matter of `check`.
-fn trusted(path: &Path) -> Option<Finding> {
-    let about = path.metadata().ok()?;
-    let mode = about.permissions().mode() & 0o7777;
-    if about.uid() == 0 && mode & 0o022 == 0 {
-        return None;
+fn trusted(path: &Path) -> Vec<Finding> {
+    let fatal = |Distrust { path, what, reason, remedy }: Distrust| {
+        let found = format!("execwatch refuses the {what} {}: {reason}", path.display());
+        Finding::fatal("files", found, remedy)
+    };
+    Trust::refused(path).into_iter().map(fatal).collect()
+}
+
+/// A server on the network: opens a connection and closes it, which for TLS verifies its certificate.
+fn server(remote: &config::Remote, server: &config::Server) -> Finding {
+    const AREA: &str = "output";
+    match Link::open(remote, server) {
+        Ok(_) if server.transport == config::Transport::Udp => Finding::note(
+            AREA,
+            format!("datagrams are sent to {server}; UDP does not tell whether somebody receives them"),
+        ),
+        Ok(_) => Finding::good(AREA, format!("the syslog server {server} accepts connections")),
+        Err(error) => Finding::warning(
+            AREA,
+            format!(
+                "the syslog server {server} of [[output.remote]] {} cannot be used: {error}",
+                remote.name
+            ),
+            "check address, firewall and certificates; what it does not take waits in the journal",
+        ),
     }
-    let shown = path.display();
-    Some(Finding::warning(
-        "files",
-        format!("{shown} can be changed by others than root (owner {}, mode {mode:04o})", about.uid()),
-        format!("chown root: {shown} && chmod go-w {shown}"),
-    ))
 }
 
 fn time() -> Vec<Finding> {

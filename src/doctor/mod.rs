@@ -73,8 +73,8 @@ impl Finding {
     }
 }
 
-/// Looks at everything.
-pub fn examine(config: &Config) -> Vec<Finding> {
+/// Looks at everything. `file` is where the configuration was read.
+pub fn examine(config: &Config, file: &Path) -> Vec<Finding> {
     let mut findings = kernel::examine(Path::new("/"));
     let privileges = privileges::examine();
     let root = privileges.iter().all(|finding| finding.level != Level::Fatal);
@@ -82,7 +82,7 @@ pub fn examine(config: &Config) -> Vec<Finding> {
     if root {
         findings.extend(capture::examine(config));
     }
-    findings.extend(host::examine(config));
+    findings.extend(host::examine(config, file));
     findings
 }
 

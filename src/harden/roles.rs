@@ -23,6 +23,14 @@ pub enum Role {
     Identity,
     /// Writes the baseline's database.
     Baseline,
+    /// Writes the journal, and has the disk write it.
+    Journal,
+    /// Sends records: files, sockets, and names of hosts.
+    Output,
+    /// Answers at the control socket.
+    Control,
+    /// Writes the file for Prometheus.
+    Metrics,
     /// Reads configuration and rules.
     Reload,
     /// Waits for a second signal.
@@ -40,7 +48,7 @@ pub enum Calls {
 
 impl Role {
     /// All of them.
-    pub const ALL: [Role; 9] = [
+    pub const ALL: [Role; 13] = [
         Role::Main,
         Role::Listener,
         Role::Worker,
@@ -48,6 +56,10 @@ impl Role {
         Role::FollowUp,
         Role::Identity,
         Role::Baseline,
+        Role::Journal,
+        Role::Output,
+        Role::Control,
+        Role::Metrics,
         Role::Reload,
         Role::Signals,
     ];
@@ -66,7 +78,10 @@ impl Role {
             Role::Identity => Calls::Only(&[OWN, READING, &[libc::SYS_memfd_create]]),
             Role::Snapshot => Calls::Only(&[OWN, READING]),
             Role::FollowUp => Calls::Only(&[OWN, READING, SOCKETS]),
-            Role::Baseline => Calls::Only(&[OWN, READING, WRITING, MOVING]),
+            Role::Baseline | Role::Journal | Role::Metrics => Calls::Only(&[OWN, READING, WRITING, MOVING]),
+            // A long message to journald is a file in memory.
+            Role::Output => Calls::Only(&[OWN, READING, WRITING, MOVING, SOCKETS, &[libc::SYS_memfd_create]]),
+            Role::Control => Calls::Only(&[OWN, READING, SOCKETS, &[libc::SYS_accept4]]),
             Role::Reload => Calls::Only(&[OWN, READING, SOCKETS, THREADS]),
             Role::Signals => Calls::Only(&[OWN, SOCKETS]),
         }

@@ -16,6 +16,8 @@ use std::time::Duration;
 use super::Totals;
 use super::status::{Health, Mode, Output, Status};
 use crate::calendar;
+use crate::harden;
+use crate::harden::roles::Role;
 use crate::journal::progress::Condition;
 
 /// The media type of [`exposition`].
@@ -287,6 +289,7 @@ impl Textfile {
         let (stop, stopped) = channel::<()>();
         let thread = std::thread::Builder::new().name("metrics".to_owned()).stack_size(256 * 1024).spawn(
             move || {
+                harden::enter(Role::Metrics);
                 let mut failed = false;
                 loop {
                     let written = write(&path, &exposition(&health.status()));

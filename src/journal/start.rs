@@ -26,6 +26,8 @@ use super::{Settings, number_of_segment};
 use crate::alert::{Host, Notice};
 use crate::clock;
 use crate::diagnostics::counted;
+use crate::harden;
+use crate::harden::roles::Role;
 use crate::output::backoff::Backoff;
 use crate::output::entry::Form;
 use crate::rules::model::Severity;
@@ -204,10 +206,12 @@ impl Journal {
             full_said: false,
             closing: false,
         };
-        let thread = std::thread::Builder::new()
-            .name("journal".to_owned())
-            .stack_size(256 * 1024)
-            .spawn(move || thread.run())?;
+        let thread = std::thread::Builder::new().name("journal".to_owned()).stack_size(256 * 1024).spawn(
+            move || {
+                harden::enter(Role::Journal);
+                thread.run();
+            },
+        )?;
         Ok(Journal { shared, outputs, orders, thread })
     }
 

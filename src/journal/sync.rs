@@ -10,6 +10,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::folder::Folder;
+use crate::harden;
+use crate::harden::roles::Role;
 
 /// How long writes are gathered.
 const GATHER: Duration = Duration::from_secs(1);
@@ -42,6 +44,7 @@ impl Synchroniser {
         let desk = Arc::new(Desk::default());
         let shared = Arc::clone(&desk);
         let run = move || {
+            harden::enter(Role::Journal);
             while let Some(files) = shared.next() {
                 for file in files {
                     // A segment that was sent and removed meanwhile need not be written any more.

@@ -14,6 +14,8 @@ use super::entry::Form;
 use super::sender::{Sender, Signals};
 use crate::alert::{Host, Record};
 use crate::diagnostics::counted;
+use crate::harden;
+use crate::harden::roles::Role;
 use crate::journal::progress::Progress;
 use crate::journal::shared::Shared;
 use crate::journal::start::Journal;
@@ -75,10 +77,12 @@ impl Delivery {
                 Arc::clone(&signals),
                 journal.orders.clone(),
             );
-            let thread = std::thread::Builder::new()
-                .name("output".to_owned())
-                .stack_size(256 * 1024)
-                .spawn(move || sender.run())?;
+            let thread = std::thread::Builder::new().name("output".to_owned()).stack_size(256 * 1024).spawn(
+                move || {
+                    harden::enter(Role::Output);
+                    sender.run();
+                },
+            )?;
             outputs.push(Running { progress: Arc::clone(progress), signals, thread: Some(thread) });
         }
         Ok(Delivery {

@@ -29,6 +29,7 @@
 //! - [`cli`]: the command line
 //! - [`document`] and [`diagnostics`]: files are read strictly, and mistakes are shown; [`trust`]: whether they are
 //!   root's alone
+//! - [`published`]: how something reaches the listeners without a wait
 //! - [`calendar`] and [`clock`]: the time; [`sys`]: the only unsafe code
 
 pub mod alert;
@@ -57,6 +58,7 @@ pub mod journal;
 pub mod lineage;
 pub mod output;
 pub mod process;
+pub mod published;
 pub mod replay;
 pub mod response;
 pub mod rules;

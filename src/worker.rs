@@ -25,6 +25,7 @@ use crate::process::exec::{Certainty, Exec};
 use crate::process::overlay;
 use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::ExecReceiver;
+use crate::response;
 use crate::response::act::{Responder, Said};
 use crate::response::{Outcome, RuleName};
 use crate::rules::action::Action;
@@ -64,6 +65,8 @@ pub struct Signals {
     execs_missed: AtomicU64,
     events_missed: AtomicU64,
     notices: Mutex<Vec<Notice>>,
+    /// `[response]` as it was reloaded, until the worker takes it.
+    responses: Mutex<Option<response::Settings>>,
 }
 
 /// Notices of other threads that wait for the worker; what is more is only logged.
@@ -76,6 +79,11 @@ impl Signals {
         if notices.len() < MOST_NOTICES {
             notices.push(notice);
         }
+    }
+
+    /// Has the worker respond by these settings, when it is woken.
+    pub fn configure_responses(&self, settings: response::Settings) {
+        *self.responses.lock().unwrap_or_else(PoisonError::into_inner) = Some(settings);
     }
 
     fn notices(&self) -> MutexGuard<'_, Vec<Notice>> {
@@ -193,6 +201,7 @@ impl Worker {
             }
             // Before the hits are kept: those of rules that are no longer there are forgotten.
             self.take_rules();
+            self.take_response_settings();
             let notices = std::mem::take(&mut *self.signals.notices());
             for notice in notices {
                 self.write(Record::Notice(notice));
@@ -325,6 +334,15 @@ impl Worker {
         for Said { severity, message } in said {
             log::warn!("{message}");
             self.write(notice("response", severity, message));
+        }
+    }
+
+    /// Responds by newer settings, if there are some.
+    fn take_response_settings(&mut self) {
+        let newer = self.signals.responses.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(settings) = newer {
+            self.responder.configure(settings);
+            self.tend_responses(false);
         }
     }
 

@@ -340,15 +340,18 @@ fn forms(name: &str, record: &Record) -> [Result<(), String>; 6] {
     ]
 }
 
-#[test]
-fn forms_of_an_alert() {
-    let surroundings = Surroundings {
+fn surroundings() -> Surroundings {
+    Surroundings {
         accounts: Accounts { users: Names::new(folder().join("passwd")), groups: Names::new("/dev/null") },
         namespaces: HOST_NAMESPACES,
         processes: Box::new(Told),
         files: Arc::default(),
-    };
-    let mut evaluator = Evaluator::new(Arc::new(rules()));
+    }
+}
+
+#[test]
+fn forms_of_an_alert() {
+    let (surroundings, mut evaluator) = (surroundings(), Evaluator::new(Arc::new(rules())));
     all_equal(cases().into_iter().flat_map(|(name, exec)| {
         let alert = evaluator
             .evaluate(&exec, &surroundings, &Started2026)
@@ -361,13 +364,7 @@ fn forms_of_an_alert() {
 /// Everything that can come of an action, each in one of the forms' files.
 #[test]
 fn forms_of_responses() {
-    let surroundings = Surroundings {
-        accounts: Accounts { users: Names::new(folder().join("passwd")), groups: Names::new("/dev/null") },
-        namespaces: HOST_NAMESPACES,
-        processes: Box::new(Told),
-        files: Arc::default(),
-    };
-    let mut evaluator = Evaluator::new(Arc::new(rules()));
+    let (surroundings, mut evaluator) = (surroundings(), Evaluator::new(Arc::new(rules())));
     let cases = [
         ("prevented", Action::Deny, Outcome::Prevented),
         ("held", Action::Hold, Outcome::Held),
@@ -395,13 +392,7 @@ fn forms_of_responses() {
 /// Netcat again and again, and then so many different ones that some are held back.
 #[test]
 fn forms_of_what_was_folded() {
-    let surroundings = Surroundings {
-        accounts: Accounts { users: Names::new(folder().join("passwd")), groups: Names::new("/dev/null") },
-        namespaces: HOST_NAMESPACES,
-        processes: Box::new(Told),
-        files: Arc::default(),
-    };
-    let mut evaluator = Evaluator::new(Arc::new(rules()));
+    let (surroundings, mut evaluator) = (surroundings(), Evaluator::new(Arc::new(rules())));
     let mut folder = Folder::new(Settings { at_most: 3, ..Settings::default() });
     let mut admit = |argv: &[&[u8]], milliseconds: u64| {
         let mut exec = far_away();

@@ -157,6 +157,38 @@ fn what_takes_effect_at_the_next_start_is_named() {
 }
 
 #[test]
+fn responses_follow_unless_they_were_off_at_the_start() {
+    let Some(machine) = Machine::alone() else { return };
+    let config = |mode: &str| {
+        format!(
+            "[rules]\nbuiltin = false\n[output.syslog]\nenabled = false\n\
+             [output.file]\npath = \"{{dir}}/alerts.json\"\n[response]\nmode = \"{mode}\"\n"
+        )
+    };
+    let deny = rule("deny").replace("severity = 'low'", "severity = 'high'\naction = 'deny'");
+    let ended = |daemon: &Daemon<'_>| Command::new(daemon.program("tool")).status().unwrap().code();
+    let change = |daemon: &Daemon<'_>, from: &str, to: &str| {
+        let file = daemon.folder().join("execwatch.toml");
+        let before = fs::read_to_string(&file).unwrap();
+        fs::write(&file, before.replace(&format!("mode = \"{from}\""), &format!("mode = \"{to}\""))).unwrap();
+        sighup(daemon)
+    };
+    let daemon = machine.daemon().rules(&deny).config(&config("dry-run")).start();
+    assert_eq!(ended(&daemon), Some(0));
+    assert!(!change(&daemon, "dry-run", "enforce").contains("next start"));
+    wait_until("the program is killed", || ended(&daemon).is_none().then_some(()));
+    assert!(!change(&daemon, "enforce", "off").contains("next start"));
+    wait_until("the program is let go", || (ended(&daemon) == Some(0)).then_some(()));
+    daemon.stop();
+
+    let daemon = machine.daemon().rules(&deny).config(&config("off")).start();
+    let said = change(&daemon, "off", "enforce");
+    assert!(said.contains("[response] takes effect at the next start"), "{said}");
+    assert_eq!(ended(&daemon), Some(0));
+    daemon.stop();
+}
+
+#[test]
 fn only_files_of_root_alone_are_obeyed() {
     let Some(machine) = Machine::shared() else { return };
     let daemon = machine.daemon().rules(&rule("own")).start();

@@ -131,7 +131,7 @@ pub(super) fn run(arguments: &ExplainArguments) -> u8 {
 fn files(capture: &config::Capture, ruleset: &RuleSet) -> Executables {
     let files = Executables::default();
     if capture.identity != Mode::Off {
-        files.shared.replace(Arc::new(keeper::build(ruleset, &capture.identity_folders)));
+        files.shared.index.replace(Arc::new(keeper::build(ruleset, &capture.identity_folders)));
     }
     if ruleset.wants().packages {
         files.packages.want();

@@ -2,7 +2,7 @@
 //! if nothing is wrong with them. If anything is, what was in force stays. Both is said: in the log, in the stream of
 //! records, and to whoever asked.
 //!
-//! What takes effect at once are utilities, rules and exceptions. What the daemon was set up with stays until the next
+//! What takes effect at once are utilities, rules, exceptions, and how responses are made. What the daemon was set up with stays until the next
 //! start, and is named if it was changed (see [`restart`](super::restart)).
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -201,7 +201,13 @@ impl Reloading {
             self.files.packages.want();
         }
         self.rules.replace(Arc::clone(&ruleset));
-        let in_force = Config { rules: config.rules.clone(), ..self.started.clone() };
+        let response = if restart::responses_follow(&self.started) {
+            self.signals.configure_responses(config.response.clone());
+            config.response.clone()
+        } else {
+            self.started.response.clone()
+        };
+        let in_force = Config { rules: config.rules.clone(), response, ..self.started.clone() };
         self.health.set_rules(fingerprint::of(&in_force, &ruleset), Arc::clone(&ruleset));
         if let Some(keeper) = &self.keeper
             && !keeper.replace(Arc::clone(&ruleset))

@@ -1,6 +1,7 @@
 //! Which settings a reload cannot apply: what the daemon was set up with stays until its next start, and is named.
 
 use crate::config::{Capture, Config, Hardening, Output};
+use crate::response::Mode;
 
 /// Names the settings that differ and take effect at the next start.
 ///
@@ -39,7 +40,7 @@ pub(super) fn needed(started: &Config, now: &Config) -> Vec<&'static str> {
     compare(*journald != now.output.journald, "[output.journald]");
     compare(*file != now.output.file, "[output.file]");
     compare(*stdout != now.output.stdout, "[output.stdout]");
-    compare(*response != now.response, "[response]");
+    compare(!responses_follow(started) && *response != now.response, "[response]");
     compare(*journal != now.journal, "[journal]");
     compare(*health != now.health, "[health]");
     compare(*metrics != now.metrics, "[metrics]");
@@ -49,6 +50,11 @@ pub(super) fn needed(started: &Config, now: &Config) -> Vec<&'static str> {
     compare(*capabilities != now.hardening.capabilities, "[hardening] capabilities");
     compare(*system_calls != now.hardening.system_calls, "[hardening] system-calls");
     names
+}
+
+/// A reload changes `[response]` too. Not if the daemon was started without responses: it has given up what they need.
+pub(super) fn responses_follow(started: &Config) -> bool {
+    started.response.mode != Mode::Off
 }
 
 fn of_capture(started: &Capture, now: &Capture) -> Vec<&'static str> {
@@ -95,6 +101,9 @@ mod tests {
             named("[capture]\nreceive-buffer = 70000\nidentity = 'off'\n[output.syslog]\ntag = 'x'\n"),
             ["[capture] receive-buffer", "[capture] identity", "[output.syslog]"]
         );
+        assert_eq!(named("[response]\nmode = 'enforce'\n"), ["[response]"]);
+        let dry = read("[response]\nmode = 'dry-run'\n");
+        assert_eq!(needed(&dry, &read("[response]\nmode = 'enforce'\nper-minute = 3\n")), [""; 0]);
         assert_eq!(named("[state]\nfolder = '/x'\n[follow]\nat-once = 3\n"), ["[follow]", "[state] folder"]);
     }
 }

@@ -12,14 +12,15 @@ use std::sync::Arc;
 use nix::fcntl::OFlag;
 
 use super::elf::{self, BuildId};
-use super::index::Installed;
+use super::index::{Index, Installed};
 use super::mounts::Reach;
-use super::shared::{Reader, Shared};
+use super::shared::Shared;
 use super::{By, Identity, Mode, Unsettled, is_at_its_place};
 use crate::clock;
 use crate::process::exec::{Exec, Image};
 use crate::process::file::{Descriptor, FileFacts, FileKey, OpenCount};
 use crate::process::proc_dir::ProcDir;
+use crate::published::Reader;
 use crate::rules::catalogue;
 use crate::sys;
 
@@ -45,7 +46,8 @@ enum Head {
 #[derive(Debug)]
 pub struct Identifier {
     mode: Mode,
-    reader: Reader,
+    shared: Arc<Shared>,
+    reader: Reader<Index>,
     open: OpenCount,
     /// By a hash of the key; a file that falls on the place of another one takes it.
     remembered: Box<[Option<(FileKey, Head)>]>,
@@ -56,7 +58,7 @@ pub struct Identifier {
 #[derive(Debug)]
 pub struct Possible<'i> {
     unsettled: Option<Unsettled>,
-    reader: &'i Reader,
+    index: &'i Index,
     size: u64,
     build_id: Option<BuildId>,
     loaded: bool,
@@ -75,7 +77,7 @@ impl Possible<'_> {
 
     /// The utilities that it may be, besides what is known.
     pub fn utilities(&self) -> impl Iterator<Item = &Arc<Installed>> {
-        let by_size = self.reader.index().by_size(self.size, self.build_id);
+        let by_size = self.index.by_size(self.size, self.build_id);
         by_size.filter(|_| self.unsettled == Some(Unsettled::Content))
     }
 }
@@ -91,7 +93,8 @@ impl Identifier {
     pub fn new(mode: Mode, shared: Arc<Shared>, open: OpenCount) -> Self {
         Identifier {
             mode,
-            reader: Reader::new(shared),
+            reader: Reader::new(Arc::clone(&shared.index)),
+            shared,
             open,
             remembered: vec![None; REMEMBERED].into_boxed_slice(),
             head: Box::new([0; elf::HEAD]),
@@ -115,7 +118,7 @@ impl Identifier {
         }
         let size = exec.details.loaded_file.or(exec.file).map_or(0, |file| file.size);
         let loaded = exec.details.loaded_file.is_some();
-        Possible { unsettled: exec.details.unsettled, reader: &self.reader, size, build_id, loaded }
+        Possible { unsettled: exec.details.unsettled, index: self.reader.get(), size, build_id, loaded }
     }
 
     fn look(&mut self, dir: &ProcDir<'_>, runs: Runs, exe: FileFacts, exec: &mut Exec) -> Option<BuildId> {
@@ -127,7 +130,7 @@ impl Identifier {
                 (file, true)
             }
         };
-        let index = self.reader.index();
+        let index = self.reader.get();
         let trusted = !is_loaded && index.mounts.trusted(&exec.image, &file);
         let identity = |exec: &Exec, installed: &Arc<Installed>, by| Identity {
             installed: Arc::clone(installed),
@@ -145,7 +148,7 @@ impl Identifier {
             return None;
         }
         let reach = match index.mounts.reach(file.device) {
-            Reach::Unknown => self.reader.learned().reach(file.device),
+            Reach::Unknown => self.shared.learned.reach(file.device),
             reach => reach,
         };
         match reach {
@@ -164,7 +167,7 @@ impl Identifier {
             return None;
         };
         let Head::Elf(build_id) = head else { return None };
-        let index = self.reader.index();
+        let index = self.reader.get();
         if let Some(installed) = build_id.and_then(|build_id| index.by_build_id(&build_id)) {
             exec.details.identity = Some(identity(exec, installed, By::BuildId));
         } else if index.by_size(file.size, build_id).next().is_some() {
@@ -175,7 +178,7 @@ impl Identifier {
 
     /// What the beginning of the file tells; `None` if it cannot be read.
     fn head(&mut self, dir: &ProcDir<'_>, runs: &Runs, file: &FileFacts) -> Option<Head> {
-        let stamps = self.reader.index().mounts.stamps(file.device);
+        let stamps = self.reader.get().mounts.stamps(file.device);
         let key = file.key();
         let place = place(file);
         if let Some((own, head)) = self.remembered.get(place)?

@@ -136,7 +136,7 @@ impl Keeping {
         }
         let index = build(&self.ruleset, &self.folders);
         log::debug!("{} files of utilities are installed", index.len());
-        self.retired.push(self.files.shared.replace(Arc::new(index)));
+        self.retired.push(self.files.shared.index.replace(Arc::new(index)));
         self.last = stamp;
     }
 }

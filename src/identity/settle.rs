@@ -46,7 +46,7 @@ impl Executables {
                     return None;
                 }
             }
-            self.compare(&self.shared.current(), &file, &File::from(reopen(&fd)?))
+            self.compare(&self.shared.index.current(), &file, &File::from(reopen(&fd)?))
         });
         exec.details.unsettled = settled.is_none().then_some(Unsettled::Unreadable);
         if let Some(Some(found)) = settled {
@@ -105,7 +105,7 @@ impl Executables {
             return Some(*digest);
         }
         let file = exec.file?;
-        let mounts = &self.shared.current().mounts;
+        let mounts = &self.shared.index.current().mounts;
         let digest = self.contents.sha256(&file, mounts.stamps(file.device), || {
             let fd = exec.descriptor.fd()?;
             let reach = match mounts.reach(file.device) {
@@ -126,7 +126,7 @@ impl Executables {
         let Ok(file) = status(&fd) else { return };
         exec.file = Some(file);
         exec.descriptor = crate::process::file::Descriptor::hold(&Default::default(), || Some(fd));
-        let index = self.shared.current();
+        let index = self.shared.index.current();
         let Some(fd) = exec.descriptor.fd().filter(|_| file.regular() && !index.is_empty()) else { return };
         if index.mounts.reach(file.device) != Reach::Local
             && find_reach(fd, &file, std::process::id()) != Reach::Local

@@ -11,7 +11,7 @@ use super::frozen::Hierarchies;
 use super::guard::{Candidate, Rails};
 use super::held::{Entry, Held};
 use super::orders::{OrderReceiver, Sent, State};
-use super::policy::{self, PolicyKeeper, Reader, Shared};
+use super::policy::{self, Policy, PolicyKeeper};
 use super::signal::{Miss, Target};
 use super::{Guard, Mode, Outcome, Response, RuleName, Settings, terminal, tree};
 use crate::alert::Alert;
@@ -20,6 +20,7 @@ use crate::lineage::Lineage;
 use crate::process::details::Namespaces;
 use crate::process::exec::{Certainty, Exec};
 use crate::process::proc_dir::ProcRoot;
+use crate::published::{Published, Reader};
 use crate::rules::action::Action;
 use crate::rules::model::Severity;
 use crate::rules::ruleset::RuleSet;
@@ -29,7 +30,7 @@ use crate::rules::ruleset::RuleSet;
 pub struct Responder {
     proc: Arc<ProcRoot>,
     keeper: PolicyKeeper,
-    policy: Reader,
+    policy: Reader<Policy>,
     switch: Switch,
     armed: Armed,
     host: Namespaces,
@@ -83,7 +84,7 @@ impl Responder {
     }
 
     /// What listeners share.
-    pub fn shared(&self) -> Arc<Shared> {
+    pub fn shared(&self) -> Arc<Published<Policy>> {
         self.keeper.shared()
     }
 
@@ -171,7 +172,7 @@ impl Responder {
             on_host: policy::on_host(exec, &self.host),
             ancestors: &exec.ancestors.processes,
         };
-        let policy = self.policy.policy();
+        let policy = self.policy.get();
         let rate = || {
             let (number, _) = rules.find(rule.as_str())?;
             let left = rules.rate(number)?.take(policy.settings.per_minute, clock::monotonic_ns());
@@ -194,7 +195,7 @@ impl Responder {
         let start_ticks = exec.details.start_ticks.ok_or(Miss::Gone)?;
         let after_us = || clock::monotonic_ns().saturating_sub(exec.timestamp_ns) / 1000;
         let signal = |signal| Target::find(&self.proc, exec.pid, start_ticks)?.send(&self.proc, signal);
-        let rails = &self.policy.policy().rails;
+        let rails = &self.policy.get().rails;
         Ok(match action {
             Action::Alert => return Err(Miss::Gone.into()),
             Action::Deny => {

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use super::chain::{Chain, NearProcesses};
 use super::disarm::Switch;
 use super::guard::Candidate;
-use super::policy::{self, Policy, Reader, Shared};
+use super::policy::{self, Policy};
 use super::signal::{Miss, Target, send_to_held};
 use super::{Guard, Mode, Outcome, Response, RuleName};
 use crate::alert::Clock;
@@ -22,6 +22,7 @@ use crate::process::details::Namespaces;
 use crate::process::exec::{Certainty, Exec};
 use crate::process::proc_dir::{ProcDir, ProcRoot};
 use crate::process::relatives::Ancestors;
+use crate::published::{Published, Reader};
 use crate::rules::action::Action;
 use crate::rules::held::Decision;
 use crate::rules::ruleset::RuleSet;
@@ -34,7 +35,7 @@ const LONGEST_PATH: usize = 4096 + 16;
 #[derive(Debug)]
 pub struct Decider {
     proc: Arc<ProcRoot>,
-    policy: Reader,
+    policy: Reader<Policy>,
     switch: Switch,
     surroundings: Surroundings,
     chain: Chain,
@@ -48,10 +49,15 @@ pub struct Decider {
 impl Decider {
     /// One that decides by the shared policy, and not while there is the file in the `runtime` folder that disarms.
     /// `hold_limit_ns` says for how long a held program certainly stays on its CPU.
-    pub fn new(proc: Arc<ProcRoot>, shared: Arc<Shared>, runtime: &Path, hold_limit_ns: u64) -> Self {
+    pub fn new(
+        proc: Arc<ProcRoot>,
+        shared: Arc<Published<Policy>>,
+        runtime: &Path,
+        hold_limit_ns: u64,
+    ) -> Self {
         let policy = Reader::new(shared);
         let surroundings = Surroundings {
-            accounts: policy.policy().accounts(),
+            accounts: policy.get().accounts(),
             namespaces: Namespaces::of_the_host(&proc),
             processes: Box::new(NearProcesses::new(Arc::clone(&proc))),
             files: Arc::default(),
@@ -74,9 +80,9 @@ impl Decider {
             return false;
         }
         if self.policy.refresh() {
-            self.surroundings.accounts = self.policy.policy().accounts();
+            self.surroundings.accounts = self.policy.get().accounts();
         }
-        self.policy.policy().settings.mode != Mode::Off
+        self.policy.get().settings.mode != Mode::Off
     }
 
     /// Stops a held program as soon as executable and arguments show that a rule acts on it, before its details are read:
@@ -85,7 +91,7 @@ impl Decider {
     ///
     /// A stop that is taken back before the program got its CPU is seen by nobody.
     pub fn stop_early(&mut self, rules: &RuleSet, exec: &Exec) -> Option<u64> {
-        let policy = self.policy.policy();
+        let policy = self.policy.get();
         if policy.settings.mode != Mode::Enforce {
             return None;
         }
@@ -139,8 +145,8 @@ impl Decider {
         if !rules.could_act_on_held(&exec.image, hints) {
             return None;
         }
-        let clock = self.policy.policy().clock();
-        let today = today(self.policy.policy(), exec);
+        let clock = self.policy.get().clock();
+        let today = today(self.policy.get(), exec);
         let decide = |exec: &Exec| {
             let subject = Subject::whole(exec, rules.catalogue(), &self.surroundings, &clock).on_listener();
             rules.decide_on_held(&subject, today)
@@ -159,7 +165,7 @@ impl Decider {
         hidden.restore(&mut exec.details);
         let Decision::Yes(number, rule) = decision else { return None };
 
-        let policy = self.policy.policy();
+        let policy = self.policy.get();
         let candidate = Candidate {
             pid,
             ppid,

@@ -1,13 +1,11 @@
 //! What listeners know for their decisions: settings, guard rails, names of users and groups, the host's time zone.
 //!
-//! Another thread makes it whole and shares it; a listener takes a newer one under a lock that it merely tries, and frees
-//! none: the keeper does, when no listener has it any more (see `identity::shared`, whose ways these are).
+//! The worker makes it whole and [publishes](crate::published) it.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::Arc;
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -22,6 +20,7 @@ use crate::process::names::{Accounts, Names};
 use crate::process::place::Place;
 use crate::process::proc_dir::ProcRoot;
 use crate::process::relatives::{HostProcesses, Processes};
+use crate::published::Published;
 use crate::sys;
 
 /// What decisions are made with.
@@ -82,54 +81,10 @@ impl Clock for ListenerClock {
     }
 }
 
-/// What keeper and listeners share.
-#[derive(Debug)]
-pub struct Shared {
-    generation: AtomicU64,
-    current: Mutex<Arc<Policy>>,
-}
-
-/// A listener's reference.
-#[derive(Debug, Clone)]
-pub(super) struct Reader {
-    shared: Arc<Shared>,
-    generation: u64,
-    policy: Arc<Policy>,
-}
-
-impl Reader {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        // Read first: what is replaced meanwhile is only taken once more.
-        let generation = shared.generation.load(Ordering::Acquire);
-        let policy = Arc::clone(&shared.current.lock().unwrap_or_else(PoisonError::into_inner));
-        Reader { shared, generation, policy }
-    }
-
-    /// Takes a newer policy if there is one and nobody holds the lock; true if it did.
-    pub(super) fn refresh(&mut self) -> bool {
-        let generation = self.shared.generation.load(Ordering::Acquire);
-        if generation == self.generation {
-            return false;
-        }
-        let current = match self.shared.current.try_lock() {
-            Ok(current) => current,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return false,
-        };
-        self.policy = Arc::clone(&current);
-        self.generation = generation;
-        true
-    }
-
-    pub(super) fn policy(&self) -> &Policy {
-        &self.policy
-    }
-}
-
 /// Makes policies and keeps those that listeners still use.
 #[derive(Debug)]
 pub struct PolicyKeeper {
-    shared: Arc<Shared>,
+    shared: Arc<Published<Policy>>,
     accounts: Accounts,
     settings: Settings,
     own: Vec<(u32, u64)>,
@@ -149,13 +104,12 @@ impl PolicyKeeper {
         let init_exe = link("/proc/1/exe").unwrap_or_default();
         let names = [Arc::new(accounts.users.all()), Arc::new(accounts.groups.all())];
         let policy = policy(&settings, &own, &own_exe, &init_exe, names, zone_now())?;
-        let shared =
-            Arc::new(Shared { generation: AtomicU64::new(0), current: Mutex::new(Arc::new(policy)) });
+        let shared = Arc::new(Published::new(policy));
         Ok(PolicyKeeper { shared, accounts, settings, own, own_exe, init_exe, replaced: Vec::new() })
     }
 
     /// What listeners share.
-    pub fn shared(&self) -> Arc<Shared> {
+    pub fn shared(&self) -> Arc<Published<Policy>> {
         Arc::clone(&self.shared)
     }
 
@@ -173,7 +127,7 @@ impl PolicyKeeper {
     pub fn tick(&mut self) -> io::Result<()> {
         // Whoever has it is a listener, and takes the newer one with its next decision.
         self.replaced.retain(|old| Arc::strong_count(old) > 1);
-        let current = Arc::clone(&self.shared.current.lock().unwrap_or_else(PoisonError::into_inner));
+        let current = self.shared.current();
         if self.settings.mode == Mode::Off && current.settings.mode == Mode::Off {
             return Ok(());
         }
@@ -184,9 +138,7 @@ impl PolicyKeeper {
         if users_changed || groups_changed || zone_s != current.zone_s || self.settings != current.settings {
             let names = [users, groups];
             let new = policy(&self.settings, &self.own, &self.own_exe, &self.init_exe, names, zone_s)?;
-            let mut place = self.shared.current.lock().unwrap_or_else(PoisonError::into_inner);
-            self.replaced.push(std::mem::replace(&mut *place, Arc::new(new)));
-            self.shared.generation.fetch_add(1, Ordering::Release);
+            self.replaced.push(self.shared.replace(Arc::new(new)));
         }
         Ok(())
     }
@@ -237,6 +189,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::published::Reader;
 
     fn keeper() -> PolicyKeeper {
         let proc = Arc::new(ProcRoot::open(Path::new("/proc")).unwrap());
@@ -254,7 +207,7 @@ mod tests {
         keeper.tick().unwrap();
         assert_eq!(keeper.replaced.len(), 1, "the reader has it still");
         assert!(reader.refresh());
-        assert_eq!(reader.policy().settings.mode, Mode::Enforce);
+        assert_eq!(reader.get().settings.mode, Mode::Enforce);
         keeper.tick().unwrap();
         assert!(keeper.replaced.is_empty());
     }
@@ -265,7 +218,7 @@ mod tests {
         assert_eq!(keeper.own[0].0, std::process::id());
         assert_eq!(keeper.own[1].0, nix::unistd::getppid().as_raw() as u32);
         let reader = Reader::new(keeper.shared());
-        assert_eq!(reader.policy().accounts().users.name(0).as_deref(), Some("root"));
+        assert_eq!(reader.get().accounts().users.name(0).as_deref(), Some("root"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use execwatch::config::{Remote, Tls};
 use execwatch::output::Destination;
@@ -11,14 +11,21 @@ use super::support::servers::{Authority, Server, free_port, json_lines, rsyslog,
 use super::support::wait_until;
 use super::{entry, flush, numbered, output, remote, write};
 
-/// rsyslog with TLS at a port, which asks for a client's certificate if `clients`.
-fn listening(
-    folder: &Path,
-    port: u16,
-    certificate: (&Path, &Path),
-    authority: &Path,
-    clients: bool,
-) -> Option<Server> {
+/// rsyslog with TLS, and those who can vouch for it and its clients, or cannot.
+struct Listening {
+    authority: Authority,
+    stranger: Authority,
+    /// The server's own certificate and key.
+    own: (PathBuf, PathBuf),
+    url: String,
+    server: Server,
+}
+
+/// rsyslog with TLS, which asks for a client's certificate if `clients`.
+fn listening(folder: &Path, clients: bool) -> Option<Listening> {
+    let (authority, stranger) = (Authority::new(folder, "good")?, Authority::new(folder, "stranger")?);
+    let own = authority.sign("server", "localhost");
+    let port = free_port();
     let mode = if clients { "x509/certvalid" } else { "anon" };
     let text = format!(
         "global(workDirectory=\"{folder}\" defaultNetstreamDriverCAFile=\"{}\" \
@@ -27,14 +34,14 @@ fn listening(
          input(type=\"imtcp\" address=\"127.0.0.1\" port=\"{port}\")\n\
          template(name=\"j\" type=\"list\" option.jsonf=\"on\") {{ property(outname=\"msg\" name=\"msg\" format=\"jsonf\") }}\n\
          action(type=\"omfile\" file=\"{folder}/out.json\" template=\"j\")\n",
-        authority.display(),
-        certificate.0.display(),
-        certificate.1.display(),
+        authority.certificate().display(),
+        own.0.display(),
+        own.1.display(),
         folder = folder.display()
     );
     let server = rsyslog(folder, &text, true)?;
     wait_for_port(port);
-    Some(server)
+    Some(Listening { authority, stranger, own, url: format!("tls://localhost:{port}"), server })
 }
 
 fn refused(settings: Remote, said: &str) {
@@ -57,13 +64,7 @@ fn refused(settings: Remote, said: &str) {
 fn only_a_verified_server_is_given_anything() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
-    let Some(authority) = Authority::new(path, "good") else { return };
-    let Some(stranger) = Authority::new(path, "stranger") else { return };
-    let (certificate, key) = authority.sign("server", "localhost");
-    let port = free_port();
-    let files = (certificate.as_path(), key.as_path());
-    let Some(server) = listening(path, port, files, &authority.certificate(), false) else { return };
-    let url = format!("tls://localhost:{port}");
+    let Some(Listening { authority, stranger, url, server, .. }) = listening(path, false) else { return };
     let settings = |tls: Tls| Remote { tls, ..remote(&[&url]) };
     let trusting = |authority: &Authority| Tls { ca_file: Some(authority.certificate()), ..Tls::default() };
 
@@ -93,13 +94,10 @@ fn only_a_verified_server_is_given_anything() {
 fn a_server_that_asks_for_a_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
-    let Some(authority) = Authority::new(path, "good") else { return };
-    let Some(stranger) = Authority::new(path, "stranger") else { return };
-    let (certificate, key) = authority.sign("server", "localhost");
-    let port = free_port();
-    let files = (certificate.as_path(), key.as_path());
-    let Some(server) = listening(path, port, files, &authority.certificate(), true) else { return };
-    let url = format!("tls://localhost:{port}");
+    let Some(Listening { authority, stranger, own: (certificate, _), url, server }) = listening(path, true)
+    else {
+        return;
+    };
     let settings = |client| {
         let tls = Tls { ca_file: Some(authority.certificate()), client, ..Tls::default() };
         Remote { tls, ..remote(&[&url]) }

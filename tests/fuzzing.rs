@@ -110,12 +110,15 @@ const WORDS: &[&str] = &[
 ];
 
 /// Every target on inputs that were changed at random, by default a few hundred. `EXECWATCH_TESTS_FUZZ_SECONDS` sets how
-/// long each is tried instead: a fuzzer for where there is no other.
+/// long each is tried instead: a fuzzer for where there is no other; with `EXECWATCH_TESTS_FUZZ_TARGET` only that one.
 #[test]
 fn every_target_takes_changed_files() {
     let seconds = std::env::var("EXECWATCH_TESTS_FUZZ_SECONDS").ok();
     let seconds = seconds.map(|text| text.parse::<u64>().unwrap());
-    for (name, body) in TARGETS {
+    let alone = std::env::var("EXECWATCH_TESTS_FUZZ_TARGET").ok();
+    let wanted = |name: &str| alone.as_deref().is_none_or(|alone| alone == name);
+    assert!(TARGETS.iter().any(|(name, _)| wanted(name)), "there is no target {alone:?}");
+    for (name, body) in TARGETS.iter().filter(|(name, _)| wanted(name)) {
         let seeds = seeds(name);
         // Small ones alone, if there are some: a change matters more in them.
         let mut small: Vec<&Vec<u8>> = seeds.iter().filter(|seed| seed.len() <= 2000).collect();

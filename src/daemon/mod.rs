@@ -193,7 +193,7 @@ impl Daemon {
         };
         let settings =
             CaptureSettings { arguments_limit: config.capture.args_limit, hold_limit_ns: hold_limit_ns() };
-        let (orders, ordered) = orders();
+        let (orders, ordered) = orders(&config.runtime_folder);
         let responder = setup::start_responses(&config, &proc, ordered)?;
         let responses = responder.shared();
         let rules = Arc::new(Current::new(Arc::clone(&ruleset), options.record_all));

@@ -1,6 +1,7 @@
 //! An administrator's orders about what is held, from the thread of the control socket to the worker, and the worker's
 //! answer.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::disarm::Switch;
 use super::held::Order;
 use crate::control::{Answer, Commands, Refusal, Request};
 
@@ -43,6 +45,7 @@ pub struct State {
 pub struct Orders {
     sent: Sender<Sent>,
     state: Arc<Mutex<State>>,
+    switch: Switch,
 }
 
 /// The worker's side.
@@ -52,17 +55,19 @@ pub struct OrderReceiver {
     state: Arc<Mutex<State>>,
 }
 
-/// Both sides.
-pub fn orders() -> (Orders, OrderReceiver) {
+/// Both sides, for the switch in a runtime folder.
+pub fn orders(runtime: &Path) -> (Orders, OrderReceiver) {
     let (sender, receiver) = bounded(WAITING);
     let state = Arc::default();
-    (Orders { sent: sender, state: Arc::clone(&state) }, OrderReceiver { sent: receiver, state })
+    let switch = Switch::new(runtime);
+    (Orders { sent: sender, state: Arc::clone(&state), switch }, OrderReceiver { sent: receiver, state })
 }
 
 impl Orders {
-    /// What the worker said last.
+    /// What the worker said last, and how the switch is now.
     pub fn state(&self) -> State {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let said = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        State { armed: !self.switch.thrown(), ..said }
     }
 
     /// Adds the commands `release` and `kill`, which take the id of what is held; `wake` makes the worker look.

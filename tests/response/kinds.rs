@@ -100,7 +100,7 @@ fn a_program_in_memory_is_denied() {
 #[test]
 fn ancestors_users_and_groups_are_known_before_the_first_instruction() {
     let Some(machine) = Machine::alone() else { return };
-    let Some(shell) = installed("sh") else { return };
+    let (Some(shell), Some(setsid)) = (installed("sh"), installed("setsid")) else { return };
     let select = "\"exe|startswith\" = \"{dir}/bin/target\"\n\"ancestor.exe|endswith\" = \"/bin/above\"\n\
                   \"ancestor.user\" = \"root\"\n\"user\" = \"root\"\n\"session-leader.pid|exists\" = true";
     let daemon = responding(&machine, ENFORCE, &rule_on("deny", select)).start();
@@ -112,7 +112,12 @@ fn ancestors_users_and_groups_are_known_before_the_first_instruction() {
     program::copy(&shell.canonicalize().unwrap(), &above);
     // The `:` after it keeps the shell from becoming the program.
     let script = format!("{shell} -c '{target}; :'; :", shell = shell.display(), target = target.display());
-    Command::new(&above).args(["-c", &script]).stdout(written.output()).status().unwrap();
+    // In a session of its own: the leader of this one may have ended.
+    Command::new(setsid)
+        .args(["--wait", above.to_str().unwrap(), "-c", &script])
+        .stdout(written.output())
+        .status()
+        .unwrap();
     let alert = daemon.wait_for(|alert| response(alert, "outcome").is_string());
     assert_eq!(response(&alert, "outcome"), "prevented", "{alert:#}");
     assert_eq!(written.bytes(), 1);

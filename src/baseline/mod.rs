@@ -1,7 +1,7 @@
 //! What is normal here: which programs have alerted before, by whom and from where, and on how many days.
 //!
 //! In: the tuples of an exec's alerts and the time. Out: what is known of each, and what becomes of its severity. The
-//! decisions ([`tuple`], [`days`], [`memory`], [`decision`]) do no I/O and have no clock; [`store`] is the database, and
+//! decisions ([`mod@tuple`], [`days`], [`memory`], [`decision`]) do no I/O and have no clock; [`store`] is the database, and
 //! [`keeper`] the thread that writes to it, so that no alert waits for a disk. Days, not counts, make a tuple known, and
 //! a day takes at least half a day of the clock that nobody can set: see [`days`].
 

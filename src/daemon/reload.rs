@@ -3,7 +3,7 @@
 //! records, and to whoever asked.
 //!
 //! What takes effect at once are utilities, rules, exceptions, and how responses are made. What the daemon was set up with stays until the next
-//! start, and is named if it was changed (see [`restart`](super::restart)).
+//! start, and is named if it was changed (see `restart`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -67,7 +67,7 @@ pub struct Identity {
     pub sha256: Option<Digest>,
     /// It is the file that the dynamic loader was told to run, not the executable.
     pub loaded: bool,
-    /// It was executed where it is installed; see [`is_at_its_place`].
+    /// It was executed where it is installed; see `is_at_its_place`.
     pub at_its_place: bool,
 }
 

@@ -1,7 +1,7 @@
 //! On a listener's thread: rules with the actions `deny` and `hold`, while the program is held.
 //!
 //! What it costs where no such rule could match by executable and arguments: a look-up or two, and only for programs
-//! whose details are read anyway. Where one could: the ancestors, at most [`chain::MOST`](super::chain::MOST) of them,
+//! whose details are read anyway. Where one could: the ancestors, at most `chain::MOST` of them,
 //! and the signal. It waits for nothing but /proc, and takes no lock that others may keep.
 
 use std::path::Path;

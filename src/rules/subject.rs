@@ -119,7 +119,7 @@ impl<'a> Subject<'a> {
         Subject { whole: Some(whole), ..Subject::on_hot_path(&exec.image, catalogue, hints) }
     }
 
-    /// On a listener's thread, which holds the program: only what [can be read there](Field::held) is known.
+    /// On a listener's thread, which holds the program: only what can be read there is known.
     pub fn on_listener(mut self) -> Self {
         if let Some(whole) = &mut self.whole {
             whole.held = true;

@@ -20,3 +20,47 @@ root() {
     fi
     echo "$root"
 }
+
+# release_apt RELEASE TOOL...: asks apt about another release than this machine's, with lists of their own.
+release_apt() {
+    local folder=$roots/apt-$1 tool=$2 mirror
+    if [ ! -e "$folder.ready" ]; then
+        mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | head -n 1)
+        mkdir -p "$folder/state/lists/partial" "$folder/cache/archives/partial"
+        echo "deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" >"$folder/list"
+        touch "$folder.ready"
+        release_apt "$1" apt-get update >&2 || { rm "$folder.ready"; return 1; }
+    fi
+    shift 2
+    "$tool" -q -o Dir::Etc::SourceList="$folder/list" -o Dir::Etc::SourceParts=/dev/null -o Dir::State="$folder/state" \
+        -o Dir::State::status=/dev/null -o Dir::Cache="$folder/cache" -o Acquire::Languages=none -o APT::Architecture=amd64 \
+        -o Acquire::Check-Valid-Until=false -o APT::Sandbox::User=root "$@"
+}
+
+# unpacked RELEASE PACKAGE PATTERN: prints a folder with the files of a package that match.
+unpacked() {
+    local folder=$roots/$2-$1
+    if [ ! -e "$folder.ready" ]; then
+        echo "fetching $2 of Debian $1" >&2
+        rm -rf "$folder"
+        mkdir -p "$folder"
+        (cd "$folder" && release_apt "$1" apt-get download "$2" >&2 &&
+            dpkg-deb --fsys-tarfile ./*.deb | tar -x --wildcards "$3" && rm ./*.deb) || return 1
+        touch "$folder.ready"
+    fi
+    echo "$folder"
+}
+
+# kernel RELEASE: prints the file of a release's kernel, the one for virtual machines.
+kernel() {
+    local package folder
+    package=$(release_apt "$1" apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p')
+    folder=$(unpacked "$1" "${package:?no kernel of $1 was found}" './boot/*') || return 1
+    ls "$folder"/boot/vmlinuz-*
+}
+
+# static_busybox: prints the file of a busybox that needs no library.
+static_busybox() {
+    local folder
+    folder=$(unpacked sid busybox-static ./usr/bin/busybox) && echo "$folder/usr/bin/busybox"
+}

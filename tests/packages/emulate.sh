@@ -4,6 +4,6 @@
 emulate() {
     local seconds=$1
     shift
-    timeout -k 5 "$seconds" nice qemu-system-x86_64 -accel tcg,thread=multi -cpu max -display none -monitor none -no-reboot \
+    timeout -k 5 "$seconds" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -display none -monitor none -no-reboot \
         -net none "$@" </dev/null
 }

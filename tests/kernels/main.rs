@@ -53,20 +53,20 @@ const DENY: &str = "[[rule]]\nid = \"deny\"\ntitle = \"A test of deny\"\nseverit
 
 fn main() -> ExitCode {
     let Some(machine) = Machine::alone() else { return ExitCode::from(77) };
-    fact("kernel", &kernel());
+    let (kernel, choices) = kernel();
+    fact("kernel", &kernel);
+    fact("preemption", &choices);
     let checks: [(&str, fn(&Machine) -> String); 7] = [
         ("features", features),
         ("doctor", doctor),
         ("status", status),
-        ("capture", |machine| capture(machine, true)),
-        ("deny", |machine| deny(machine, true)),
+        ("capture", capture),
+        ("deny", deny),
         ("lineage", lineage),
         ("losses", losses),
     ];
-    let emulated: [(&str, fn(&Machine) -> String); 2] = [
-        ("capture-unscaled", |machine| capture(machine, false)),
-        ("deny-unscaled", |machine| deny(machine, false)),
-    ];
+    let emulated: [(&str, fn(&Machine) -> String); 2] =
+        [("capture-unscaled", capture), ("deny-unscaled", deny)];
     let mut failed = 0;
     if let Some(factor) = slowness() {
         failed += attempt(&machine, &emulated);
@@ -110,15 +110,17 @@ fn fact(name: &str, text: &str) {
     support::say(&format!("fact {name} {text}"));
 }
 
-/// Release, CPUs, and how the kernel preempts itself.
-fn kernel() -> String {
+/// Release, CPUs, and how the kernel preempts itself; and how else it could, where that can be chosen at boot.
+fn kernel() -> (String, String) {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    // Where it can be chosen at boot, the choice is in brackets; it takes a debugfs.
+    // The choice is in brackets. It takes a debugfs.
     let choices = read("/sys/kernel/debug/sched/preempt");
     let chosen = choices.split_whitespace().find(|word| word.starts_with('('));
-    let preemption = chosen.map_or("fixed", |word| word.trim_matches(['(', ')']));
+    let preemption = chosen.map_or("not to be chosen", |word| word.trim_matches(['(', ')']));
+    let others: Vec<&str> = choices.split_whitespace().filter(|word| !word.starts_with('(')).collect();
     let cpus = std::thread::available_parallelism().unwrap();
-    format!("{} | {cpus} | {preemption}", read("/proc/sys/kernel/osrelease").trim())
+    let release = read("/proc/sys/kernel/osrelease");
+    (format!("{} | {cpus} | {preemption}", release.trim()), others.join(" "))
 }
 
 /// What the daemon finds out about the kernel by asking for it, asked in the same way.
@@ -213,9 +215,9 @@ fn storm(
     });
 }
 
-/// Every short program of a storm is named with its arguments, and nothing is lost; if not `strict`, what ended before it
-/// was read is counted, and told.
-fn capture(machine: &Machine, strict: bool) -> String {
+/// Every short program of a storm is named with its arguments, and nothing is lost; what ended before it was read, where
+/// that is allowed for, is counted and told.
+fn capture(machine: &Machine) -> String {
     let count = execs();
     let daemon = machine.daemon().capture("queue-length = 8192").start();
     let file = daemon.program("storm");
@@ -233,11 +235,11 @@ fn capture(machine: &Machine, strict: bool) -> String {
     holds.sort_unstable();
     let hold = |share: usize| holds.get(holds.len() * share / 100).copied().unwrap_or_default();
     let found = format!(
-        "{}/{count} | {:.1} % | {}, {} us",
+        "{}/{count} | {:.1} % | {:.1} | {:.1}",
         numbers.len(),
         exact as f64 * 100.0 / count as f64,
-        hold(50),
-        hold(99),
+        hold(50) as f64 / 1000.0,
+        hold(99) as f64 / 1000.0,
     );
     for name in ["lost", "overruns", "dropped", "strange"] {
         assert_eq!(totals.get(name), 0, "{name}: {found}\n{}", ended.stderr);
@@ -248,8 +250,15 @@ fn capture(machine: &Machine, strict: bool) -> String {
     assert!(missed <= gone, "{missed} are not accounted for: {found}\n{}", ended.stderr);
     let told = ended.records.iter().any(|record| record["execwatch"]["notice"] == "loss");
     assert_eq!(told, gone > 0, "{}", ended.stderr);
-    assert!(!strict || missed == 0, "{found}\n{}", ended.stderr);
+    assert!(missed <= allowed(count), "{found}\n{}", ended.stderr);
     found
+}
+
+/// How many of a storm may get away: none, but where the host takes a virtual CPU away for milliseconds, in the moment
+/// between an exec and its listener's first step; the kernel then lets another CPU have the program.
+fn allowed(count: usize) -> usize {
+    let alone = std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() == 1);
+    if alone || slowness().is_none() { 0 } else { count / 50 }
 }
 
 fn responding(machine: &Machine) -> Setup<'_> {
@@ -260,15 +269,15 @@ fn responding(machine: &Machine) -> Setup<'_> {
     )
 }
 
-/// Of programs that write first of all, not one byte is seen when a rule denies them; if not `strict`, those that got
-/// away are counted.
-fn deny(machine: &Machine, strict: bool) -> String {
+/// Of programs that write first of all, not one byte is seen when a rule denies them; those that got away, where that is
+/// allowed for, are counted.
+fn deny(machine: &Machine) -> String {
     let count = execs();
     let mut found = Vec::new();
     for workers in 1..=WORKERS {
         let setup = responding(machine);
         let Some(target) = program::mark(&setup.folder().join("bin/target")) else {
-            return "- | no such program for this architecture | - | -".to_owned();
+            return "- | -".to_owned();
         };
         let daemon = setup.start();
         let written = daemon.folder().join("written");
@@ -281,11 +290,12 @@ fn deny(machine: &Machine, strict: bool) -> String {
         let (killed, bytes) = (killed.into_inner(), fs::metadata(&written).unwrap().len() as usize);
         let ended = daemon.stop();
         let totals = &ended.totals;
-        let said = format!("{killed}/{count} | {bytes}");
+        let said = format!("{killed}/{count}, {bytes}");
         let told =
             ["prevented", "unrecorded", "contained", "missed", "gone"].map(|name| totals.get(name) as usize);
         assert!(told.iter().sum::<usize>() >= count, "{said}\n{}", ended.stderr);
-        assert!(!strict || (killed, bytes) == (count, 0), "{said}\n{}", ended.stderr);
+        assert_eq!(killed + bytes, count, "{said}");
+        assert!(bytes <= allowed(count), "{said}\n{}", ended.stderr);
         found.push(said);
     }
     found.join(" | ")

@@ -51,12 +51,15 @@ exit 0
 const DENY: &str = "[[rule]]\nid = \"deny\"\ntitle = \"A test of deny\"\nseverity = \"high\"\naction = \"deny\"\n\
                     [rule.select.it]\n\"exe|startswith\" = \"{dir}/bin/target\"\n";
 
+/// A name, and what gives a fact of that name or panics.
+type Check = (&'static str, fn(&Machine) -> String);
+
 fn main() -> ExitCode {
     let Some(machine) = Machine::alone() else { return ExitCode::from(77) };
     let (kernel, choices) = kernel();
     fact("kernel", &kernel);
     fact("preemption", &choices);
-    let checks: [(&str, fn(&Machine) -> String); 7] = [
+    let checks: [Check; 7] = [
         ("features", features),
         ("doctor", doctor),
         ("status", status),
@@ -65,8 +68,7 @@ fn main() -> ExitCode {
         ("lineage", lineage),
         ("losses", losses),
     ];
-    let emulated: [(&str, fn(&Machine) -> String); 2] =
-        [("capture-unscaled", capture), ("deny-unscaled", deny)];
+    let emulated: [Check; 2] = [("capture-unscaled", capture), ("deny-unscaled", deny)];
     let mut failed = 0;
     if let Some(factor) = slowness() {
         failed += attempt(&machine, &emulated);
@@ -77,7 +79,7 @@ fn main() -> ExitCode {
 }
 
 /// Runs checks; how many failed.
-fn attempt(machine: &Machine, checks: &[(&str, fn(&Machine) -> String)]) -> usize {
+fn attempt(machine: &Machine, checks: &[Check]) -> usize {
     let mut failed = 0;
     for &(name, check) in checks {
         match catch_unwind(AssertUnwindSafe(|| check(machine))) {
@@ -294,7 +296,8 @@ fn deny(machine: &Machine) -> String {
         let told =
             ["prevented", "unrecorded", "contained", "missed", "gone"].map(|name| totals.get(name) as usize);
         assert!(told.iter().sum::<usize>() >= count, "{said}\n{}", ended.stderr);
-        assert_eq!(killed + bytes, count, "{said}");
+        // One that was killed too late is in both.
+        assert!(killed + bytes >= count, "{said}");
         assert!(bytes <= allowed(count), "{said}\n{}", ended.stderr);
         found.push(said);
     }

@@ -17,6 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::Signal;
@@ -68,7 +69,7 @@ fn main() -> ExitCode {
         ("lineage", lineage),
         ("losses", losses),
     ];
-    let emulated: [Check; 2] = [("capture-unscaled", capture), ("deny-unscaled", deny)];
+    let emulated: [Check; 3] = [("stalls", stalls), ("capture-unscaled", capture), ("deny-unscaled", deny)];
     let mut failed = 0;
     if let Some(factor) = slowness() {
         failed += attempt(&machine, &emulated);
@@ -97,6 +98,34 @@ fn attempt(machine: &Machine, checks: &[Check]) -> usize {
 /// How many times slower than a real CPU an emulated one is, if EXECWATCH_TESTS_SLOWNESS says so.
 fn slowness() -> Option<u64> {
     std::env::var("EXECWATCH_TESTS_SLOWNESS").ok().map(|text| text.parse().unwrap())
+}
+
+/// For how long each CPU stands still, in milliseconds: the longest time between two looks at the clock of a thread that
+/// nothing in the machine is scheduled before.
+fn stalls(_: &Machine) -> String {
+    /// The kernel throttles real-time threads that run for much longer.
+    const LOOK_FOR: Duration = Duration::from_millis(500);
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let longest = |cpu: usize| {
+        let mut own = CpuSet::new();
+        own.set(cpu).unwrap();
+        sched_setaffinity(Pid::from_raw(0), &own).unwrap();
+        execwatch::sys::sched::set_fifo(98).unwrap();
+        let began = Instant::now();
+        let (mut last, mut longest) = (began, Duration::ZERO);
+        while last - began < LOOK_FOR {
+            let now = Instant::now();
+            longest = longest.max(now - last);
+            last = now;
+        }
+        longest
+    };
+    let found: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cpus).map(|cpu| scope.spawn(move || longest(cpu))).collect();
+        let longest = threads.into_iter().map(|thread| thread.join().unwrap());
+        longest.map(|longest| format!("{:.1}", longest.as_secs_f64() * 1000.0)).collect()
+    });
+    found.join(", ")
 }
 
 /// Lengthens the time for which the scheduler leaves a preempted program on its CPU. It is a constant, 0.5 ms, made for
@@ -325,7 +354,8 @@ fn lineage(machine: &Machine) -> String {
         };
         assert_eq!(shell["pid"], shells[number], "{alert:#}");
         assert_eq!(shell["args"][1], script.to_str().unwrap(), "{alert:#}");
-        assert_eq!((&between["ended"], &shell["ended"]), (&true.into(), &true.into()), "{alert:#}");
+        // A kernel that can be preempted anywhere may let the orphan run before it tells that its maker has ended.
+        assert!(alert["execwatch"]["adopted_by"].is_u64(), "{alert:#}");
         assert_eq!(tests["pid"], std::process::id(), "{alert:#}");
         assert_eq!(alert["process"]["parent"]["pid"], between["pid"], "{alert:#}");
         assert_eq!(alert["execwatch"]["ancestors_complete"], true, "{alert:#}");

@@ -53,10 +53,17 @@ unpacked() {
 
 # kernel RELEASE: prints the file of a release's kernel, the one for virtual machines.
 kernel() {
-    local package folder
-    package=$(release_apt "$1" apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p')
-    folder=$(unpacked "$1" "${package:?no kernel of $1 was found}" './boot/*') || return 1
-    ls "$folder"/boot/vmlinuz-*
+    local package binary folder
+    package=$(depends "$1" linux-image-cloud-amd64 'linux-image-')
+    # Later releases have it in a package of its own.
+    binary=$(depends "$1" "${package:?no kernel of $1 was found}" 'linux-binary-')
+    folder=$(unpacked "$1" "${binary:-$package}" '*/vmlinuz*') || return 1
+    find "$folder" -name 'vmlinuz*' -type f | head -n 1
+}
+
+# depends RELEASE PACKAGE BEGINNING: the first package that a package needs whose name begins like this, if there is one.
+depends() {
+    release_apt "$1" apt-cache depends "$2" | sed -n "s/^ *Depends: \($3.*\)/\1/p" | head -n 1
 }
 
 # static_busybox: prints the file of a busybox that needs no library.

@@ -15,8 +15,8 @@ pub(crate) const EXEC: u32 = 2;
 const LISTEN: u32 = 1;
 /// `PROC_CN_MCAST_IGNORE`.
 const IGNORE: u32 = 2;
-/// `PROC_EVENT_ALL`.
-const ALL: u32 = 0x7fff_ffff;
+/// All kinds of events, those of later kernels too.
+const ALL: u32 = u32::MAX;
 /// What the kernel answers with EINVAL.
 const NO_OPERATION: u32 = 3;
 

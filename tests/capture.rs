@@ -432,7 +432,7 @@ fn anonymous_memory_is_marked() {
         "[[rule]]\nid = 'memory'\ntitle = 'From memory'\nseverity = 'high'\n[rule.select.it]\nmemfd = true\n";
     let daemon = machine.daemon().rules(rules).start();
     let bytes = program::tiny_elf().unwrap_or_else(|| fs::read("/bin/true").unwrap());
-    let memory = nix::sys::memfd::memfd_create(c"nc", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).unwrap();
+    let memory = execwatch::sys::fs::anonymous_file(c"nc").unwrap();
     let mut memory = fs::File::from(memory);
     memory.write_all(&bytes).unwrap();
     let path = format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd());

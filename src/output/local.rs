@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, socket,
 };
 
+use crate::sys;
 use crate::sys::socket::unsent;
 
 /// How long a full socket is waited for at a time.
@@ -298,18 +298,17 @@ fn writable(socket: BorrowedFd<'_>, time: Duration) -> io::Result<bool> {
 
 /// A file in memory that nobody can change any more.
 fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let created = memfd_create(c"execwatch-record", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING);
-    let descriptor = match created {
+    let descriptor = match sys::fs::anonymous_file(c"execwatch-record") {
         Ok(descriptor) => descriptor,
         // Before Linux 3.17 journald takes a file without a name in this folder.
-        Err(nix::errno::Errno::ENOSYS) => {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
             let mut options = File::options();
             options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE);
             let mut file = options.open("/dev/shm")?;
             file.write_all(bytes)?;
             return Ok(file.into());
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     };
     let mut file = File::from(descriptor);
     file.write_all(bytes)?;

@@ -151,9 +151,12 @@ struct Buffers {
 
 impl Buffers {
     fn new(arguments_limit: usize) -> Self {
+        /// Not zero: such memory would come into being only while a program is held, for which the lock of the process's
+        /// memory may have to be waited for.
+        const TOUCHED: u8 = 0xff;
         Buffers {
-            exe: vec![0; LONGEST_PATH].into_boxed_slice(),
-            cmdline: vec![0; arguments_limit + 1].into_boxed_slice(),
+            exe: vec![TOUCHED; LONGEST_PATH].into_boxed_slice(),
+            cmdline: vec![TOUCHED; arguments_limit + 1].into_boxed_slice(),
             details: Scratch::default(),
         }
     }

@@ -65,7 +65,8 @@ pub enum Pushed {
     Refused,
 }
 
-/// A ring.
+/// A ring, all of whose memory is there: a page that its writer were the first to touch would have to wait for the lock of
+/// the process's memory, and the program that the writer holds would run meanwhile.
 pub fn ring() -> (RingWriter, RingReader) {
     let shared = Arc::new(Shared {
         words: (0..WORDS).map(|_| AtomicU64::new(0)).collect(),
@@ -73,6 +74,8 @@ pub fn ring() -> (RingWriter, RingReader) {
         read: AtomicUsize::new(0),
         refused: AtomicU64::new(0),
     });
+    // Memory that is only asked to be zero comes into being when it is touched.
+    shared.words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
     (RingWriter(Arc::clone(&shared)), RingReader { shared, buffer: Vec::new() })
 }
 

@@ -118,10 +118,11 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 
-/// memfd_create(2), close-on-exec. By number, because the C library has it only since glibc 2.27.
+/// memfd_create(2), close-on-exec, to be sealed or not. By number, because the C library has it only since glibc 2.27.
 pub fn anonymous_file(name: &CStr) -> io::Result<OwnedFd> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // SAFETY: `name` is NUL-terminated.
-    let result = unsafe { libc::syscall(libc::SYS_memfd_create, name.as_ptr(), libc::MFD_CLOEXEC) };
+    let result = unsafe { libc::syscall(libc::SYS_memfd_create, name.as_ptr(), flags) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

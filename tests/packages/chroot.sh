@@ -33,14 +33,21 @@ test_chroot() {
     ok "it starts at boot" test -e "$top/etc/rc2.d/S01execwatch"
 
     echo '# mine' >>"$top/etc/execwatch/execwatch.toml"
-    local old=$(daemon)
+    # A syslog server that is away during the upgrade.
+    local old=$(cat "$top/run/rsyslogd.pid")
+    kill "$old"
+    ok "rsyslog has ended" within 10 test ! -e "/proc/$old"
+    within_root nc.openbsd -h execwatch-unsent >/dev/null 2>&1 || true
+    old=$(daemon)
     ok "it is upgraded" within_root dpkg --force-confold -i "$new"
     ok "the new one runs" within_root /etc/init.d/execwatch status
     ok "as another process" different "$old" "$(daemon)"
     ok "of the new file" test "$(readlink "/proc/$(daemon)/exe")" = "$top/usr/sbin/execwatch" -o \
         "$(readlink "/proc/$(daemon)/exe")" = /usr/sbin/execwatch
     ok "what was changed in the configuration is kept" grep -q '^# mine' "$top/etc/execwatch/execwatch.toml"
+    within_root rsyslogd
     ok "an alert is in the log after the upgrade" alerted upgraded
+    ok "an alert that could not be sent outlives the upgrade" within 60 logged unsent
     ok "postinst can be run again" within_root /var/lib/dpkg/info/execwatch.postinst configure 0.0.9-1
     ok "and once more" within_root /var/lib/dpkg/info/execwatch.postinst configure 0.0.9-1
     ok "the daemon runs after that" within_root /etc/init.d/execwatch status
@@ -109,7 +116,11 @@ daemon() {
 # alerted WORD: a program with that argument is in the log, as an alert.
 alerted() {
     within_root nc.openbsd -h "execwatch-$1" >/dev/null 2>&1 || true
-    within 10 grep -q "execwatch\[.*netcat-use.*execwatch-$1" "$top/var/log/auth.log"
+    within 30 logged "$1"
+}
+
+logged() {
+    grep -q "execwatch\[.*netcat-use.*execwatch-$1" "$top/var/log/auth.log"
 }
 
 # Ends what runs in the root.

@@ -69,5 +69,5 @@ files() {
     local top=${1%/}
     find "$1" -xdev \( -path "$top/proc" -o -path "$top/sys" -o -path "$top/dev" -o -path "$top/tmp" -o -path "$top/var/log" \
         -o -path "$top/var/lib/dpkg" -o -path "$top/var/lib/rpm" -o -path "$top/var/cache" -o -path "$top/var/lib/systemd" \
-        -o -path "$top/usr/lib/sysimage" -o -path "$top/run" \) -prune -o -printf '/%P\n' | sort
+        -o -path "$top/usr/lib/sysimage" -o -path "$top/run" -o -path "$top/var/tmp/systemd-private-*" \) -prune -o -printf '/%P\n' | sort
 }

@@ -2,11 +2,10 @@
 
 test_rpm() {
     printf '\n== rpm\n'
-    local top=$work/rpm older=$work/older.rpm binary
+    local top=$work/rpm older=$work/older.rpm
     mkdir -p "$top/bin" "$top/usr/bin" "$top/tmp" "$top/dev"
     cp -a /dev/null "$top/dev/null"
-    binary=$(command -v busybox)
-    cp "$binary" "$top/bin/busybox"
+    cp "$(static_busybox)" "$top/bin/busybox"
     for name in sh chmod mkdir rm rmdir; do ln -s busybox "$top/bin/$name"; done
     printf '#!/bin/sh\necho "$*" >>/asked\n' >"$top/usr/bin/systemctl"
     chmod 755 "$top/usr/bin/systemctl"

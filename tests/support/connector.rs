@@ -2,7 +2,7 @@
 //! to forge messages. Written without the daemon's code, which is under test.
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::process::Command;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_CONNECTOR};
@@ -15,6 +15,8 @@ pub(crate) const EXEC: u32 = 2;
 const LISTEN: u32 = 1;
 /// `PROC_CN_MCAST_IGNORE`.
 const IGNORE: u32 = 2;
+/// All kinds of events, those of later kernels too.
+const ALL: u32 = u32::MAX;
 /// What the kernel answers with EINVAL.
 const NO_OPERATION: u32 = 3;
 
@@ -80,6 +82,16 @@ impl Connector {
         self.drain().1
     }
 
+    /// Whether the kernel takes requests that name kinds of events, as from 6.6 on: it answers them. Nobody else may listen.
+    pub(crate) fn knows_kinds(&self) -> bool {
+        self.drain();
+        self.send(0, &datagram(&[LISTEN, ALL].map(u32::to_ne_bytes).concat()));
+        // The answer comes from within send(2).
+        let answered = self.drain().1;
+        self.ignore();
+        answered
+    }
+
     fn inode(&self) -> u64 {
         inode_of_link(&format!("/proc/self/fd/{}", self.0.as_fd().as_raw_fd())).unwrap()
     }
@@ -125,6 +137,12 @@ fn rows() -> Vec<Row> {
             (*columns.get(1)? == "11" && row.port != 0).then_some(row)
         })
         .collect()
+}
+
+impl AsFd for Connector {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 fn inode_of_link(link: &str) -> Option<u64> {

@@ -88,7 +88,7 @@ fn a_program_in_memory_is_denied() {
     }
     let daemon = setup.start();
     let written = Written::new(daemon.folder(), "written");
-    let memory = nix::sys::memfd::memfd_create(c"hidden", nix::sys::memfd::MFdFlags::empty()).unwrap();
+    let memory = execwatch::sys::fs::anonymous_file(c"hidden").unwrap();
     let mut file = File::from(memory);
     std::io::Write::write_all(&mut file, &program::mark_elf().unwrap()).unwrap();
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));

@@ -210,7 +210,7 @@ fn anonymous_memory_and_deleted_files() {
     let Some((setup, installed)) = setup(&machine, "") else { return };
     let Some(bash) = support::installed("bash") else { return };
     let daemon = setup.start();
-    let memory = nix::sys::memfd::memfd_create(c"[kworker]", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).unwrap();
+    let memory = execwatch::sys::fs::anonymous_file(c"[kworker]").unwrap();
     let mut memory = fs::File::from(memory);
     memory.write_all(&fs::read(installed.join("nc")).unwrap()).unwrap();
     let path = format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd());

@@ -18,8 +18,9 @@ const INSISTENCE: Duration = Duration::from_secs(3);
 const SMALL_BUFFER: usize = 64 << 10;
 /// `PROC_EVENT_COREDUMP`: the rarest kind of event, for a socket that wants none.
 const RAREST: u32 = 0x4000_0000;
-/// `PROC_EVENT_ALL`.
-const ALL: u32 = 0x7fff_ffff;
+/// `PROC_EVENT_ALL`, and what may be added to it: the kernel's filter lets its answer through to a socket that wants every
+/// kind, and to no other.
+const ALL: u32 = u32::MAX;
 
 impl ConnectorSocket {
     /// Subscribes until the kernel answers; how often.

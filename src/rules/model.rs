@@ -12,7 +12,8 @@ use crate::diagnostics::Diagnostics;
 use crate::document::{Document, Located, Section};
 
 /// How serious a match is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Worth a record.
     Info,

@@ -1,0 +1,3 @@
+//! Incidents: alerts that belong together, and everything else that happened around them, as one story.
+
+pub mod story;

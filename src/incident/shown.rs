@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
 use super::story::Program;
 use crate::alert::escape::{Escaped, is_unprintable, of_json};
 
@@ -57,6 +59,40 @@ pub(super) fn joined(pieces: &[Piece]) -> String {
     pieces.iter().map(|piece| piece.text.as_str()).collect()
 }
 
+/// The pieces that fit in so many columns, with an ellipsis if any did not.
+pub(super) fn fit(pieces: Vec<Piece>, columns: usize) -> Vec<Piece> {
+    if joined(&pieces).width() <= columns {
+        return pieces;
+    }
+    let mut left = columns.saturating_sub(1);
+    let mut fitting = Pieces::default();
+    for piece in &pieces {
+        let taken = room(&piece.text, left);
+        // An escape is whole or not there.
+        let taken = if piece.escape && taken < piece.text.len() { 0 } else { taken };
+        let (text, rest) = piece.text.split_at(taken);
+        fitting.push(text, piece.escape);
+        if !rest.is_empty() {
+            break;
+        }
+        left -= text.width();
+    }
+    fitting.push("\u{2026}", true);
+    fitting.0
+}
+
+/// How many bytes of a text fit in so many columns.
+pub(super) fn room(text: &str, columns: usize) -> usize {
+    let mut used = 0;
+    for (at, character) in text.char_indices() {
+        used += character.width().unwrap_or(0);
+        if used > columns {
+            return at;
+        }
+    }
+    text.len()
+}
+
 /// The last place at or before `index` where a character may begin.
 fn character_boundary(bytes: &[u8], index: usize) -> usize {
     let continues = |&at: &usize| bytes.get(at).is_some_and(|byte| byte & 0xc0 == 0x80);
@@ -100,7 +136,7 @@ impl Pieces {
 /// if there are no arguments.
 pub(super) fn command(program: &Program) -> String {
     if program.args.is_empty() {
-        return program.exe.clone().unwrap_or_else(|| "(unknown)".to_owned());
+        return program.exe.as_deref().map_or("(unknown)".to_owned(), |exe| quoted(exe).into_owned());
     }
     let mut line = String::new();
     let mut taken = 0;
@@ -172,6 +208,18 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_fit_ends_with_an_ellipsis() {
+        let fitting = |text: &str, columns| joined(&fit(pieces(text, 100), columns));
+        assert_eq!(fitting("abcd", 4), "abcd");
+        assert_eq!(fitting("abcde", 4), "abc\u{2026}");
+        // Wide characters take two columns, and an escape is not split.
+        assert_eq!(fitting("\u{4e2d}\u{6587}\u{4e2d}", 4), "\u{4e2d}\u{2026}");
+        assert_eq!(fitting("a\x1bbcdefg", 6), "a\\x1b\u{2026}");
+        assert_eq!(fitting("a\x1bbcdefg", 5), "a\u{2026}");
+        assert_eq!(fitting("abc", 0), "\u{2026}");
+    }
+
+    #[test]
     fn commands_are_quoted_for_reading() {
         let program = |args: &[&str]| Program {
             time_ns: 0,
@@ -192,6 +240,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn never_wider(text in r"\PC{0,30}", columns in 1usize..40) {
+            prop_assert!(joined(&fit(pieces(&text, 200), columns)).width() <= columns);
+        }
+
         #[test]
         fn nothing_unprintable_is_left(bytes in proptest::collection::vec(any::<u8>(), 0..200), limit in 0usize..250) {
             let pieces = pieces(&for_json(&bytes), limit);

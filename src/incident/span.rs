@@ -63,12 +63,14 @@ pub(super) fn choose(timeline: &[Moment], most: usize) -> Chosen<'_> {
         MomentKind::Exec => 3,
         MomentKind::End => 4,
     };
-    let mut moments: Vec<&Moment> = timeline.iter().collect();
-    moments.sort_by_key(|moment| (rank(moment.kind), moment.time_ns));
+    let mut moments: Vec<(usize, &Moment)> = timeline.iter().enumerate().collect();
+    moments.sort_by_key(|(_, moment)| (rank(moment.kind), moment.time_ns));
     let rest = moments.split_off(most.min(moments.len()));
-    moments.sort_by_key(|moment| moment.time_ns);
+    // Those of the same time keep their order.
+    moments.sort_by_key(|(number, moment)| (moment.time_ns, *number));
+    let moments = moments.into_iter().map(|(_, moment)| moment).collect();
     let mut left_out: Vec<(MomentKind, usize)> = Vec::new();
-    for moment in rest {
+    for (_, moment) in rest {
         match left_out.iter_mut().find(|(kind, _)| *kind == moment.kind) {
             Some((_, count)) => *count += 1,
             None => left_out.push((moment.kind, 1)),

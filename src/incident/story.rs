@@ -316,6 +316,17 @@ pub enum FileUse {
     Named,
 }
 
+impl FileUse {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FileUse::Written => "written",
+            FileUse::Executed => "executed",
+            FileUse::Named => "named",
+        }
+    }
+}
+
 /// A file of the incident.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {

@@ -7,6 +7,7 @@
 //!
 //! Promise: the size of the page is bounded, whatever the incident, and what was left out is said where it is missing.
 
+mod markdown;
 mod page;
 mod picture;
 mod tables;
@@ -20,6 +21,7 @@ use super::span::{self, Span};
 use super::story::{Answer, Story, Sure};
 use super::tree::{self, Tree};
 use crate::rules::sigma::base64;
+pub use markdown::markdown;
 use page::Page;
 
 /// Most processes that are shown.
@@ -175,8 +177,8 @@ fn summary(page: &mut Page, story: &Story) {
     if let Some(place) = &incident.place {
         figure("Where", place);
     }
-    page.raw("<div><dt>Speaks for an intrusion</dt><dd>").number(incident.score.min(100));
-    page.raw(" of 100 <meter min=\"0\" max=\"100\" aria-label=\"Score\" value=\"")
+    page.raw("<div><dt>Score</dt><dd>").number(incident.score.min(100));
+    page.raw(" of 100 <meter min=\"0\" max=\"100\" low=\"40\" high=\"70\" optimum=\"0\" aria-label=\"Score\" value=\"")
         .number(incident.score.min(100));
     page.raw("\"></meter></dd></div></dl><nav aria-label=\"Parts of the report\"><a href=\"#questions\">Questions</a>\
          <a href=\"#processes\">Processes</a><a href=\"#timeline\">Timeline</a><a href=\"#tools\">Tools</a>\

@@ -6,7 +6,7 @@
 
 use std::fmt::Write;
 
-use crate::incident::shown::{Piece, pieces, pieces_of_bytes};
+use crate::incident::shown::{Piece, fit, pieces, pieces_of_bytes};
 
 /// A page that is being written.
 #[derive(Debug, Default)]
@@ -47,9 +47,9 @@ impl Page {
         self.pieces(&pieces(text, limit), "<i>", "</i>")
     }
 
-    /// The same inside of a `<text>` of SVG.
-    pub(super) fn svg_text(&mut self, text: &str, limit: usize) -> &mut Page {
-        self.pieces(&pieces(text, limit), "<tspan>", "</tspan>")
+    /// The same inside of a `<text>` of SVG, as much as fits in so many columns.
+    pub(super) fn svg_text(&mut self, text: &str, columns: usize) -> &mut Page {
+        self.pieces(&fit(pieces(text, 4 * columns), columns), "<tspan>", "</tspan>")
     }
 
     /// Text of anybody where no element may stand: in `<title>` and in attributes.

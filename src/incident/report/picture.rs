@@ -23,6 +23,8 @@ const ROW: f64 = 24.0;
 /// How far a child stands to the right of its parent, and from which depth on it does not any more.
 const INDENT: f64 = 14.0;
 const DEEPEST: usize = 11;
+/// Width of a character of a name, in the fonts that are widest; what is wider all the same is clipped.
+const COLUMN: f64 = 6.95;
 /// Most programs in what is said where the mouse rests.
 const TITLE: usize = 5;
 /// Most programs that are drawn.
@@ -171,13 +173,19 @@ fn name(page: &mut Page, row: &Row<'_>, number: usize) {
             .place(middle)
             .raw("h8\"/>");
     }
-    page.raw("<svg x=\"").place(left).raw("\" y=\"").place(top).raw("\" width=\"").place(NAMES - 14.0 - left);
+    let width = NAMES - 14.0 - left;
+    page.raw("<svg x=\"").place(left).raw("\" y=\"").place(top).raw("\" width=\"").place(width);
     page.raw("\" height=\"").place(ROW).raw("\"><text y=\"16\"><tspan class=\"pid\">").number(process.pid);
     page.raw("</tspan> ");
+    let mut columns = (width / COLUMN) as usize - process.pid.to_string().len() - 1;
     if process.entry {
         page.raw("<tspan class=\"flag\">entry</tspan> ");
+        columns -= 6;
     }
-    page.svg_text(&process.programs.last().map_or("(forked)".to_owned(), command), ARGUMENT);
+    match process.programs.last() {
+        Some(program) => page.svg_text(&command(program), columns),
+        None => page.raw("<tspan class=\"quiet\">(forked)</tspan>"),
+    };
     page.raw("</text></svg></g>");
 }
 

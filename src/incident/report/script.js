@@ -63,9 +63,11 @@
     const wanted = new Set(kinds.filter((box) => box.checked).map((box) => box.value));
     const least = Number(severity.value);
     const parts = words.value.toLowerCase().split(/\s+/).filter(Boolean);
+    // What an administrator did days later is on no axis, and still belongs to all of the time.
+    const whole = from === 0 && to === length;
     let shown = 0;
     for (const row of rows) {
-      const fits = row.at >= from && row.at <= to && wanted.has(row.kind) && row.severity >= least
+      const fits = (whole || row.at >= from && row.at <= to) && wanted.has(row.kind) && row.severity >= least
         && parts.every((part) => row.text.includes(part));
       row.element.hidden = !fits;
       shown += fits;

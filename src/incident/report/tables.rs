@@ -4,11 +4,11 @@ use super::page::Page;
 use super::{ARGUMENT, COMMAND, PROGRAMS, RECORD, RECORD_BYTES, RECORDS, ROWS, SENTENCE, Shown, picture};
 use crate::incident::shown::command;
 use crate::incident::span::{bytes, clock, date_and_clock, moment};
-use crate::incident::story::{AlertPart, FileUse, Process, Program, Remote, Story};
+use crate::incident::story::{AlertPart, Process, Program, Remote, Story};
 use crate::incident::tree::Tree;
 
 /// Most paths, techniques or processes in a cell.
-const FEW: usize = 20;
+const FEW: usize = 10;
 /// Most rules, and most lines of each.
 const RULES: usize = 100;
 const RULE_LINES: usize = 200;
@@ -141,7 +141,7 @@ fn alerted(page: &mut Page, alert: &AlertPart) {
     if let Some(response) = &alert.response {
         page.raw(" <span class=\"tag strong\">").text(response, ARGUMENT).raw("</span>");
     }
-    page.raw("</div>");
+    page.raw(" <small>alert ").code(&alert.id, ARGUMENT).raw("</small></div>");
 }
 
 pub(super) fn tools(page: &mut Page, story: &Story) {
@@ -174,7 +174,7 @@ pub(super) fn tools(page: &mut Page, story: &Story) {
 
 fn paths(page: &mut Page, paths: &[String]) {
     for (number, path) in paths.iter().take(FEW).enumerate() {
-        page.raw(if number > 0 { "<br>" } else { "" }).code(path, COMMAND);
+        page.raw(if number > 0 { "<br>" } else { "" }).code(path, ARGUMENT);
     }
     left_out(page, paths.len().saturating_sub(FEW), "more are not shown here");
 }
@@ -259,7 +259,7 @@ pub(super) fn files(page: &mut Page, story: &Story) {
     for file in story.files.iter().take(ROWS) {
         page.raw("<tr><td class=\"rest\">").code(&file.path, COMMAND).raw("</td><td>");
         for (number, used) in file.uses.iter().take(3).enumerate() {
-            page.raw(if number > 0 { ", " } else { "" }).raw(use_word(*used));
+            page.raw(if number > 0 { ", " } else { "" }).raw(used.as_str());
         }
         page.raw("</td><td>");
         match &file.now {
@@ -282,14 +282,6 @@ pub(super) fn files(page: &mut Page, story: &Story) {
     }
     foot(page, story.files.len());
     page.raw("</section>");
-}
-
-pub(crate) fn use_word(used: FileUse) -> &'static str {
-    match used {
-        FileUse::Written => "written",
-        FileUse::Executed => "executed",
-        FileUse::Named => "named",
-    }
 }
 
 pub(super) fn rules(page: &mut Page, story: &Story) {

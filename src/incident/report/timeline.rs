@@ -50,8 +50,12 @@ pub(super) fn controls(page: &mut Page) {
 
 /// The lanes.
 pub(super) fn lanes(page: &mut Page, chosen: &Chosen<'_>, span: Span) {
-    let used: Vec<MomentKind> =
-        LANES.into_iter().filter(|kind| chosen.moments.iter().any(|moment| moment.kind == *kind)).collect();
+    // What an administrator did days later is not on the axis.
+    let seen = |moment: &&Moment| moment.time_ns >= span.from_ns && moment.time_ns <= span.to_ns;
+    let has = |kind: MomentKind| {
+        chosen.moments.iter().copied().filter(|moment| seen(moment)).any(|moment| moment.kind == kind)
+    };
+    let used: Vec<MomentKind> = LANES.into_iter().filter(|kind| has(*kind)).collect();
     let height = AXIS + LANE * used.len() as f64 + 6.0;
     picture::begin(
         page,

@@ -23,6 +23,8 @@ pub enum Role {
     Identity,
     /// Writes the baseline's database.
     Baseline,
+    /// Writes the incidents' database.
+    Incidents,
     /// Reads configuration and rules.
     Reload,
     /// Waits for a second signal.
@@ -40,7 +42,7 @@ pub enum Calls {
 
 impl Role {
     /// All of them.
-    pub const ALL: [Role; 9] = [
+    pub const ALL: [Role; 10] = [
         Role::Main,
         Role::Listener,
         Role::Worker,
@@ -48,6 +50,7 @@ impl Role {
         Role::FollowUp,
         Role::Identity,
         Role::Baseline,
+        Role::Incidents,
         Role::Reload,
         Role::Signals,
     ];
@@ -66,7 +69,7 @@ impl Role {
             Role::Identity => Calls::Only(&[OWN, READING, &[libc::SYS_memfd_create]]),
             Role::Snapshot => Calls::Only(&[OWN, READING]),
             Role::FollowUp => Calls::Only(&[OWN, READING, SOCKETS]),
-            Role::Baseline => Calls::Only(&[OWN, READING, WRITING, MOVING]),
+            Role::Baseline | Role::Incidents => Calls::Only(&[OWN, READING, WRITING, MOVING]),
             Role::Reload => Calls::Only(&[OWN, READING, SOCKETS, THREADS]),
             Role::Signals => Calls::Only(&[OWN, SOCKETS]),
         }

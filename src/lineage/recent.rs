@@ -56,10 +56,10 @@ impl Recent {
         self.first + self.records.len() as u64
     }
 
-    /// The records from that number on which are still there.
-    pub fn since(&self, number: u64) -> impl Iterator<Item = &Light> {
-        let skipped = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
-        self.records.iter().skip(skipped)
+    /// The records from one number up to another, exclusive, as far as they are still there.
+    pub fn between(&self, from: u64, to: u64) -> impl Iterator<Item = &Light> {
+        let at = |number: u64| usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.records.iter().take(at(to)).skip(at(from))
     }
 
     /// Records that had to go before their time.
@@ -86,11 +86,11 @@ mod tests {
         let mut recent = Recent::default();
         recent.add(1, 0, image(1));
         recent.add(2, KEPT_NS, image(1));
-        assert_eq!((recent.since(0).count(), recent.next()), (2, 2));
+        assert_eq!((recent.between(0, recent.next()).count(), recent.next()), (2, 2));
         recent.add(3, KEPT_NS + 1, image(1));
-        let pids: Vec<u32> = recent.since(0).map(|light| light.pid).collect();
+        let pids: Vec<u32> = recent.between(0, recent.next()).map(|light| light.pid).collect();
         assert_eq!((pids, recent.dropped()), (vec![2, 3], 0));
-        let pids: Vec<u32> = recent.since(2).map(|light| light.pid).collect();
+        let pids: Vec<u32> = recent.between(2, recent.next()).map(|light| light.pid).collect();
         assert_eq!((pids, recent.next()), (vec![3], 3));
     }
 
@@ -101,7 +101,7 @@ mod tests {
             recent.add(pid, u64::from(pid), image(500));
             assert!(recent.bytes <= MOST_BYTES);
         }
-        let kept = recent.since(0).count() as u64;
+        let kept = recent.between(0, recent.next()).count() as u64;
         assert!(kept > 1000);
         assert_eq!(recent.dropped() + kept, 5000);
     }

@@ -84,6 +84,12 @@ impl Table {
         path
     }
 
+    /// What a process shows now, or what its maker showed if it has executed nothing.
+    pub fn shows(&self, process: Handle) -> Option<Arc<Image>> {
+        let entry = self.entry(process.0)?;
+        entry.execs.last().map(|exec| &exec.image).or(entry.maker.image.as_ref()).cloned()
+    }
+
     /// The process that has this pid at this moment.
     pub fn handle(&self, pid: u32, time_ns: u64) -> Option<Handle> {
         self.find(pid, time_ns).map(Handle)

@@ -6,6 +6,7 @@ mod doctor;
 mod explain;
 mod held;
 mod import;
+mod incidents;
 mod reload;
 mod replay;
 mod rules;
@@ -62,6 +63,13 @@ enum Command {
     Explain(explain::ExplainArguments),
     /// Translate rules of other languages
     Import(import::ImportArguments),
+    /// List, show and close incidents: alerts that belong together, and what happened around them
+    ///
+    /// They are read from the database in the state folder, also while no daemon runs.
+    ///
+    /// Exit code: 64 if there is no such incident, 66 if there is no database, 71 if it cannot be read or written, 74 if the
+    /// archive cannot be written, 77 without root.
+    Incidents(incidents::IncidentsArguments),
     /// Run recorded execs through the rules, to try rules on yesterday before they watch today
     ///
     /// Alerts go to standard output in the forms of `run`; mistakes in the input and the totals for each rule go to
@@ -194,6 +202,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::check(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Incidents(arguments) => incidents::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Rules(arguments) => rules::rules(&arguments),

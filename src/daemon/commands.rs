@@ -49,8 +49,8 @@ pub(super) fn commands(
         let text = |key: &str| request.arguments.get(key).and_then(Value::as_str);
         let id = text("id").ok_or_else(|| Refusal::usage("`id` is missing".to_owned()))?;
         let decision = request.arguments.get("decision").cloned().unwrap_or_default();
-        let decision: Decision =
-            serde_json::from_value(decision).map_err(|error| Refusal::usage(format!("`decision`: {error}")))?;
+        let decision: Decision = serde_json::from_value(decision)
+            .map_err(|error| Refusal::usage(format!("`decision`: {error}")))?;
         let decider = incidents.as_ref().ok_or_else(|| Refusal::failed("[incident] enabled is false"))?;
         match decider.decide(id, decision) {
             Ok(true) => Ok(json!({ "id": id })),

@@ -66,9 +66,11 @@ pub(super) fn follow_alerts(
         return Ok(None);
     }
     let sender = sender.clone();
-    followup::desk::Desk::start(config.follow.clone(), Arc::clone(proc), Arc::clone(counters), move || sender.wake())
-        .map(Some)
-        .map_err(|error| os_failure("cannot start the thread that follows alerts", error))
+    followup::desk::Desk::start(config.follow.clone(), Arc::clone(proc), Arc::clone(counters), move || {
+        sender.wake()
+    })
+    .map(Some)
+    .map_err(|error| os_failure("cannot start the thread that follows alerts", error))
 }
 
 /// Makes the runtime folder, finds what was held before, and says what is made of the actions of rules.

@@ -296,7 +296,8 @@ impl Collector {
             group.keys.push(key.clone());
             self.by_key.insert(key, number);
         }
-        let new = anchor.filter(|anchor| !group.anchors.contains(anchor) && group.anchors.len() < MOST_ANCHORS);
+        let new =
+            anchor.filter(|anchor| !group.anchors.contains(anchor) && group.anchors.len() < MOST_ANCHORS);
         group.anchors.extend(new);
         new
     }

@@ -10,7 +10,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Settings;
 use super::collect::{Collector, Group, Thing};
 use super::keeper::{Batch, Decider, Keeper};
-use super::kept::{Item, KeptAlert, KeptEnd, KeptFollowUp, KeptFolded, KeptProcess, KeptProgram, arguments, path};
+use super::kept::{
+    Item, KeptAlert, KeptEnd, KeptFolded, KeptFollowUp, KeptProcess, KeptProgram, arguments, path,
+};
 use super::keys;
 use crate::alert::{Alert, Host, Notice, Record, ecs};
 use crate::clock;
@@ -62,7 +64,13 @@ impl Desk {
 
     /// Takes an alert and gives it the id of its incident, if it belongs to one. `told`: it has a record of its own. The
     /// notice is for an incident that has opened or has become more severe.
-    pub fn alert(&mut self, alert: &mut Alert, told: bool, table: &Table, recent: Option<&Recent>) -> Option<Notice> {
+    pub fn alert(
+        &mut self,
+        alert: &mut Alert,
+        told: bool,
+        table: &Table,
+        recent: Option<&Recent>,
+    ) -> Option<Notice> {
         let own = std::process::id();
         // What the daemon itself starts, to tell somebody of an incident, is none.
         if alert.origin.ancestors.iter().any(|ancestor| ancestor.pid == own) {

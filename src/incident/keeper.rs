@@ -244,7 +244,9 @@ impl Writing {
             Err(error) => {
                 // Said once: it is no reason to fill the log.
                 if !self.failed {
-                    log::warn!("the incidents cannot be written: {error}; it is tried again every few seconds");
+                    log::warn!(
+                        "the incidents cannot be written: {error}; it is tried again every few seconds"
+                    );
                 }
                 self.failed = true;
                 if matches!(error, StoreError::Corrupt(..)) {
@@ -265,7 +267,9 @@ impl Writing {
         let before = clock::realtime_ns().saturating_sub(self.keep_ns);
         match store.trim(before, self.max_size) {
             Ok(0) => {}
-            Ok(count) => log::info!("{count} incidents were removed, by age or because the database was full"),
+            Ok(count) => {
+                log::info!("{count} incidents were removed, by age or because the database was full")
+            }
             Err(error) => log::debug!("old incidents cannot be removed: {error}"),
         }
     }

@@ -49,7 +49,14 @@ pub fn of(alert: &Alert, table: &Table) -> (Vec<Key>, Option<Handle>) {
     let anchor = entry.filter(|&pid| pid > 1).and_then(at).or_else(|| at(exec.pid));
     keys.extend(anchor.map(Key::Entry));
     if origin.place.container_id.is_none() {
-        keys.extend(origin.place.unit.as_deref().filter(|unit| is_service(unit)).map(|unit| Key::Unit(unit.to_owned())));
+        keys.extend(
+            origin
+                .place
+                .unit
+                .as_deref()
+                .filter(|unit| is_service(unit))
+                .map(|unit| Key::Unit(unit.to_owned())),
+        );
     }
     (keys, anchor)
 }
@@ -68,7 +75,9 @@ mod tests {
 
     #[test]
     fn units_of_services_alone_are_keys() {
-        for unit in ["nginx.service", "php8.2-fpm.service", "getty-static.service", "postgresql@15-main.service"] {
+        for unit in
+            ["nginx.service", "php8.2-fpm.service", "getty-static.service", "postgresql@15-main.service"]
+        {
             assert!(is_service(unit), "{unit}");
         }
         for unit in [

@@ -9,12 +9,16 @@
 //! [`tell`](tell::story) makes a [`Story`](story::Story) of it, with what is there [`now`] and the
 //! [answers](questions) to what an administrator asks first.
 
+pub mod arguments;
 pub mod collect;
 pub mod desk;
+pub mod export;
 pub mod keeper;
 pub mod kept;
 pub mod keys;
 mod lines;
+pub mod now;
+pub mod questions;
 pub mod report;
 pub mod score;
 pub mod show;
@@ -22,6 +26,7 @@ mod shown;
 mod span;
 pub mod store;
 pub mod story;
+pub mod tell;
 mod tree;
 
 use std::time::Duration;

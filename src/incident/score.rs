@@ -48,7 +48,8 @@ impl Evidence {
     /// Takes an alert; `programs` are the names of the programs above it, up to the entry.
     pub fn add(&mut self, alert: &KeptAlert, programs: &[String]) {
         let level = alert.severity as usize;
-        let person = matches!(alert.entry.as_deref(), Some("ssh" | "login" | "remote")) && alert.tty.is_some();
+        let person =
+            matches!(alert.entry.as_deref(), Some("ssh" | "login" | "remote")) && alert.tty.is_some();
         self.interactive = Some(self.interactive.unwrap_or(true) && person);
         if alert.baseline.as_deref() == Some("known") {
             self.known = self.known.max(HIGHEST[level] / 3);
@@ -146,7 +147,9 @@ mod tests {
     #[test]
     fn breadth_has_an_end() {
         let many: Vec<KeptAlert> = (0..200)
-            .map(|number| alert(Severity::Medium, &format!("r{number}"), &format!("t{number}"), "cron", "seen"))
+            .map(|number| {
+                alert(Severity::Medium, &format!("r{number}"), &format!("t{number}"), "cron", "seen")
+            })
             .collect();
         assert_eq!(score(&many[..2], &[]), 20 + 5 + 9);
         assert_eq!(score(&many, &[]), 20 + 30 + 20);

@@ -298,7 +298,8 @@ impl Store {
             })?;
             let Some(id) = found else { return Ok(removed) };
             let mut remove = || -> rusqlite::Result<()> {
-                let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let transaction =
+                    self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
                 transaction.execute("DELETE FROM thing WHERE incident = ?1", [&id])?;
                 transaction.execute("DELETE FROM incident WHERE id = ?1", [&id])?;
                 transaction.commit()?;
@@ -328,7 +329,10 @@ impl Store {
 
     /// Those whose ids begin so.
     pub fn beginning_with(&self, id: &str) -> Result<Vec<Row>, StoreError> {
-        self.rows("SELECT * FROM incident WHERE substr(id, 1, length(?1)) = ?1 ORDER BY id LIMIT 20", Some(id))
+        self.rows(
+            "SELECT * FROM incident WHERE substr(id, 1, length(?1)) = ?1 ORDER BY id LIMIT 20",
+            Some(id),
+        )
     }
 
     fn rows(&self, text: &str, id: Option<&str>) -> Result<Vec<Row>, StoreError> {
@@ -421,7 +425,10 @@ mod tests {
     }
 
     fn note(text: &str) -> Thing {
-        Thing { item: Item::Note(KeptNote { time_ns: 1, text: text.to_owned() }), record: Some("{}".to_owned()) }
+        Thing {
+            item: Item::Note(KeptNote { time_ns: 1, text: text.to_owned() }),
+            record: Some("{}".to_owned()),
+        }
     }
 
     #[test]
@@ -473,7 +480,8 @@ mod tests {
     #[test]
     fn what_is_no_database_is_said_and_moved_aside() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(Store::path(folder.path()), b"this is not a database, whatever its name says").unwrap();
+        std::fs::write(Store::path(folder.path()), b"this is not a database, whatever its name says")
+            .unwrap();
         let error = Store::create(folder.path()).unwrap_err();
         assert!(matches!(error, StoreError::Corrupt(..)), "{error}");
         let aside = Store::move_aside(folder.path(), 7).unwrap();

@@ -13,11 +13,15 @@ use crate::config::Config;
 use crate::control::{Request, client, place};
 use crate::diagnostics::Diagnostics;
 use crate::incident::now::Host;
+use crate::incident::show::text;
 use crate::incident::store::{Decision, LONGEST_NOTE, Row, Store, StoreError};
 use crate::incident::story::{Incident, State, Story, Verdict};
 use crate::incident::{export, tell};
 use crate::rules::load;
 use crate::rules::model::{SEVERITIES, Severity};
+
+/// Columns of what is shown where there is no terminal.
+const PIPE_COLUMNS: usize = 120;
 
 #[derive(Args, Debug)]
 pub(super) struct IncidentsArguments {
@@ -306,9 +310,14 @@ fn story(config: &Config, id: &str) -> Result<(Story, Vec<String>), Failure> {
     Ok((story, things.into_iter().filter_map(|thing| thing.record).collect()))
 }
 
-fn show_one(config: &Config, id: &str, _json: bool) -> Result<u8, Failure> {
+fn show_one(config: &Config, id: &str, json: bool) -> Result<u8, Failure> {
     let (story, _) = story(config, id)?;
-    Ok(print(&(serde_json::to_string_pretty(&story).unwrap_or_default() + "\n")))
+    if json {
+        return Ok(print(&(serde_json::to_string(&story).unwrap_or_default() + "\n")));
+    }
+    let columns = crate::sys::terminal::columns();
+    let colour = columns.is_some() && std::env::var_os("NO_COLOR").is_none();
+    Ok(print(&text(&story, columns.unwrap_or(PIPE_COLUMNS), colour)))
 }
 
 /// Has the daemon write a decision down, or does so where none runs.

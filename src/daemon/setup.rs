@@ -39,6 +39,7 @@ use crate::response;
 use crate::response::act::Responder;
 use crate::response::orders::OrderReceiver;
 use crate::rules::ruleset::RuleSet;
+use crate::worker::Signals;
 
 /// Keeps an index of the installed utilities, and of packages if a rule asks for them.
 pub(super) fn keep_index(
@@ -120,11 +121,18 @@ pub(super) fn start_incidents(
     config: &Config,
     host: &Host,
     counters: &Arc<Counters>,
+    signals: &Arc<Signals>,
+    sender: &ExecSender,
 ) -> Result<Option<Desk>, Failure> {
     if !config.incident.enabled {
         return Ok(None);
     }
-    Desk::start(config.incident.clone(), &config.state_folder, host.clone(), Arc::clone(counters))
+    let (signals, sender) = (Arc::clone(signals), sender.clone());
+    let say = Box::new(move |notice| {
+        signals.notify(notice);
+        sender.wake();
+    });
+    Desk::start(config.incident.clone(), &config.state_folder, host.clone(), Arc::clone(counters), say)
         .map(Some)
         .map_err(|error| os_failure("cannot start the thread that keeps incidents", error))
 }

@@ -405,3 +405,97 @@ fn way(alert: &KeptAlert) -> String {
         (None, _) => "by an unknown way".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::model::Severity;
+
+    const S: u64 = 1_000_000_000;
+
+    fn alert(second: u64, severity: Severity) -> KeptAlert {
+        KeptAlert {
+            id: format!("a{second}"),
+            time_ns: (1_800_000_000 + second) * S,
+            at_ns: second * S,
+            severity,
+            rule: format!("rule-{second}"),
+            user: Some("root".to_owned()),
+            ..KeptAlert::default()
+        }
+    }
+
+    fn take(collector: &mut Collector, unit: &str, alert: &KeptAlert) -> Joined {
+        let keys = vec![Key::Unit(unit.to_owned())];
+        collector.alert((keys, None), alert, &[], Some("{}".to_owned()))
+    }
+
+    fn collector() -> Collector {
+        Collector::new(Settings::default(), 0)
+    }
+
+    #[test]
+    fn an_incident_opens_with_what_waited_and_takes_what_follows() {
+        let mut collector = collector();
+        let first = take(&mut collector, "a", &alert(1, Severity::Medium));
+        assert_eq!((first.incident, first.things.len()), (None, 0));
+        let second = take(&mut collector, "a", &alert(2, Severity::High));
+        assert!(second.opened && !second.raised);
+        assert_eq!(second.things.len(), 2);
+        let third = take(&mut collector, "a", &alert(3, Severity::Critical));
+        assert_eq!((third.opened, third.raised, third.things.len()), (false, true, 1));
+        assert_eq!(second.incident, third.incident);
+        let group = collector.group(third.group).unwrap();
+        assert_eq!((group.head.alerts, group.head.severity), (3, Severity::Critical));
+        assert!(collector.of_alert("a1").is_some() && collector.of_alert("a9").is_none());
+    }
+
+    #[test]
+    fn what_shares_no_key_and_what_comes_too_late_is_another() {
+        let mut collector = collector();
+        let one = take(&mut collector, "a", &alert(1, Severity::Critical)).incident.unwrap();
+        let other = take(&mut collector, "b", &alert(1, Severity::Critical)).incident.unwrap();
+        assert_ne!(one, other);
+        let within = take(&mut collector, "a", &alert(901, Severity::Low)).incident;
+        assert_eq!(within, Some(one.clone()));
+        let later = take(&mut collector, "a", &alert(1802, Severity::Critical)).incident.unwrap();
+        assert_ne!(later, one);
+        collector.end(&later);
+        let after = take(&mut collector, "a", &alert(1803, Severity::Critical)).incident.unwrap();
+        assert_ne!(after, later);
+        collector.expire(4000 * S);
+        assert!(!collector.any() && collector.by_key.is_empty() && collector.by_alert.is_empty());
+    }
+
+    #[test]
+    fn everything_has_a_bound_and_what_is_cut_is_counted() {
+        let mut collector = collector();
+        for number in 0..2 * MOST_GROUPS as u64 {
+            take(&mut collector, &number.to_string(), &alert(number, Severity::Low));
+            assert!(collector.groups.len() <= MOST_GROUPS && collector.waiting_bytes <= MOST_WAITING);
+        }
+        for number in 0..700 {
+            take(&mut collector, "many", &alert(3000 + number / 10, Severity::Critical));
+        }
+        let number = collector.by_key[&Key::Unit("many".to_owned())];
+        let group = collector.group(number).unwrap();
+        assert_eq!(group.head.alerts, 700);
+        assert_eq!(group.head.cut, [Cut { what: "alerts".to_owned(), count: 200 }]);
+        let large = Thing { item: Item::Alert(Box::default()), record: Some("x".repeat(MOST_BYTES)) };
+        assert!(!group.admit(&large));
+        assert_eq!(group.head.cut[0].count, 201);
+    }
+
+    #[test]
+    fn ids_are_short_and_never_the_same() {
+        let mut collector = collector();
+        let mut ids = BTreeSet::new();
+        for number in 0..50 {
+            let id =
+                take(&mut collector, &number.to_string(), &alert(1, Severity::Critical)).incident.unwrap();
+            assert_eq!((id.len(), id_text(id_number(&id).unwrap())), (7, id.clone()));
+            assert!(ids.insert(id));
+        }
+        assert_eq!(id_number("1NGE"), None);
+    }
+}

@@ -14,6 +14,10 @@ use super::kept::{
     Item, KeptAlert, KeptEnd, KeptFolded, KeptFollowUp, KeptProcess, KeptProgram, arguments, path,
 };
 use super::keys;
+use super::notify::{Event, Message, Notifier, Say};
+use super::store::Row;
+use super::story::State;
+use super::tell;
 use crate::alert::{Alert, Host, Notice, Record, ecs};
 use crate::clock;
 use crate::fold::Folded;
@@ -42,6 +46,7 @@ pub struct Desk {
     /// The number of the next exec to be looked at.
     next_exec: u64,
     counters: Arc<Counters>,
+    notifier: Option<Notifier>,
 }
 
 impl Desk {
@@ -51,10 +56,12 @@ impl Desk {
         folder: &Path,
         host: Host,
         counters: Arc<Counters>,
+        say: Say,
     ) -> std::io::Result<Desk> {
         let (keeper, last_id) = Keeper::start(&settings, folder, Arc::clone(&counters))?;
+        let notifier = settings.notify.clone().map(|notify| Notifier::start(notify, say)).transpose()?;
         let collector = Collector::new(settings, last_id);
-        Ok(Desk { collector, keeper, host, batch: Batch::default(), next_exec: 0, counters })
+        Ok(Desk { collector, keeper, host, batch: Batch::default(), next_exec: 0, counters, notifier })
     }
 
     /// The way to decide about incidents.
@@ -106,6 +113,14 @@ impl Desk {
         );
         if joined.opened {
             self.counters.worker.incidents.fetch_add(1, Relaxed);
+        }
+        if let Some(notifier) = &self.notifier {
+            let event = if joined.opened { Event::Opened } else { Event::Raised };
+            let row = Row { head: head.clone(), state: State::Open, verdict: None, note: None };
+            let incident = tell::incident(&row, &self.host.name);
+            if !notifier.notify(&Message { event, incident }) {
+                log::warn!("nobody is notified of incident {id}: the command takes too long for so many");
+            }
         }
         Some(Notice { kind: "incident", severity, time_ns: clock::realtime_ns(), message })
     }

@@ -249,10 +249,8 @@ impl Writing {
                     );
                 }
                 self.failed = true;
-                if matches!(error, StoreError::Corrupt(..)) {
-                    // It is moved aside when it is opened the next time.
-                    self.store = None;
-                }
+                // It may have been removed: it is opened anew the next time, and moved aside if it is damaged.
+                self.store = None;
             }
         }
     }

@@ -17,6 +17,7 @@ pub mod keeper;
 pub mod kept;
 pub mod keys;
 mod lines;
+pub mod notify;
 pub mod now;
 pub mod questions;
 pub mod report;

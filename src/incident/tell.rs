@@ -351,6 +351,8 @@ impl Telling {
             }
         }
         let mut names: Vec<String> = Vec::new();
+        // Where it listened itself is nobody else.
+        let own: BTreeSet<&String> = kept.follow_ups.iter().flat_map(|record| &record.listening).collect();
         let lists = kept.alerts.iter().map(|alert| (&alert.args, self.of_alert.get(&alert.id).copied()));
         let lists = lists.chain(kept.programs.iter().map(|program| (&program.args, Some(program.process))));
         for (args, process) in lists {
@@ -361,7 +363,10 @@ impl Telling {
                     Target::Address(ip, port) => {
                         let address = port
                             .map_or(ip.to_string(), |port| std::net::SocketAddr::new(ip, port).to_string());
-                        if ip.is_unspecified() || remotes.iter().any(|remote| remote.address == address) {
+                        if ip.is_unspecified()
+                            || own.contains(&address)
+                            || remotes.iter().any(|remote| remote.address == address)
+                        {
                             continue;
                         }
                         remotes.push(Remote {

@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn lines_are_wrapped_at_words() {
         let text = "one two three four five six seven eight nine ten";
-        assert_eq!(wrapped(40, false, text), "- one two three four five six seven eight\n  nine ten\n");
+        assert_eq!(wrapped(40, false, text), "- one two three four five six seven\n  eight nine ten\n");
         let long = "x".repeat(50);
         assert_eq!(wrapped(40, false, &long), format!("- {}\n  {}\n", "x".repeat(38), "x".repeat(12)));
         assert_eq!(wrapped(40, false, ""), "-\n");

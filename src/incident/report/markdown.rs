@@ -198,7 +198,12 @@ fn plain(text: &str) -> bool {
         // begins a list.
         && !["  ", "//", "www."].iter().any(|part| text.contains(part))
         && text.split(':').skip(1).all(|rest| !rest.starts_with(|next: char| next.is_ascii_alphabetic()))
-        && !text.trim_start_matches(|digit: char| digit.is_ascii_digit()).starts_with(['.', ')'])
+        && !numbers_a_list(text)
+}
+
+fn numbers_a_list(text: &str) -> bool {
+    let behind = text.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    behind.strip_prefix(['.', ')']).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
 }
 
 /// The same in a table, where a pipe has to be escaped, also in code.

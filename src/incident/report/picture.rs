@@ -159,7 +159,11 @@ fn name(page: &mut Page, row: &Row<'_>, number: usize) {
     let top = AXIS + ROW * number as f64;
     let middle = top + ROW / 2.0;
     page.raw("<g class=\"row\"><title>").plain_text(&title(process), COMMAND).raw("</title>");
-    page.raw(if number % 2 == 0 { "<rect class=\"band\" y=\"" } else { "<rect class=\"band odd\" y=\"" });
+    page.raw(if number.is_multiple_of(2) {
+        "<rect class=\"band\" y=\""
+    } else {
+        "<rect class=\"band odd\" y=\""
+    });
     page.place(top).raw("\" width=\"").place(WIDTH).raw("\" height=\"").place(ROW).raw("\"/>");
     let left = indent(row.depth);
     if let Some(parent) = row.parent.filter(|_| row.depth <= DEEPEST) {

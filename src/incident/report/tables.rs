@@ -89,13 +89,13 @@ fn process(page: &mut Page, process: &Process, parent: Option<&Process>, spare: 
     };
     page.raw("</td><td>");
     match process.start_ns {
-        Some(start_ns) => page.plain_text(&date_and_clock(start_ns), ARGUMENT),
+        Some(start_ns) => page.raw("<time>").plain_text(&date_and_clock(start_ns), ARGUMENT).raw("</time>"),
         None => page.raw("not seen"),
     };
     page.raw("</td><td>");
     match process.end_ns {
         _ if process.running => page.raw("<span class=\"tag\">running</span>"),
-        Some(end_ns) => page.plain_text(&clock(end_ns), ARGUMENT),
+        Some(end_ns) => page.raw("<time>").plain_text(&clock(end_ns), ARGUMENT).raw("</time>"),
         None => page.raw("not seen"),
     };
     if let Some(outcome) = &process.outcome {
@@ -232,7 +232,11 @@ pub(super) fn remotes(page: &mut Page, story: &Story, shown: &Shown<'_>) {
 
 fn remote(page: &mut Page, remote: &Remote, shown: &Shown<'_>) {
     page.raw("<tr><td>").code(&remote.address, ARGUMENT).raw("</td><td>").text(&remote.transport, ARGUMENT);
-    page.raw(if remote.inbound { "</td><td>\u{2190} from there" } else { "</td><td>\u{2192} to there" });
+    page.raw(if remote.inbound {
+        "</td><td>\u{2190}\u{a0}from there"
+    } else {
+        "</td><td>\u{2192}\u{a0}to there"
+    });
     for count in [remote.bytes_out, remote.bytes_in] {
         page.raw("</td><td>");
         match count {

@@ -65,7 +65,11 @@ pub(super) fn lanes(page: &mut Page, chosen: &Chosen<'_>, span: Span) {
     );
     for (number, kind) in used.iter().enumerate() {
         let top = AXIS + LANE * number as f64;
-        page.raw(if number % 2 == 0 { "<rect class=\"band\" y=\"" } else { "<rect class=\"band odd\" y=\"" });
+        page.raw(if number.is_multiple_of(2) {
+            "<rect class=\"band\" y=\""
+        } else {
+            "<rect class=\"band odd\" y=\""
+        });
         page.place(top)
             .raw("\" width=\"")
             .place(WIDTH)

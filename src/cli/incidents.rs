@@ -194,7 +194,12 @@ pub(super) fn run(arguments: &IncidentsArguments) -> u8 {
             export_one(&config, id, output, *with_files, *json)
         }
     };
-    result.unwrap_or_else(|failure| match failure {
+    result.unwrap_or_else(failed)
+}
+
+/// Says why a command ends early; the exit code.
+fn failed(failure: Failure) -> u8 {
+    match failure {
         Failure::Said(code) => code,
         Failure::Store(error) => {
             let root = nix::unistd::geteuid().is_root();
@@ -208,7 +213,12 @@ pub(super) fn run(arguments: &IncidentsArguments) -> u8 {
                 _ => exit::OS,
             }
         }
-    })
+    }
+}
+
+/// The story of an incident and the records that were kept; otherwise the exit code, and the reason was said.
+pub(super) fn told(config: &Config, id: &str) -> Result<(Story, Vec<String>), u8> {
+    story(config, id).map_err(failed)
 }
 
 fn host_name() -> String {

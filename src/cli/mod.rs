@@ -9,6 +9,7 @@ mod import;
 mod incidents;
 mod reload;
 mod replay;
+mod report;
 mod rules;
 mod run;
 mod show;
@@ -79,6 +80,11 @@ enum Command {
     /// Exit code: 0 if all lines could be read, whether a rule matched or not, 1 if some could not, 66 if a file cannot be
     /// opened or read, 78 for a mistake in the rules.
     Replay(replay::ReplayArguments),
+    /// Write the report of an incident: one page of HTML that needs nothing but itself, or Markdown for a ticket
+    ///
+    /// Exit code: 0, 64 if there is no such incident, 66 if there are none, 71 if they cannot be read, 74 if the report
+    /// cannot be written or is there already, 77 without root.
+    Report(report::ReportArguments),
     /// Allow responses again that `disarm` stopped
     ///
     /// Exit code: 0, 77 without root.
@@ -205,6 +211,7 @@ pub fn main() -> ExitCode {
         Command::Incidents(arguments) => incidents::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Rules(arguments) => rules::rules(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),

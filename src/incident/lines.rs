@@ -2,7 +2,7 @@
 
 use unicode_width::UnicodeWidthStr;
 
-use super::shown::{pieces, room};
+use super::shown::{Piece, pieces, pieces_of_bytes, room};
 use crate::rules::model::Severity;
 
 /// Nothing is wrapped to fewer columns: words would be unreadable.
@@ -49,8 +49,17 @@ pub(super) fn own(text: impl Into<String>, style: Style) -> Run {
 
 /// Text of a story, of which at most `limit` bytes are kept.
 pub(super) fn runs(text: &str, limit: usize, style: Style) -> Vec<Run> {
+    styled(pieces(text, limit), style)
+}
+
+/// The same for text that is no text of a story.
+pub(super) fn runs_of_bytes(text: &str, limit: usize, style: Style) -> Vec<Run> {
+    styled(pieces_of_bytes(text.as_bytes(), limit), style)
+}
+
+fn styled(pieces: Vec<Piece>, style: Style) -> Vec<Run> {
     let styled = |escape| if escape { Style::Escape } else { style };
-    pieces(text, limit).into_iter().map(|piece| own(piece.text, styled(piece.escape))).collect()
+    pieces.into_iter().map(|piece| own(piece.text, styled(piece.escape))).collect()
 }
 
 /// Lines that are being written.

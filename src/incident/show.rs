@@ -1,7 +1,7 @@
 //! An incident for a person at a terminal, or in a pipe: the summary, the four questions, the process tree with its alerts,
 //! and the timeline.
 
-use super::lines::{Lines, Run, Style, own, runs};
+use super::lines::{Lines, Run, Style, own, runs, runs_of_bytes};
 use super::shown::{COMMAND, VALUE, command};
 use super::span::{bytes, choose, clock, counted, date_and_clock, length, moment};
 use super::story::{AlertPart, Answer, File, Moment, Process, Remote, Story, Tool};
@@ -113,7 +113,7 @@ fn commands(lines: &mut Lines, story: &Story) {
         lines.wrapped("  ", "  ", &[own("nothing runs any more that a command could stop", Style::Dim)]);
     }
     for command in story.commands.iter().take(ROWS) {
-        lines.whole("  $ ", &runs(&command.line, COMMAND, Style::Bold));
+        lines.whole("  $ ", &runs_of_bytes(&command.line, COMMAND, Style::Bold));
         lines.wrapped("      ", "      ", &runs(&command.effect, VALUE, Style::Plain));
     }
     more(lines, story.commands.len().saturating_sub(ROWS), "commands");

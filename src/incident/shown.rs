@@ -33,7 +33,8 @@ pub(super) fn pieces(text: &str, limit: usize) -> Vec<Piece> {
     pieces_of_bytes(&of_json(text), limit)
 }
 
-/// The same for text that is no text of a story: records and rules, in which nothing was written as an escape of a byte.
+/// The same for text that is no text of a story: records, rules, and command lines for a shell, in which nothing was written
+/// as an escape of a byte. In the names of units `\x2d` stands for itself.
 pub(super) fn pieces_of_bytes(bytes: &[u8], limit: usize) -> Vec<Piece> {
     let mut pieces = Pieces::default();
     if bytes.len() <= limit {

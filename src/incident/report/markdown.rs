@@ -6,7 +6,7 @@
 
 use crate::incident::lines::Lines;
 use crate::incident::show;
-use crate::incident::shown::shown;
+use crate::incident::shown::{joined, pieces_of_bytes, shown};
 use crate::incident::span::{bytes, length, moment};
 use crate::incident::story::{Answer, Story};
 
@@ -56,7 +56,8 @@ pub fn markdown(story: &Story) -> String {
     if !story.commands.is_empty() {
         text += "\n## What can be done now\n\n";
         for command in story.commands.iter().take(ROWS) {
-            text += &format!("- {}: {}\n", code(&command.line), words(&command.effect));
+            let line = span(&joined(&pieces_of_bytes(command.line.as_bytes(), VALUE)));
+            text += &format!("- {line}: {}\n", words(&command.effect));
         }
         more(&mut text, story.commands.len());
     }

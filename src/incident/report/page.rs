@@ -67,7 +67,12 @@ impl Page {
         self.raw("<code>").text(text, limit).raw("</code>")
     }
 
-    /// The same for text that is no text of a story, line by line.
+    /// The same for text that is no text of a story.
+    pub(super) fn code_of_bytes(&mut self, text: &str, limit: usize) -> &mut Page {
+        self.raw("<code>").pieces(&pieces_of_bytes(text.as_bytes(), limit), "<i>", "</i>").raw("</code>")
+    }
+
+    /// The same line by line.
     pub(super) fn lines(&mut self, text: &str, limit: usize) -> &mut Page {
         self.raw("<pre>");
         for (number, line) in text.split('\n').enumerate() {

@@ -42,7 +42,7 @@ pub(super) fn commands(page: &mut Page, story: &Story) {
         page.raw("<ol class=\"commands\">");
         for command in story.commands.iter().take(ROWS) {
             page.raw("<li>")
-                .code(&command.line, SENTENCE)
+                .code_of_bytes(&command.line, SENTENCE)
                 .raw("<p>")
                 .text(&command.effect, SENTENCE)
                 .raw("</p></li>");

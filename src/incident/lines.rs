@@ -68,11 +68,16 @@ pub(super) struct Lines {
     text: String,
     width: usize,
     colour: bool,
+    /// The style of what was written last.
+    last: Style,
 }
+
+/// Ends a style.
+const RESET: &str = "\x1b[0m";
 
 impl Lines {
     pub(super) fn new(width: usize, colour: bool) -> Lines {
-        Lines { text: String::new(), width: width.max(NARROWEST), colour }
+        Lines { text: String::new(), width: width.max(NARROWEST), colour, last: Style::Plain }
     }
 
     pub(super) fn width(&self) -> usize {
@@ -126,9 +131,13 @@ impl Lines {
                     _ => 0,
                 };
                 if taken > 0 {
-                    self.push(&" ".repeat(blanks), Style::Plain);
                     let (now, later) = word.split_at(taken);
-                    self.push(now, style);
+                    if self.last == style {
+                        self.push(&format!("{}{now}", " ".repeat(blanks)), style);
+                    } else {
+                        self.push(&" ".repeat(blanks), Style::Plain);
+                        self.push(now, style);
+                    }
                     left -= blanks + now.width();
                     (word, blanks, begun) = (later, 0, true);
                 }
@@ -148,8 +157,16 @@ impl Lines {
         let code = style.code();
         if !self.colour || code.is_empty() || text.trim_start().is_empty() {
             self.text.push_str(text);
+        } else if self.last == style && self.text.ends_with(RESET) {
+            // What goes on in the same style is one run: nothing else than this ends with a reset.
+            self.text.truncate(self.text.len() - RESET.len());
+            self.text.push_str(text);
+            self.text.push_str(RESET);
         } else {
-            self.text.push_str(&format!("\x1b[{code}m{text}\x1b[0m"));
+            self.text.push_str(&format!("\x1b[{code}m{text}{RESET}"));
+        }
+        if !text.is_empty() {
+            self.last = style;
         }
     }
 }
@@ -189,6 +206,7 @@ mod tests {
             wrapped(40, true, "a\x1bb"),
             "\x1b[2m- \x1b[0m\x1b[1ma\x1b[0m\x1b[35m\\x1b\x1b[0m\x1b[1mb\x1b[0m\n"
         );
+        assert_eq!(wrapped(40, true, "a  b c"), "\x1b[2m- \x1b[0m\x1b[1ma  b c\x1b[0m\n");
     }
 
     proptest! {

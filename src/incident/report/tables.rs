@@ -296,7 +296,11 @@ pub(super) fn rules(page: &mut Page, story: &Story) {
     for rule in story.rules.iter().take(RULES) {
         page.raw("<details><summary>").code(&rule.id, ARGUMENT).raw("</summary>");
         let lines: String = rule.text.split_inclusive('\n').take(RULE_LINES).collect();
-        page.lines(lines.trim_end(), COMMAND);
+        if lines.is_empty() {
+            page.raw("<p class=\"nothing\">This rule is gone.</p>");
+        } else {
+            page.lines(lines.trim_end(), COMMAND);
+        }
         left_out(page, rule.text.lines().count().saturating_sub(RULE_LINES), "more lines are not shown here");
         page.raw("</details>");
     }

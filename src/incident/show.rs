@@ -5,7 +5,7 @@ use super::lines::{Lines, Run, Style, own, runs, runs_of_bytes};
 use super::shown::{COMMAND, VALUE, command};
 use super::span::{bytes, choose, clock, counted, date_and_clock, length, moment};
 use super::story::{AlertPart, Answer, File, Moment, Process, Remote, Story, Tool};
-use super::tree::{Row, Tree, tree};
+use super::tree::{Row, Tree, forked, tree};
 
 /// Most processes in the tree.
 pub const PROCESSES: usize = 500;
@@ -213,14 +213,15 @@ fn rails(tree: &Tree<'_>, number: usize, levels: usize) -> [String; 2] {
 fn process(lines: &mut Lines, row: &Row<'_>, tree: &Tree<'_>, [first, next]: [&str; 2]) {
     let process = row.process;
     let mut line = vec![own(process.pid.to_string(), Style::Bold), own(" ", Style::Plain)];
-    let mut programs = process.programs.iter().take(PROGRAMS);
+    let parent = row.parent.and_then(|parent| tree.rows.get(parent)).map(|row| row.process);
+    let shown = if forked(process, parent) { &[] } else { &process.programs[..] };
+    let mut programs = shown.iter().take(PROGRAMS);
     let program = programs.next();
     match program {
         Some(program) => line.extend(runs(&command(program), COMMAND, Style::Plain)),
         None => line.push(own("(forked)", Style::Dim)),
     }
     line.push(own("  (", Style::Dim));
-    let parent = row.parent.and_then(|parent| tree.rows.get(parent)).map(|row| row.process);
     // Whoever it runs as is told where it changes.
     if parent.is_none_or(|parent| parent.user != process.user) {
         line.extend(runs(process.user.as_deref().unwrap_or("user unknown"), VALUE, Style::Dim));

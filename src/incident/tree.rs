@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::story::Process;
+use super::story::{Process, Program};
 use crate::rules::model::Severity;
 
 /// A process where it is drawn.
@@ -110,6 +110,15 @@ fn choose(processes: &[Process], parents: &[Option<usize>], most: usize) -> Vec<
     chosen
 }
 
+/// It has executed nothing: what it runs it has from its parent, since it was made.
+pub(super) fn forked(process: &Process, parent: Option<&Process>) -> bool {
+    let [program] = &process.programs[..] else { return process.programs.is_empty() };
+    let same = |other: &Program| other.exe == program.exe && other.args == program.args;
+    program.alert.is_none()
+        && process.start_ns == Some(program.time_ns)
+        && parent.is_some_and(|parent| parent.programs.iter().any(same))
+}
+
 /// The highest severity of a process's alerts.
 pub(super) fn severity(process: &Process) -> Option<Severity> {
     process.programs.iter().filter_map(|program| program.alert.as_ref()).map(|alert| alert.severity).max()
@@ -156,6 +165,28 @@ pub(super) mod tests {
         assert_eq!(drawn(&all), [(1, 0, false), (2, 1, false), (4, 2, true), (3, 1, true), (5, 0, true)]);
         assert_eq!(all.rows[2].parent, Some(1));
         assert_eq!(all.left_out, 0);
+    }
+
+    #[test]
+    fn who_executed_nothing_is_known() {
+        let program =
+            |time_ns, arg: &str| Program { time_ns, exe: None, args: vec![arg.to_owned()], alert: None };
+        let parent = Process {
+            start_ns: Some(5),
+            programs: vec![program(7, "a"), program(9, "b")],
+            ..process(1, None)
+        };
+        let child = |time_ns, arg| Process {
+            start_ns: Some(8),
+            programs: vec![program(time_ns, arg)],
+            ..process(2, Some(1))
+        };
+        assert!(forked(&child(8, "a"), Some(&parent)));
+        // It executed that itself; it has it from somebody who is not there.
+        assert!(!forked(&child(10, "a"), Some(&parent)));
+        assert!(!forked(&child(8, "c"), Some(&parent)));
+        assert!(!forked(&child(8, "a"), None));
+        assert!(forked(&process(3, None), None));
     }
 
     #[test]

@@ -41,6 +41,8 @@ const COMMAND: usize = 600;
 const MOMENT: usize = 400;
 const ARGUMENT: usize = 160;
 const SENTENCE: usize = 1_000;
+/// Longest answer to a question, in bytes; what it names is told in full further below.
+const ANSWER: usize = 400;
 /// Longest raw record, and longest line of a rule, in bytes.
 const RECORD: usize = 16 << 10;
 
@@ -218,7 +220,7 @@ fn question(page: &mut Page, title: &'static str, answers: &[Answer]) {
         page.raw("<dl class=\"answers\">");
         for answer in answers.iter().take(ROWS) {
             page.raw("<div><dt>").plain_text(&answer.what, ARGUMENT).raw("</dt><dd><span class=\"t\">");
-            page.text(&answer.answer, SENTENCE).raw("</span> <span class=\"sure ");
+            page.text(&answer.answer, ANSWER).raw("</span> <span class=\"sure ");
             page.raw(answer.sure.as_str()).raw("\">").raw(sign(answer.sure)).raw(answer.sure.as_str());
             page.raw(" <span class=\"source\">")
                 .plain_text(&answer.source, ARGUMENT)

@@ -9,7 +9,7 @@ use super::{ARGUMENT, COMMAND};
 use crate::incident::shown::command;
 use crate::incident::span::{Span, clock, date_and_clock};
 use crate::incident::story::Process;
-use crate::incident::tree::{Row, Tree, severity};
+use crate::incident::tree::{Row, Tree, forked, severity};
 use crate::rules::model::Severity;
 
 /// Width of a picture, of the names at its left and of the part that is drawn by time.
@@ -137,14 +137,15 @@ pub(super) fn draw(page: &mut Page, tree: &Tree<'_>, span: Span) {
         "Processes of the incident over time; the table below says the same in words",
         height,
     );
+    let parent = |row: &Row<'_>| row.parent.and_then(|parent| tree.rows.get(parent)).map(|row| row.process);
     for (number, row) in tree.rows.iter().enumerate() {
-        name(page, row, number);
+        name(page, row, parent(row), number);
     }
     axis(page, span, height);
     plot(page, height);
     let mut spare = MARKS;
     for (number, row) in tree.rows.iter().enumerate() {
-        bar(page, row.process, ROW * (number as f64 + 0.5), span, &mut spare);
+        bar(page, row.process, parent(row), ROW * (number as f64 + 0.5), span, &mut spare);
     }
     page.raw("</svg></svg></div>");
 }
@@ -154,7 +155,7 @@ fn indent(depth: usize) -> f64 {
     10.0 + INDENT * depth.min(DEEPEST) as f64
 }
 
-fn name(page: &mut Page, row: &Row<'_>, number: usize) {
+fn name(page: &mut Page, row: &Row<'_>, parent: Option<&Process>, number: usize) {
     let process = row.process;
     let top = AXIS + ROW * number as f64;
     let middle = top + ROW / 2.0;
@@ -186,7 +187,7 @@ fn name(page: &mut Page, row: &Row<'_>, number: usize) {
         page.raw("<tspan class=\"flag\">entry</tspan> ");
         columns -= 6;
     }
-    match process.programs.last() {
+    match process.programs.last().filter(|_| !forked(process, parent)) {
         Some(program) => page.svg_text(&command(program), columns),
         None => page.raw("<tspan class=\"quiet\">(forked)</tspan>"),
     };
@@ -200,7 +201,14 @@ fn title(process: &Process) -> String {
     format!("{}{user}: {}", process.pid, programs.join(", then "))
 }
 
-fn bar(page: &mut Page, process: &Process, middle: f64, span: Span, spare: &mut usize) {
+fn bar(
+    page: &mut Page,
+    process: &Process,
+    parent: Option<&Process>,
+    middle: f64,
+    span: Span,
+    spare: &mut usize,
+) {
     let first = process.start_ns.or(process.programs.first().map(|program| program.time_ns));
     let last = process.programs.last().map(|program| program.time_ns);
     let begin = first.unwrap_or(span.from_ns);
@@ -227,7 +235,8 @@ fn bar(page: &mut Page, process: &Process, middle: f64, span: Span, spare: &mut 
     let alerts = process.programs.iter().filter_map(|program| Some((program, program.alert.as_ref()?)));
     let alerts: Vec<_> = alerts.take(*spare).collect();
     *spare -= alerts.len();
-    for program in process.programs.iter().filter(|program| program.alert.is_none()).take(*spare) {
+    let executed = if forked(process, parent) { &[] } else { &process.programs[..] };
+    for program in executed.iter().filter(|program| program.alert.is_none()).take(*spare) {
         *spare -= 1;
         page.raw("<path class=\"tick\"");
         place(page, program.time_ns, middle, span);

@@ -14,6 +14,7 @@
 //! - [`alert`]: the record and its forms
 //! - [`fold`]: repeats and floods of alerts become one record each
 //! - [`followup`]: what the program did after its alert
+//! - [`incident`]: alerts that belong together become one story
 //! - [`journal`]: every record written down before it is sent
 //! - [`output`]: syslog, file, standard output
 //! - [`seen`]: what was evaluated already
@@ -54,6 +55,7 @@ pub mod fuzzing;
 pub mod harden;
 pub mod health;
 pub mod identity;
+pub mod incident;
 pub mod journal;
 pub mod lineage;
 pub mod output;

@@ -17,6 +17,7 @@ use crate::health::hits::HitKeeper;
 use crate::health::reports::Reports;
 use crate::health::{Counters, canary};
 use crate::identity::settle::Executables;
+use crate::incident;
 use crate::lineage::follow::Follower;
 use crate::output::delivery::Delivery;
 use crate::process::capture::Prefilter;
@@ -139,6 +140,8 @@ pub struct Worker {
     pub delivery: Delivery,
     /// Follows what alerted programs do; `None` if switched off.
     pub follow_up: Option<Desk>,
+    /// Makes incidents of alerts; `None` if switched off.
+    pub incidents: Option<incident::desk::Desk>,
     /// Acts on programs, where rules ask for it.
     pub responder: Responder,
     /// Where execs are recorded.
@@ -198,6 +201,7 @@ impl Worker {
                 self.write_folded(stopping && idle);
                 self.tend_responses(stopping && idle);
                 self.tend_baseline(stopping && idle);
+                self.tend_incidents();
             }
             // Before the hits are kept: those of rules that are no longer there are forgotten.
             self.take_rules();
@@ -225,6 +229,9 @@ impl Worker {
             if idle && stopping {
                 let records = self.follow_up.take().map(Desk::close);
                 self.write_follow_ups(records.unwrap_or_default());
+                if let Some(desk) = self.incidents.take() {
+                    desk.close(self.follower.table());
+                }
                 return self.delivery;
             }
             if idle {
@@ -280,6 +287,13 @@ impl Worker {
             let acted = alert.exec.response.is_some_and(|response| response.outcome.acted());
             let admitted =
                 if acted { Admission::Told } else { self.folder.admit(&alert, clock::monotonic_ns()) };
+            if let Some(desk) = &mut self.incidents {
+                let told = admitted == Admission::Told;
+                let (table, recent) = (self.follower.table(), self.follower.recent());
+                let notice = desk.alert(&mut alert, told, table, recent);
+                // Before the alert that caused it: who reads it knows then what the alert belongs to.
+                notice.into_iter().for_each(|notice| self.delivery.offer(Record::Notice(notice)));
+            }
             let not_told = match admitted {
                 Admission::Told => None,
                 Admission::Repeated => Some(&counters.repeated),
@@ -359,6 +373,9 @@ impl Worker {
     fn write_follow_ups(&mut self, records: Vec<FollowUp>) {
         for record in records {
             self.counters.worker.follow_ups.fetch_add(1, Relaxed);
+            if let Some(desk) = &mut self.incidents {
+                desk.follow_up(&record);
+            }
             self.write(Record::FollowUp(Box::new(record)));
         }
     }
@@ -366,8 +383,20 @@ impl Worker {
     /// Tells what was folded in windows that are over.
     fn write_folded(&mut self, at_end: bool) {
         for record in self.folder.due(clock::monotonic_ns(), at_end) {
+            if let Some(desk) = &mut self.incidents {
+                desk.folded(&record);
+            }
             self.write(Record::Folded(Box::new(record)));
         }
+    }
+
+    /// Looks at the execs that were drained, and hands over what is to be written.
+    fn tend_incidents(&mut self) {
+        let Some(desk) = &mut self.incidents else { return };
+        if let Some(recent) = self.follower.recent() {
+            desk.execs(self.follower.table(), recent);
+        }
+        desk.tick(self.follower.table());
     }
 
     /// Follows the days and what an administrator changed, and hands over what is to be written.

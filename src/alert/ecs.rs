@@ -324,6 +324,8 @@ struct Own<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     utility: Option<Utility<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    incident: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     response: Option<ResponsePart>,
     #[serde(skip_serializing_if = "Option::is_none")]
     baseline: Option<Baseline>,
@@ -544,6 +546,7 @@ impl<'a> Document<'a> {
                 notice: Some(notice.kind),
                 rules: &[],
                 utility: None,
+                incident: None,
                 response: None,
                 baseline: None,
                 login: None,
@@ -784,6 +787,7 @@ fn own(alert: &Alert) -> Own<'_> {
                 value: &identity.value,
             }),
         }),
+        incident: alert.incident.as_deref(),
         response: response(alert),
         baseline: alert.baseline.map(|standing| baseline(&standing)),
         login: details

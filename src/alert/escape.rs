@@ -73,8 +73,10 @@ pub fn is_unprintable(character: char) -> bool {
     character.is_control()
         || matches!(
             character,
+            // The soft hyphen, which is not seen, and the Arabic letter mark, which changes the direction.
+            '\u{ad}' | '\u{61c}'
             // Zero-width and direction marks, line and paragraph separator, isolates, byte order mark, tags.
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
             | '\u{e0000}'..='\u{e007f}'
         )
 }
@@ -239,6 +241,7 @@ mod tests {
         assert_eq!(escaped("h\u{e9} \u{1f600}".as_bytes()), "h\u{e9} \u{1f600}");
         assert_eq!(escaped(b"a\n\"b\\\x1b[2J\x07\x7f"), "a\\n\\\"b\\\\\\x1b[2J\\x07\\x7f");
         assert_eq!(escaped("\u{9b}2J\u{202e}x".as_bytes()), "\\u{9b}2J\\u{202e}x");
+        assert_eq!(escaped("\u{61c}a\u{ad}b".as_bytes()), "\\u{61c}a\\u{ad}b");
         assert_eq!(escaped(b"\xff\xc3("), "\\xff\\xc3(");
         assert_eq!(for_json(b"a\xff\n\\"), "a\\xff\n\\");
         assert_eq!(for_json(b"\\xff \\x4 \\\\x41"), "\\x5cxff \\x4 \\\\x5cx41");

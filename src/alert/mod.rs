@@ -98,6 +98,8 @@ pub struct Alert {
     pub namespaces: Vec<&'static str>,
     /// Whether that is normal here; `None` if there is nothing to compare with.
     pub baseline: Option<Standing>,
+    /// The incident that it belongs to.
+    pub incident: Option<String>,
 }
 
 /// What the baseline says of an alert.
@@ -266,6 +268,7 @@ impl Alert {
             ],
             namespaces: foreign_namespaces(&exec.details.namespaces, &surroundings.namespaces),
             baseline: None,
+            incident: None,
         })
     }
 

@@ -135,6 +135,9 @@ fn alert_lines(alert: &Alert, colour: bool) -> String {
     let command =
         exec.image.raw_arguments().map_or("(arguments unknown)".into(), |raw| shown(&join(raw), COMMAND));
     add(bold(&command, colour));
+    if let Some(incident) = &alert.incident {
+        add(format!("incident {incident}"));
+    }
     if let Some(response) = exec.response {
         let done = response.outcome.sentence(response.certainty);
         add(bold(&format!("{}: {done}", response.action.as_str()), colour));

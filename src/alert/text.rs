@@ -96,6 +96,7 @@ impl Facts {
                 self.add("same-by", identity.by.as_str());
             }
         }
+        self.add_known("incident", alert.incident.as_ref());
         self.response(alert);
         self.baseline(alert);
         self.add_known("user", alert.users[0].as_ref());

@@ -6,8 +6,10 @@ mod doctor;
 mod explain;
 mod held;
 mod import;
+mod incidents;
 mod reload;
 mod replay;
+mod report;
 mod rules;
 mod run;
 mod show;
@@ -62,6 +64,13 @@ enum Command {
     Explain(explain::ExplainArguments),
     /// Translate rules of other languages
     Import(import::ImportArguments),
+    /// List, show and close incidents: alerts that belong together, and what happened around them
+    ///
+    /// They are read from the database in the state folder, also while no daemon runs.
+    ///
+    /// Exit code: 64 if there is no such incident, 66 if there is no database, 71 if it cannot be read or written, 74 if the
+    /// archive cannot be written, 77 without root.
+    Incidents(incidents::IncidentsArguments),
     /// Run recorded execs through the rules, to try rules on yesterday before they watch today
     ///
     /// Alerts go to standard output in the forms of `run`; mistakes in the input and the totals for each rule go to
@@ -71,6 +80,11 @@ enum Command {
     /// Exit code: 0 if all lines could be read, whether a rule matched or not, 1 if some could not, 66 if a file cannot be
     /// opened or read, 78 for a mistake in the rules.
     Replay(replay::ReplayArguments),
+    /// Write the report of an incident: one page of HTML that needs nothing but itself, or Markdown for a ticket
+    ///
+    /// Exit code: 0, 64 if there is no such incident, 66 if there are none, 71 if they cannot be read, 74 if the report
+    /// cannot be written or is there already, 77 without root.
+    Report(report::ReportArguments),
     /// Allow responses again that `disarm` stopped
     ///
     /// Exit code: 0, 77 without root.
@@ -194,8 +208,10 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::check(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Incidents(arguments) => incidents::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Rules(arguments) => rules::rules(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),

@@ -8,6 +8,7 @@ mod fold;
 mod follow;
 mod hardening;
 mod health;
+mod incident;
 mod journal;
 mod lineage;
 mod output;
@@ -59,6 +60,8 @@ pub struct Config {
     pub rules: Places,
     /// What is normal here.
     pub baseline: Settings,
+    /// What alerts together become.
+    pub incident: crate::incident::Settings,
     /// What is done about programs.
     pub response: crate::response::Settings,
     /// What is written down before it is sent.
@@ -90,6 +93,7 @@ impl Default for Config {
                 folders_required: false,
             },
             baseline: Settings::default(),
+            incident: crate::incident::Settings::default(),
             response: crate::response::Settings::default(),
             journal: crate::journal::Settings::default(),
             state_folder: PathBuf::from("/var/lib/execwatch"),
@@ -153,6 +157,9 @@ impl Config {
         }
         if let Some(section) = root.section("baseline", "[baseline]") {
             baseline::read(&mut config.baseline, section);
+        }
+        if let Some(section) = root.section("incident", "[incident]") {
+            incident::read(&mut config.incident, section);
         }
         if let Some(section) = root.section("response", "[response]") {
             response::read(&mut config.response, section);

@@ -52,6 +52,8 @@ fn every_key_is_read() {
          [fold]\nenabled = false\nwindow = '5m'\nat-most = 7\n\
          [follow]\nenabled = false\nat-once = 3\nafter = ['5ms', '2h']\nseverity = 'high'\n[rules]\nbuiltin = false\nfolders = ['/x']\n\
          [baseline]\nmode = 'enforce'\nknown = 'silence'\nlearn-for = '7d'\nknown-after-days = 5\nnew-after = '48h'\nrows = 2000\n\
+         [incident]\nenabled = false\nwindow = '5m'\nscore = 55\nkeep = '7d'\nmax-size = 3000000\n\
+         [incident.notify]\ncommand = ['/n', 'a b']\ntime-limit = '3s'\n\
          [response]\nmode = 'enforce'\nper-minute = 9\nprotected = ['/p/*']\nhold-for = '2m'\nafter-hold = 'release'\n\
          at-stop = 'keep'\nterminal-message = 'no'\n\
          [journal]\nenabled = false\nfolder = '/j'\nmax-size = 2000000\nmax-age = '2h'\nwhen-full = 'drop-new'\nmemory = 300000\n[output.syslog]\nsocket = '/s'\nprotocol = 'rfc5424'\nfacility = 'local3'\ntag = 't'\nformat = 'json'\nsd-id = 'e@1.2'\n\
@@ -97,6 +99,17 @@ fn every_key_is_read() {
             known_after_days: 5,
             new_after_days: 2,
             rows: 2000,
+        },
+        incident: crate::incident::Settings {
+            enabled: false,
+            window_ns: 300 * NS_PER_S,
+            score: 55,
+            keep_s: 7 * 86_400,
+            max_size: 3_000_000,
+            notify: Some(crate::incident::Notify {
+                command: vec!["/n".into(), "a b".into()],
+                time_limit: Duration::from_secs(3),
+            }),
         },
         response: crate::response::Settings {
             mode: crate::response::Mode::Enforce,

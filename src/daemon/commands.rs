@@ -10,6 +10,8 @@ use crate::calendar;
 use crate::control::{Commands, Refusal};
 use crate::health::metrics;
 use crate::health::status::{Health, Status};
+use crate::incident::keeper::Decider;
+use crate::incident::store::Decision;
 use crate::process::queue::ExecSender;
 use crate::response::orders::Orders;
 
@@ -22,6 +24,7 @@ pub(super) fn commands(
     orders: &Orders,
     worker: &ExecSender,
     reloader: &Reloader,
+    incidents: Option<Decider>,
     http: bool,
 ) -> Commands {
     let mut commands = Commands::default();
@@ -42,6 +45,19 @@ pub(super) fn commands(
         let asked = Arc::clone(health);
         commands.add_page("/metrics", move || (metrics::MEDIA_TYPE, metrics::exposition(&asked.status())));
     }
+    commands.add("incident", move |request| {
+        let text = |key: &str| request.arguments.get(key).and_then(Value::as_str);
+        let id = text("id").ok_or_else(|| Refusal::usage("`id` is missing".to_owned()))?;
+        let decision = request.arguments.get("decision").cloned().unwrap_or_default();
+        let decision: Decision = serde_json::from_value(decision)
+            .map_err(|error| Refusal::usage(format!("`decision`: {error}")))?;
+        let decider = incidents.as_ref().ok_or_else(|| Refusal::failed("[incident] enabled is false"))?;
+        match decider.decide(id, decision) {
+            Ok(true) => Ok(json!({ "id": id })),
+            Ok(false) => Err(Refusal::usage(format!("there is no incident `{id}`"))),
+            Err(message) => Err(Refusal::failed(message)),
+        }
+    });
     let reloader = reloader.clone();
     commands.add("reload", move |_| match reloader.reload(RELOAD_TIME) {
         Some(outcome) => Ok(json!(outcome)),

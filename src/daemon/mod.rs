@@ -40,6 +40,7 @@ use crate::health::status::Health;
 use crate::health::{Counters, ListenerCounters, fingerprint};
 use crate::identity::identify::Identifier;
 use crate::identity::settle::Executables;
+use crate::incident::desk::Desk;
 use crate::journal::shared::Shared;
 use crate::lineage::follow::Follower;
 use crate::output::delivery::Delivery;
@@ -219,13 +220,20 @@ impl Daemon {
         if let Some(baseline) = setup::start_baseline(&config) {
             evaluator.compare_with(baseline);
         }
+        let incidents = setup::start_incidents(&config, &host, &counters, &signals, &sender)?;
+        let decider = incidents.as_ref().map(Desk::decider);
+        let mut follower = Follower::new(events, new_rings, Arc::clone(&proc), config.lineage);
+        if incidents.is_some() {
+            follower.remember_execs();
+        }
         let worker = Worker {
             receiver,
+            incidents,
             follow_up,
             proc: Arc::clone(&proc),
             scratch: Scratch::default(),
             files: Arc::clone(&files),
-            follower: Follower::new(events, new_rings, Arc::clone(&proc), config.lineage),
+            follower,
             evaluator,
             rules: Arc::clone(&rules),
             generation: rules.generation(),
@@ -296,7 +304,7 @@ impl Daemon {
             reloading.start().map_err(|error| os_failure("cannot start the thread that reloads", error))?;
         let control = setup::start_control(
             &config.runtime_folder,
-            commands::commands(&health, &orders, &sender, &reloader, config.metrics.http),
+            commands::commands(&health, &orders, &sender, &reloader, decider, config.metrics.http),
         );
         // Last: who waits for this line may ask at the control socket.
         describe(&listeners, event_buffer, &config);

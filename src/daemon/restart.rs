@@ -15,6 +15,7 @@ pub(super) fn needed(started: &Config, now: &Config) -> Vec<&'static str> {
         // Applied at once.
         rules: _,
         baseline,
+        incident,
         output,
         response,
         journal,
@@ -34,6 +35,7 @@ pub(super) fn needed(started: &Config, now: &Config) -> Vec<&'static str> {
     compare(*fold != now.fold, "[fold]");
     compare(*follow != now.follow, "[follow]");
     compare(*baseline != now.baseline, "[baseline]");
+    compare(*incident != now.incident, "[incident]");
     let Output { syslog, remote, journald, file, stdout } = output;
     compare(*syslog != now.output.syslog, "[output.syslog]");
     compare(*remote != now.output.remote, "[[output.remote]]");

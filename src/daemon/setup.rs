@@ -16,13 +16,14 @@ use crate::control::place;
 use crate::control::server::Server;
 use crate::event::recorder::Recorder;
 use crate::exit;
-use crate::followup::desk::Desk;
+use crate::followup;
 use crate::health::metrics::Textfile;
 use crate::health::status::Health;
 use crate::health::{Counters, Totals};
 use crate::identity;
 use crate::identity::keeper::Keeper;
 use crate::identity::settle::Executables;
+use crate::incident::desk::Desk;
 use crate::output::Destination;
 use crate::output::delivery::Delivery;
 use crate::output::entry::Form;
@@ -38,6 +39,7 @@ use crate::response;
 use crate::response::act::Responder;
 use crate::response::orders::OrderReceiver;
 use crate::rules::ruleset::RuleSet;
+use crate::worker::Signals;
 
 /// Keeps an index of the installed utilities, and of packages if a rule asks for them.
 pub(super) fn keep_index(
@@ -60,14 +62,16 @@ pub(super) fn follow_alerts(
     proc: &Arc<ProcRoot>,
     counters: &Arc<Counters>,
     sender: &ExecSender,
-) -> Result<Option<Desk>, Failure> {
+) -> Result<Option<followup::desk::Desk>, Failure> {
     if !config.follow.enabled {
         return Ok(None);
     }
     let sender = sender.clone();
-    Desk::start(config.follow.clone(), Arc::clone(proc), Arc::clone(counters), move || sender.wake())
-        .map(Some)
-        .map_err(|error| os_failure("cannot start the thread that follows alerts", error))
+    followup::desk::Desk::start(config.follow.clone(), Arc::clone(proc), Arc::clone(counters), move || {
+        sender.wake()
+    })
+    .map(Some)
+    .map_err(|error| os_failure("cannot start the thread that follows alerts", error))
 }
 
 /// Makes the runtime folder, finds what was held before, and says what is made of the actions of rules.
@@ -110,6 +114,27 @@ pub(super) fn start_baseline(config: &Config) -> Option<Baseline> {
     };
     log::info!("baseline: {} tuples are remembered, {learning}; {made}", baseline.counts().rows);
     Some(baseline)
+}
+
+/// Opens the database of incidents, and starts the thread that writes it.
+pub(super) fn start_incidents(
+    config: &Config,
+    host: &Host,
+    counters: &Arc<Counters>,
+    signals: &Arc<Signals>,
+    sender: &ExecSender,
+) -> Result<Option<Desk>, Failure> {
+    if !config.incident.enabled {
+        return Ok(None);
+    }
+    let (signals, sender) = (Arc::clone(signals), sender.clone());
+    let say = Box::new(move |notice| {
+        signals.notify(notice);
+        sender.wake();
+    });
+    Desk::start(config.incident.clone(), &config.state_folder, host.clone(), Arc::clone(counters), say)
+        .map(Some)
+        .map_err(|error| os_failure("cannot start the thread that keeps incidents", error))
 }
 
 /// Opens the journal and starts the outputs.

@@ -23,6 +23,8 @@ pub enum Role {
     Identity,
     /// Writes the baseline's database.
     Baseline,
+    /// Writes the incidents' database.
+    Incidents,
     /// Writes the journal, and has the disk write it.
     Journal,
     /// Sends records: files, sockets, and names of hosts.
@@ -48,7 +50,7 @@ pub enum Calls {
 
 impl Role {
     /// All of them.
-    pub const ALL: [Role; 13] = [
+    pub const ALL: [Role; 14] = [
         Role::Main,
         Role::Listener,
         Role::Worker,
@@ -56,6 +58,7 @@ impl Role {
         Role::FollowUp,
         Role::Identity,
         Role::Baseline,
+        Role::Incidents,
         Role::Journal,
         Role::Output,
         Role::Control,
@@ -78,7 +81,9 @@ impl Role {
             Role::Identity => Calls::Only(&[OWN, READING, &[libc::SYS_memfd_create]]),
             Role::Snapshot => Calls::Only(&[OWN, READING]),
             Role::FollowUp => Calls::Only(&[OWN, READING, SOCKETS]),
-            Role::Baseline | Role::Journal | Role::Metrics => Calls::Only(&[OWN, READING, WRITING, MOVING]),
+            Role::Baseline | Role::Incidents | Role::Journal | Role::Metrics => {
+                Calls::Only(&[OWN, READING, WRITING, MOVING])
+            }
             // A long message to journald is a file in memory.
             Role::Output => Calls::Only(&[OWN, READING, WRITING, MOVING, SOCKETS, &[libc::SYS_memfd_create]]),
             Role::Control => Calls::Only(&[OWN, READING, SOCKETS, &[libc::SYS_accept4]]),

@@ -101,7 +101,7 @@ const OUTPUT_GAUGES: [OutputGauge; 3] = [
     ("output_lag_seconds", "How long the record it is about to send has waited.", |output| output.lag_s),
 ];
 
-const COUNTERS: [Total; 28] = [
+const COUNTERS: [Total; 30] = [
     ("execs_likely_total", "Programs read so late that the scheduler might have moved them.", |t| t.likely),
     ("execs_best_effort_total", "Programs read without being held.", |t| t.best_effort),
     ("arguments_cut_total", "Argument lists cut at [capture] args-limit.", |t| t.cut),
@@ -139,6 +139,8 @@ const COUNTERS: [Total; 28] = [
     ("responses_dry_run_total", "Responses that were not carried out because of dry run.", |t| t.dry_run),
     ("responses_missed_total", "Responses whose programs had gone, or that failed.", |t| t.missed),
     ("responses_unrecorded_total", "Programs acted on without an alert, for want of room.", |t| t.unrecorded),
+    ("incidents_total", "Incidents that opened.", |t| t.incidents),
+    ("incidents_unsaved_total", "Parts of incidents that could not be written.", |t| t.incidents_unsaved),
     ("baseline_evicted_total", "Tuples forgotten for want of room.", |t| t.baseline.evicted),
 ];
 

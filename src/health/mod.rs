@@ -136,6 +136,10 @@ pub struct WorkerCounters {
     pub dry_run: AtomicU64,
     /// Responses that came too late or failed.
     pub missed: AtomicU64,
+    /// Incidents that opened.
+    pub incidents: AtomicU64,
+    /// Parts of incidents that could not be written, for want of room or because the disk refused them.
+    pub incidents_unsaved: AtomicU64,
     /// What the baseline counts.
     pub baseline: Mutex<baseline::Counts>,
 }
@@ -228,6 +232,10 @@ pub struct Totals {
     /// See [`ListenerCounters`].
     pub unrecorded: u64,
     /// See [`WorkerCounters`].
+    pub incidents: u64,
+    /// See [`WorkerCounters`].
+    pub incidents_unsaved: u64,
+    /// See [`WorkerCounters`].
     pub baseline: baseline::Counts,
 }
 
@@ -267,6 +275,8 @@ impl Counters {
             refused: self.worker.refused.load(Relaxed),
             dry_run: self.worker.dry_run.load(Relaxed),
             missed: self.worker.missed.load(Relaxed),
+            incidents: self.worker.incidents.load(Relaxed),
+            incidents_unsaved: self.worker.incidents_unsaved.load(Relaxed),
             baseline: *self.worker.baseline.lock().unwrap_or_else(PoisonError::into_inner),
             ..Totals::default()
         };
@@ -307,7 +317,8 @@ impl std::fmt::Display for Totals {
              candidates={} args-cut={} unidentified={} overruns={} dropped={} strange={} longest-hold-us={} listeners-stuck={} forks={} exits={} event-overruns={} events-dropped={} \
              processes={} evicted={} execs-unfollowed={} follow-ups={} not-followed={} let-go={} \
              baseline-silenced={} baseline-lowered={} baseline-raised={} baseline-rows={} baseline-evicted={} baseline-unsaved={} \
-             prevented={} contained={} refused={} dry-run={} missed={} unrecorded={}",
+             prevented={} contained={} refused={} dry-run={} missed={} unrecorded={} \
+             incidents={} incidents-unsaved={}",
             self.execs,
             self.exact,
             self.likely,
@@ -351,6 +362,8 @@ impl std::fmt::Display for Totals {
             self.dry_run,
             self.missed,
             self.unrecorded,
+            self.incidents,
+            self.incidents_unsaved,
         )
     }
 }

@@ -12,6 +12,7 @@ use crossbeam_channel::Receiver;
 
 use super::facts::Facts;
 use super::image::Shown;
+use super::recent::Recent;
 use super::table::{Limits, Running, Table};
 use super::{Ancestor, Lineage, table};
 use crate::clock;
@@ -51,6 +52,8 @@ pub struct Follower {
     rings: Vec<RingReader>,
     new_rings: Receiver<RingReader>,
     table: Table,
+    /// The last execs, if anybody wants them.
+    recent: Option<Recent>,
     processes: HostProcesses,
     facts: Facts,
     batch: Vec<Event>,
@@ -80,6 +83,7 @@ impl Follower {
             rings: Vec::new(),
             new_rings,
             table: Table::new(limits),
+            recent: None,
             processes: HostProcesses::new(proc),
             facts: Facts::default(),
             batch: Vec::new(),
@@ -150,7 +154,12 @@ impl Follower {
         self.batch.sort_by_key(|event| event.time_ns);
         for Event { time_ns, pid, happened } in self.batch.drain(..) {
             match happened {
-                Happened::Exec(shown) => self.table.exec(pid, time_ns, shown),
+                Happened::Exec(shown) => {
+                    let image = self.table.exec(pid, time_ns, shown);
+                    if let Some(recent) = &mut self.recent {
+                        recent.add(pid, time_ns, image);
+                    }
+                }
                 Happened::Change(Change::MadeBy(parent)) => self.table.fork(parent, pid, time_ns),
                 Happened::Change(Change::Ended(status)) => self.table.exit(pid, time_ns, status),
                 Happened::Change(Change::User(uids)) => self.table.set_user(pid, time_ns, uids),
@@ -281,6 +290,16 @@ impl Follower {
     /// The processes.
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// From now on the last execs are remembered.
+    pub fn remember_execs(&mut self) {
+        self.recent = Some(Recent::default());
+    }
+
+    /// The last execs, if they are remembered.
+    pub fn recent(&self) -> Option<&Recent> {
+        self.recent.as_ref()
     }
 
     /// Events that the kernel discarded since the start, if it tells.

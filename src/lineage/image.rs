@@ -43,7 +43,7 @@ impl Shown {
     }
 
     /// Bytes on the heap, roughly.
-    fn weight(&self) -> usize {
+    pub(super) fn weight(&self) -> usize {
         size_of::<Self>()
             + size_of::<[usize; 4]>()
             + self.exe.as_ref().map_or(0, |path| path.len())

@@ -10,6 +10,7 @@
 mod facts;
 pub mod follow;
 pub mod image;
+pub mod recent;
 pub mod table;
 
 use std::sync::Arc;

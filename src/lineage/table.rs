@@ -138,15 +138,17 @@ impl Table {
         }
     }
 
-    /// A process executed a program.
-    pub fn exec(&mut self, pid: u32, time_ns: u64, shown: Shown) {
+    /// A process executed a program; the shared copy of what it shows.
+    pub fn exec(&mut self, pid: u32, time_ns: u64, shown: Shown) -> Arc<Image> {
         let index = match self.find(pid, time_ns) {
             Some(id) => id.index,
             None => self.insert(Entry::new(pid, time_ns, Start::Guessed)),
         };
         let image = self.images.share(shown);
+        let shared = Arc::clone(&image);
         let Some(entry) = self.places[index as usize].entry.as_mut() else {
-            return self.images.release(&image);
+            self.images.release(&image);
+            return shared;
         };
         if entry.end_ns < time_ns {
             // Another thread than the first may execute after the first has ended.
@@ -167,6 +169,7 @@ impl Table {
             self.images.release(&dropped.image);
         }
         self.make_room(0, time_ns);
+        shared
     }
 
     /// A process has other user ids from this moment on: real and effective.
@@ -802,7 +805,7 @@ mod tests {
             for (kind, one, other, time) in events {
                 match kind {
                     0 | 1 => table.fork(one, other, time),
-                    2 => table.exec(one, time, shown(&"x".repeat(other as usize))),
+                    2 => drop(table.exec(one, time, shown(&"x".repeat(other as usize)))),
                     3 => table.exit(one, time, 0),
                     4 => table.set_user(one, time, [other, other]),
                     5 => table.execs_lost(time, time + 10),

@@ -12,9 +12,13 @@ use crate::diagnostics::Diagnostics;
 use crate::document::{Document, Located, Section};
 
 /// How serious a match is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Worth a record.
+    #[default]
     Info,
     /// Usually harmless.
     Low,

@@ -13,6 +13,7 @@ pub mod sched;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
+pub mod terminal;
 pub mod time;
 
 /// Turns the -1 of a system call into the `errno` of this thread.

@@ -9,7 +9,7 @@ use crate::process::relatives::Learnt;
 pub(super) const ALIVE: u64 = u64::MAX;
 
 /// A place in the table and its occupant: the id of a process that was given up finds nobody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Id {
     pub(super) index: u32,
     pub(super) generation: u32,

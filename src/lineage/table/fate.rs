@@ -7,9 +7,10 @@ use std::sync::Arc;
 use super::Table;
 use super::entry::{ALIVE, Id};
 use crate::lineage::image::Image;
+use crate::process::relatives::MOST_ANCESTORS;
 
 /// A process of the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Handle(Id);
 
 /// What the table knows of it now.
@@ -39,7 +40,56 @@ pub struct Child {
     pub image: Option<Arc<Image>>,
 }
 
+/// A process on the way from another up to an ancestor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// The process.
+    pub handle: Handle,
+    /// Process id.
+    pub pid: u32,
+    /// When it was made, on CLOCK_MONOTONIC in nanoseconds.
+    pub start_ns: u64,
+    /// The real user.
+    pub uid: Option<u32>,
+}
+
 impl Table {
+    /// The first of `ancestors` that is the process itself or an ancestor of it, as far as the table has them.
+    pub fn reaches(&self, process: Handle, ancestors: impl Fn(Handle) -> bool) -> Option<Handle> {
+        let mut id = process.0;
+        for _ in 0..=MOST_ANCESTORS {
+            if ancestors(Handle(id)) {
+                return Some(Handle(id));
+            }
+            id = self.entry(id)?.maker.id?;
+        }
+        None
+    }
+
+    /// The process and its ancestors up to one of them, which is the last.
+    pub fn path(&self, process: Handle, ancestor: Handle) -> Vec<Step> {
+        let mut path = Vec::new();
+        let mut next = Some(process.0);
+        while let Some(id) = next
+            && let Some(entry) = self.entry(id)
+            && path.len() <= MOST_ANCESTORS
+        {
+            let (pid, start_ns) = entry.key();
+            path.push(Step { handle: Handle(id), pid, start_ns, uid: entry.uids.map(|uids| uids[0]) });
+            if id == ancestor.0 {
+                break;
+            }
+            next = entry.maker.id;
+        }
+        path
+    }
+
+    /// What a process shows now, or what its maker showed if it has executed nothing.
+    pub fn shows(&self, process: Handle) -> Option<Arc<Image>> {
+        let entry = self.entry(process.0)?;
+        entry.execs.last().map(|exec| &exec.image).or(entry.maker.image.as_ref()).cloned()
+    }
+
     /// The process that has this pid at this moment.
     pub fn handle(&self, pid: u32, time_ns: u64) -> Option<Handle> {
         self.find(pid, time_ns).map(Handle)
@@ -114,6 +164,22 @@ mod tests {
         let handle = table.handle(21, 450).unwrap();
         table.snapshot(Vec::new(), true, 500);
         assert_eq!(table.fate(handle), Fate::Ended { end_ns: 500, status: None });
+    }
+
+    #[test]
+    fn the_way_up_to_an_ancestor() {
+        let mut table = Table::new(LIMITS);
+        table.fork(1, 20, 100);
+        table.fork(20, 21, 200);
+        table.fork(21, 22, 300);
+        table.fork(1, 30, 300);
+        let handle = |pid| table.handle(pid, 350).unwrap();
+        assert_eq!(table.reaches(handle(22), |it| it == handle(20)), Some(handle(20)));
+        assert_eq!(table.reaches(handle(20), |it| it == handle(20)), Some(handle(20)));
+        assert_eq!(table.reaches(handle(30), |it| it == handle(20)), None);
+        let path = table.path(handle(22), handle(20));
+        let pids: Vec<(u32, u64)> = path.iter().map(|step| (step.pid, step.start_ns)).collect();
+        assert_eq!(pids, [(22, 300), (21, 200), (20, 100)]);
     }
 
     #[test]

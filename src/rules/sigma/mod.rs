@@ -25,6 +25,7 @@ use crate::document::Document;
 use yaml::Mistake;
 
 pub use fields::{Counterpart, FIELDS};
+pub(crate) use text::base64;
 
 /// The most messages about one file.
 pub const MOST_MESSAGES: usize = 50;

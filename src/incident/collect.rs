@@ -1,0 +1,501 @@
+//! Which alerts belong together, and since when they are an incident: without I/O and without a clock.
+//!
+//! A [`Group`] is made by an alert that has no key of another one. Its things wait in memory until its score makes it an
+//! incident; most never do, and go with their window. Everything is bounded: what an open incident does not keep is
+//! counted in it, and a group that has to go for want of room was no incident.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::Settings;
+use super::kept::{Head, Item, KeptAlert};
+use super::keys::Key;
+use super::score::Evidence;
+use super::story::Cut;
+use crate::lineage::table::fate::Handle;
+
+/// Groups at once, open incidents included.
+pub const MOST_GROUPS: usize = 1024;
+/// Keys of a group.
+const MOST_KEYS: usize = 64;
+/// Processes below which everything belongs to a group.
+const MOST_ANCHORS: usize = 16;
+/// Alerts whose follow-ups are known to belong to a group.
+pub const MOST_ALERTS: usize = 500;
+/// Bytes of things that wait in all groups that are no incidents.
+const MOST_WAITING: usize = 2 << 20;
+/// Things that wait in one of them.
+const MOST_WAITING_EACH: usize = 64;
+/// Bytes of things that an incident keeps.
+pub const MOST_BYTES: usize = 4 << 20;
+/// Tools that a title names.
+const MOST_TOOLS: usize = 8;
+
+/// A thing to keep: what it is, and the record as it was sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Thing {
+    /// What it is.
+    pub item: Item,
+    /// The line of JSON of an alert, a follow-up or a folded record.
+    pub record: Option<String>,
+}
+
+impl Thing {
+    /// Bytes, roughly.
+    fn weight(&self) -> usize {
+        let own = match &self.item {
+            Item::Alert(alert) => 600 + alert.args.iter().map(String::len).sum::<usize>(),
+            Item::Program(program) => 120 + program.args.iter().map(String::len).sum::<usize>(),
+            Item::FollowUp(record) => 300 + 150 * record.peers.len() + 60 * record.files.len(),
+            Item::Process(_) | Item::End(_) | Item::Folded(_) | Item::Note(_) => 150,
+        };
+        own + self.record.as_ref().map_or(0, String::len)
+    }
+}
+
+/// Alerts that belong together.
+#[derive(Debug)]
+pub struct Group {
+    /// What the list shows, once it is open.
+    pub head: Head,
+    /// It is an incident.
+    pub open: bool,
+    /// Below these processes everything belongs to it.
+    pub anchors: Vec<Handle>,
+    /// Its processes by their numbers, once it is open.
+    pub processes: HashMap<Handle, u32>,
+    /// Those of which no end was told.
+    pub alive: Vec<(Handle, u32)>,
+    /// The head has changed since it was handed over.
+    pub changed: bool,
+    keys: Vec<Key>,
+    evidence: Evidence,
+    tools: BTreeSet<String>,
+    way: String,
+    /// When its last alert was, on CLOCK_MONOTONIC.
+    pub last_at_ns: u64,
+    /// The ids of alerts that are kept.
+    alerts: Vec<String>,
+    bytes: usize,
+    waiting: Vec<Thing>,
+}
+
+impl Group {
+    /// Counts something that was not kept.
+    pub fn cut(&mut self, what: &str) {
+        self.changed = true;
+        match self.head.cut.iter_mut().find(|cut| cut.what == what) {
+            Some(cut) => cut.count += 1,
+            None => self.head.cut.push(Cut { what: what.to_owned(), count: 1 }),
+        }
+    }
+
+    /// True if there is room for a thing of an incident; else it is counted.
+    pub fn admit(&mut self, thing: &Thing) -> bool {
+        let weight = thing.weight();
+        if self.bytes + weight > MOST_BYTES {
+            self.cut(match thing.item {
+                Item::Alert(_) => "alerts",
+                Item::Process(_) | Item::Program(_) | Item::End(_) => "programs",
+                Item::FollowUp(_) => "follow-ups",
+                Item::Folded(_) | Item::Note(_) => "notes",
+            });
+            return false;
+        }
+        self.bytes += weight;
+        true
+    }
+
+    fn title(&self) -> String {
+        let tools: Vec<&str> = self.tools.iter().map(String::as_str).collect();
+        let tools = if tools.is_empty() { "programs that match rules".to_owned() } else { tools.join(", ") };
+        let user = self.head.user.as_deref().unwrap_or("somebody");
+        format!("{user} {}: {tools}", self.way)
+    }
+}
+
+/// What came of an alert.
+#[derive(Debug, Default, PartialEq)]
+pub struct Joined {
+    /// The number of its group.
+    pub group: u64,
+    /// The id of the incident, if it is one.
+    pub incident: Option<String>,
+    /// The incident opened with this alert.
+    pub opened: bool,
+    /// Its severity has risen.
+    pub raised: bool,
+    /// Everything below this process belongs to it from now on.
+    pub anchor: Option<Handle>,
+    /// Things to keep, of an incident.
+    pub things: Vec<Thing>,
+}
+
+/// The groups.
+#[derive(Debug)]
+pub struct Collector {
+    settings: Settings,
+    groups: HashMap<u64, Group>,
+    by_key: HashMap<Key, u64>,
+    by_alert: HashMap<String, u64>,
+    next: u64,
+    waiting_bytes: usize,
+    /// The last id that was given.
+    last_id: u64,
+}
+
+impl Collector {
+    /// Nothing has happened. `last_id` is the number behind the last id that was ever given.
+    pub fn new(settings: Settings, last_id: u64) -> Self {
+        Collector {
+            settings,
+            groups: HashMap::new(),
+            by_key: HashMap::new(),
+            by_alert: HashMap::new(),
+            next: 0,
+            waiting_bytes: 0,
+            last_id,
+        }
+    }
+
+    /// Takes an alert. `programs` are the names of the programs above it up to the entry; `record` is its line of JSON, if
+    /// it is told by itself.
+    pub fn alert(
+        &mut self,
+        (keys, anchor): (Vec<Key>, Option<Handle>),
+        alert: &KeptAlert,
+        programs: &[String],
+        record: Option<String>,
+    ) -> Joined {
+        let now_ns = alert.at_ns;
+        let number = self.find(&keys, now_ns).unwrap_or_else(|| self.make(alert));
+        let anchor = self.attach(number, keys, anchor);
+        let Some(group) = self.groups.get_mut(&number) else { return Joined::default() };
+        let head = &mut group.head;
+        let before = head.severity;
+        group.last_at_ns = group.last_at_ns.max(now_ns);
+        head.first_ns = head.first_ns.min(alert.time_ns);
+        head.last_ns = head.last_ns.max(alert.time_ns);
+        head.severity = head.severity.max(alert.severity);
+        head.alerts += 1;
+        group.changed = true;
+        group.evidence.add(alert, programs);
+        head.score = head.score.max(group.evidence.score());
+        if let Some(utility) = &alert.utility
+            && group.tools.len() < MOST_TOOLS
+        {
+            group.tools.insert(utility.name.clone());
+        }
+        group.head.title = group.title();
+        let raised = group.open && group.head.severity > before;
+        let mut joined = Joined { group: number, raised, anchor, ..Joined::default() };
+        if let Some(record) = record {
+            let thing = Thing { item: Item::Alert(Box::new(alert.clone())), record: Some(record) };
+            let kept = if group.alerts.len() < MOST_ALERTS {
+                group.alerts.push(alert.id.clone());
+                self.by_alert.insert(alert.id.clone(), number);
+                group.admit(&thing)
+            } else {
+                group.cut("alerts");
+                false
+            };
+            if kept && group.open {
+                joined.things.push(thing);
+            } else if kept {
+                self.wait(number, thing);
+            }
+        }
+        self.open(number, &mut joined);
+        joined
+    }
+
+    /// Makes an incident of a group, once its score is high enough.
+    fn open(&mut self, number: u64, joined: &mut Joined) {
+        let Some(group) = self.groups.get_mut(&number) else { return };
+        if !group.open && group.head.score >= self.settings.score {
+            // The time makes an id unique, and a number of its own where two open in a second.
+            self.last_id = (group.head.last_ns / 1_000_000_000).max(self.last_id + 1);
+            group.head.id = id_text(self.last_id);
+            group.open = true;
+            joined.opened = true;
+            let waiting = std::mem::take(&mut group.waiting);
+            self.waiting_bytes -= waiting.iter().map(Thing::weight).sum::<usize>();
+            joined.things.extend(waiting);
+        }
+        joined.incident = group.open.then(|| group.head.id.clone());
+    }
+
+    /// Has a thing wait until its group is an incident.
+    fn wait(&mut self, number: u64, thing: Thing) {
+        let Some(group) = self.groups.get_mut(&number) else { return };
+        if group.waiting.len() >= MOST_WAITING_EACH {
+            group.cut("alerts");
+            return;
+        }
+        self.waiting_bytes += thing.weight();
+        group.waiting.push(thing);
+        while self.waiting_bytes > MOST_WAITING {
+            let others = self.groups.iter().filter(|&(&other, group)| other != number && !group.open);
+            let Some((&stalest, _)) = others.min_by_key(|(_, group)| group.last_at_ns) else { break };
+            self.remove(stalest);
+        }
+    }
+
+    /// The group that has one of these keys, the most exact first.
+    fn find(&self, keys: &[Key], now_ns: u64) -> Option<u64> {
+        let current = |&number: &u64| {
+            let group = self.groups.get(&number);
+            group.is_some_and(|group| now_ns.saturating_sub(group.last_at_ns) <= self.settings.window_ns)
+        };
+        keys.iter().find_map(|key| self.by_key.get(key).copied().filter(|number| current(number)))
+    }
+
+    fn make(&mut self, alert: &KeptAlert) -> u64 {
+        if self.groups.len() >= MOST_GROUPS {
+            // What is no incident goes first, then what has not been heard of for longest.
+            let stalest = self.groups.iter().min_by_key(|(_, group)| (group.open, group.last_at_ns));
+            if let Some((&stalest, _)) = stalest {
+                self.remove(stalest);
+            }
+        }
+        let number = self.next;
+        self.next += 1;
+        let head = Head {
+            first_ns: alert.time_ns,
+            last_ns: alert.time_ns,
+            user: alert.user.clone(),
+            place: place(alert),
+            ..Head::default()
+        };
+        let group = Group {
+            head,
+            open: false,
+            anchors: Vec::new(),
+            processes: HashMap::new(),
+            alive: Vec::new(),
+            changed: false,
+            keys: Vec::new(),
+            evidence: Evidence::default(),
+            tools: BTreeSet::new(),
+            way: way(alert),
+            last_at_ns: alert.at_ns,
+            alerts: Vec::new(),
+            bytes: 0,
+            waiting: Vec::new(),
+        };
+        self.groups.insert(number, group);
+        number
+    }
+
+    /// Gives a group more keys, and an anchor, which is returned if it is new.
+    fn attach(&mut self, number: u64, keys: Vec<Key>, anchor: Option<Handle>) -> Option<Handle> {
+        let group = self.groups.get_mut(&number)?;
+        for key in keys {
+            if group.keys.len() >= MOST_KEYS || group.keys.contains(&key) {
+                continue;
+            }
+            group.keys.push(key.clone());
+            self.by_key.insert(key, number);
+        }
+        let new =
+            anchor.filter(|anchor| !group.anchors.contains(anchor) && group.anchors.len() < MOST_ANCHORS);
+        group.anchors.extend(new);
+        new
+    }
+
+    /// The incident that an alert belongs to.
+    pub fn of_alert(&mut self, alert: &str) -> Option<&mut Group> {
+        let number = self.by_alert.get(alert)?;
+        self.groups.get_mut(number).filter(|group| group.open)
+    }
+
+    /// A group.
+    pub fn group(&mut self, number: u64) -> Option<&mut Group> {
+        self.groups.get_mut(&number)
+    }
+
+    /// The open incidents.
+    pub fn incidents(&mut self) -> impl Iterator<Item = &mut Group> {
+        self.groups.values_mut().filter(|group| group.open)
+    }
+
+    /// Any incident is open.
+    pub fn any(&self) -> bool {
+        self.groups.values().any(|group| group.open)
+    }
+
+    /// Ends an incident: what follows is another.
+    pub fn end(&mut self, id: &str) {
+        let found = self.groups.iter().find(|(_, group)| group.open && group.head.id == id);
+        if let Some(number) = found.map(|(&number, _)| number) {
+            self.remove(number);
+        }
+    }
+
+    /// Lets go of groups whose window is over.
+    pub fn expire(&mut self, now_ns: u64) {
+        let over = |group: &Group| now_ns.saturating_sub(group.last_at_ns) > self.settings.window_ns;
+        let gone: Vec<u64> =
+            self.groups.iter().filter(|(_, group)| over(group)).map(|(&number, _)| number).collect();
+        gone.into_iter().for_each(|number| self.remove(number));
+    }
+
+    fn remove(&mut self, number: u64) {
+        let Some(group) = self.groups.remove(&number) else { return };
+        self.waiting_bytes -= group.waiting.iter().map(Thing::weight).sum::<usize>();
+        for key in group.keys {
+            if self.by_key.get(&key) == Some(&number) {
+                self.by_key.remove(&key);
+            }
+        }
+        for alert in group.alerts {
+            self.by_alert.remove(&alert);
+        }
+    }
+}
+
+/// The digits of an id: none looks like another (Crockford's alphabet).
+const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// The number behind an id.
+pub fn id_number(id: &str) -> Option<u64> {
+    id.bytes().try_fold(0_u64, |number, byte| {
+        let digit = DIGITS.iter().position(|&digit| digit == byte)?;
+        number.checked_mul(32)?.checked_add(digit as u64)
+    })
+}
+
+/// An id: seconds since 1970 to the base of 32.
+pub fn id_text(number: u64) -> String {
+    let mut digits = Vec::new();
+    let mut rest = number;
+    while rest > 0 {
+        digits.push(char::from(DIGITS[(rest % 32) as usize]));
+        rest /= 32;
+    }
+    digits.into_iter().rev().collect()
+}
+
+/// Where an alert's program runs, for the list.
+fn place(alert: &KeptAlert) -> Option<String> {
+    let container = alert.container_name.clone().or_else(|| {
+        let id = alert.container.as_ref()?;
+        Some(id.get(..12).unwrap_or(id).to_owned())
+    });
+    container
+        .map(|name| format!("container {name}"))
+        .or_else(|| alert.unit.clone())
+        .or_else(|| alert.tty.as_ref().map(|tty| format!("terminal {tty}")))
+}
+
+/// How the way to it began, for the title.
+fn way(alert: &KeptAlert) -> String {
+    let leader = || {
+        let command = alert.leader.as_ref().map(|(_, command)| command.as_str()).unwrap_or_default();
+        let program = command.split(' ').next().unwrap_or_default();
+        program.rsplit('/').next().unwrap_or_default().to_owned()
+    };
+    match (alert.entry.as_deref(), &alert.ssh_client) {
+        (Some("ssh"), Some(client)) => format!("by ssh from {client}"),
+        (Some("container"), _) => format!("in {}", place(alert).unwrap_or_else(|| "a container".to_owned())),
+        (Some("service"), _) if alert.unit.is_some() => {
+            format!("below service {}", alert.unit.as_deref().unwrap_or_default())
+        }
+        (Some("service" | "init"), _) => format!("below {}", leader()),
+        (Some(other), _) => format!("by {other}"),
+        (None, _) => "by an unknown way".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::model::Severity;
+
+    const S: u64 = 1_000_000_000;
+
+    fn alert(second: u64, severity: Severity) -> KeptAlert {
+        KeptAlert {
+            id: format!("a{second}"),
+            time_ns: (1_800_000_000 + second) * S,
+            at_ns: second * S,
+            severity,
+            rule: format!("rule-{second}"),
+            user: Some("root".to_owned()),
+            ..KeptAlert::default()
+        }
+    }
+
+    fn take(collector: &mut Collector, unit: &str, alert: &KeptAlert) -> Joined {
+        let keys = vec![Key::Unit(unit.to_owned())];
+        collector.alert((keys, None), alert, &[], Some("{}".to_owned()))
+    }
+
+    fn collector() -> Collector {
+        Collector::new(Settings::default(), 0)
+    }
+
+    #[test]
+    fn an_incident_opens_with_what_waited_and_takes_what_follows() {
+        let mut collector = collector();
+        let first = take(&mut collector, "a", &alert(1, Severity::Medium));
+        assert_eq!((first.incident, first.things.len()), (None, 0));
+        let second = take(&mut collector, "a", &alert(2, Severity::High));
+        assert!(second.opened && !second.raised);
+        assert_eq!(second.things.len(), 2);
+        let third = take(&mut collector, "a", &alert(3, Severity::Critical));
+        assert_eq!((third.opened, third.raised, third.things.len()), (false, true, 1));
+        assert_eq!(second.incident, third.incident);
+        let group = collector.group(third.group).unwrap();
+        assert_eq!((group.head.alerts, group.head.severity), (3, Severity::Critical));
+        assert!(collector.of_alert("a1").is_some() && collector.of_alert("a9").is_none());
+    }
+
+    #[test]
+    fn what_shares_no_key_and_what_comes_too_late_is_another() {
+        let mut collector = collector();
+        let one = take(&mut collector, "a", &alert(1, Severity::Critical)).incident.unwrap();
+        let other = take(&mut collector, "b", &alert(1, Severity::Critical)).incident.unwrap();
+        assert_ne!(one, other);
+        let within = take(&mut collector, "a", &alert(901, Severity::Low)).incident;
+        assert_eq!(within, Some(one.clone()));
+        let later = take(&mut collector, "a", &alert(1802, Severity::Critical)).incident.unwrap();
+        assert_ne!(later, one);
+        collector.end(&later);
+        let after = take(&mut collector, "a", &alert(1803, Severity::Critical)).incident.unwrap();
+        assert_ne!(after, later);
+        collector.expire(4000 * S);
+        assert!(!collector.any() && collector.by_key.is_empty() && collector.by_alert.is_empty());
+    }
+
+    #[test]
+    fn everything_has_a_bound_and_what_is_cut_is_counted() {
+        let mut collector = collector();
+        for number in 0..2 * MOST_GROUPS as u64 {
+            take(&mut collector, &number.to_string(), &alert(number, Severity::Low));
+            assert!(collector.groups.len() <= MOST_GROUPS && collector.waiting_bytes <= MOST_WAITING);
+        }
+        for number in 0..700 {
+            take(&mut collector, "many", &alert(3000 + number / 10, Severity::Critical));
+        }
+        let number = collector.by_key[&Key::Unit("many".to_owned())];
+        let group = collector.group(number).unwrap();
+        assert_eq!(group.head.alerts, 700);
+        assert_eq!(group.head.cut, [Cut { what: "alerts".to_owned(), count: 200 }]);
+        let large = Thing { item: Item::Alert(Box::default()), record: Some("x".repeat(MOST_BYTES)) };
+        assert!(!group.admit(&large));
+        assert_eq!(group.head.cut[0].count, 201);
+    }
+
+    #[test]
+    fn ids_are_short_and_never_the_same() {
+        let mut collector = collector();
+        let mut ids = BTreeSet::new();
+        for number in 0..50 {
+            let id =
+                take(&mut collector, &number.to_string(), &alert(1, Severity::Critical)).incident.unwrap();
+            assert_eq!((id.len(), id_text(id_number(&id).unwrap())), (7, id.clone()));
+            assert!(ids.insert(id));
+        }
+        assert_eq!(id_number("1NGE"), None);
+    }
+}

@@ -1,0 +1,274 @@
+//! The thread that writes incidents down, so that nothing else waits for a disk.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::Settings;
+use super::collect::Thing;
+use super::kept::Head;
+use super::store::{Decision, Store, StoreError};
+use super::story::State;
+use crate::clock;
+use crate::harden;
+use crate::harden::roles::Role;
+use crate::health::Counters;
+
+/// How often age and size are looked at, and a failed batch is tried again.
+const TEND_EVERY: Duration = Duration::from_secs(30);
+const RETRY_EVERY: Duration = Duration::from_secs(3);
+/// How long the end waits for the last batch.
+const CLOSING_TIME: Duration = Duration::from_secs(3);
+/// How long a decision may take: the control socket's thread waits for it.
+const DECIDING_TIME: Duration = Duration::from_secs(5);
+/// Parts that wait while the disk refuses them.
+const MOST_WAITING: usize = 20_000;
+
+/// What is to be written.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Incidents whose heads have changed.
+    pub heads: Vec<Head>,
+    /// Parts, with the ids of their incidents.
+    pub things: Vec<(String, Thing)>,
+}
+
+impl Batch {
+    /// There is nothing to be written.
+    pub fn is_empty(&self) -> bool {
+        self.heads.is_empty() && self.things.is_empty()
+    }
+}
+
+enum Order {
+    Write(Batch),
+    Decide(String, Decision, Sender<Result<bool, String>>),
+}
+
+/// The thread, seen from the worker.
+#[derive(Debug)]
+pub struct Keeper {
+    orders: Sender<Order>,
+    closed: Closed,
+    done: Receiver<()>,
+}
+
+/// Ids of incidents that an administrator closed.
+type Closed = Arc<Mutex<Vec<String>>>;
+
+/// The thread, seen from who decides about incidents.
+#[derive(Debug, Clone)]
+pub struct Decider {
+    orders: Sender<Order>,
+    closed: Closed,
+}
+
+impl Decider {
+    /// Has a decision written down; false if there is no such incident.
+    pub fn decide(&self, id: &str, decision: Decision) -> Result<bool, String> {
+        let (tell, told) = bounded(1);
+        let closes = decision.state == State::Closed;
+        let slow = || "the decision is not written: the disk does not answer in time".to_owned();
+        let order = Order::Decide(id.to_owned(), decision, tell);
+        self.orders.send_timeout(order, DECIDING_TIME).map_err(|_| slow())?;
+        let found = told.recv_timeout(DECIDING_TIME).map_err(|_| slow())??;
+        if found && closes {
+            self.closed.lock().unwrap_or_else(PoisonError::into_inner).push(id.to_owned());
+        }
+        Ok(found)
+    }
+}
+
+impl Keeper {
+    /// Opens the database in `folder` and starts the thread. Where nothing can be written, that is said, and tried again.
+    /// Also returns the number of the last id that was given.
+    pub fn start(
+        settings: &Settings,
+        folder: &Path,
+        counters: Arc<Counters>,
+    ) -> std::io::Result<(Keeper, u64)> {
+        let store = match open(folder) {
+            Ok(store) => Some(store),
+            Err(error) => {
+                log::warn!(
+                    "incidents cannot be kept: {error}; alerts are told all the same, and it is tried again every few \
+                     seconds. See to the folder of [state], or set [incident] enabled = false"
+                );
+                None
+            }
+        };
+        let last = store.as_ref().and_then(|store| store.last_id().ok().flatten());
+        let last_id = last.as_deref().and_then(super::collect::id_number).unwrap_or(0);
+        let (orders, taken) = bounded(4);
+        let (ended, done) = bounded(1);
+        let mut writing = Writing {
+            failed: store.is_none(),
+            store,
+            folder: folder.to_owned(),
+            keep_ns: settings.keep_s.saturating_mul(1_000_000_000),
+            max_size: settings.max_size,
+            waiting: Batch::default(),
+            counters,
+        };
+        std::thread::Builder::new().name("incidents".to_owned()).spawn(move || {
+            harden::enter(Role::Incidents);
+            writing.run(&taken);
+            // Nobody waits for it any more.
+            let _ = ended.send(());
+        })?;
+        Ok((Keeper { orders, closed: Closed::default(), done }, last_id))
+    }
+
+    /// The way to decide about incidents.
+    pub fn decider(&self) -> Decider {
+        Decider { orders: self.orders.clone(), closed: Arc::clone(&self.closed) }
+    }
+
+    /// A batch would be taken now.
+    pub fn has_room(&self) -> bool {
+        !self.orders.is_full()
+    }
+
+    /// Hands a batch over; does not wait. What is not taken comes back.
+    pub fn write(&self, batch: Batch) -> Option<Batch> {
+        match self.orders.try_send(Order::Write(batch)) {
+            Ok(()) => None,
+            Err(error) => match error.into_inner() {
+                Order::Write(batch) => Some(batch),
+                Order::Decide(..) => None,
+            },
+        }
+    }
+
+    /// The incidents that were closed since this was asked last.
+    pub fn closed(&self) -> Vec<String> {
+        std::mem::take(&mut *self.closed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits until the last batch is written, but not for long. Deciders must be gone by then.
+    pub fn close(self, last: Batch) {
+        let deadline = Instant::now() + CLOSING_TIME;
+        let sent = self.orders.send_deadline(Order::Write(last), deadline).is_ok();
+        drop(self.orders);
+        if !sent || self.done.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout) {
+            log::warn!("the last part of the incidents is not written: the disk does not answer");
+        }
+    }
+}
+
+/// Opens the database; one that is damaged is moved aside and begun anew.
+fn open(folder: &Path) -> Result<Store, StoreError> {
+    match Store::create(folder) {
+        Err(StoreError::Corrupt(path, why)) => {
+            let aside = Store::move_aside(folder, clock::realtime_ns() / 1_000_000_000)
+                .map_err(|error| StoreError::File(path.clone(), error))?;
+            log::warn!(
+                "the incidents begin anew: {} is damaged ({why}) and was moved to {}",
+                path.display(),
+                aside.display()
+            );
+            Store::create(folder)
+        }
+        result => result,
+    }
+}
+
+struct Writing {
+    store: Option<Store>,
+    folder: PathBuf,
+    keep_ns: u64,
+    max_size: u64,
+    waiting: Batch,
+    failed: bool,
+    counters: Arc<Counters>,
+}
+
+impl Writing {
+    fn run(&mut self, orders: &Receiver<Order>) {
+        let mut next_tending = Instant::now();
+        loop {
+            let pause = if self.failed { RETRY_EVERY } else { TEND_EVERY };
+            match orders.recv_timeout(pause) {
+                Ok(Order::Write(batch)) => {
+                    self.take(batch);
+                    self.write();
+                }
+                Ok(Order::Decide(id, decision, tell)) => {
+                    // Who asked may have given up.
+                    let _ = tell.send(self.decide(&id, &decision));
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.failed {
+                        self.write();
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if Instant::now() >= next_tending {
+                next_tending = Instant::now() + TEND_EVERY;
+                self.tend();
+            }
+        }
+    }
+
+    fn take(&mut self, batch: Batch) {
+        for head in batch.heads {
+            self.waiting.heads.retain(|other| other.id != head.id);
+            self.waiting.heads.push(head);
+        }
+        let room = MOST_WAITING.saturating_sub(self.waiting.things.len());
+        let lost = batch.things.len().saturating_sub(room) as u64;
+        self.counters.worker.incidents_unsaved.fetch_add(lost, Relaxed);
+        self.waiting.things.extend(batch.things.into_iter().take(room));
+    }
+
+    fn write(&mut self) {
+        let written = match &mut self.store {
+            Some(store) => store.write(&self.waiting.heads, &self.waiting.things),
+            None => open(&self.folder).and_then(|mut store| {
+                store.write(&self.waiting.heads, &self.waiting.things)?;
+                self.store = Some(store);
+                Ok(())
+            }),
+        };
+        match written {
+            Ok(()) => {
+                self.waiting = Batch::default();
+                if std::mem::take(&mut self.failed) {
+                    log::info!("the incidents are written again");
+                }
+            }
+            Err(error) => {
+                // Said once: it is no reason to fill the log.
+                if !self.failed {
+                    log::warn!(
+                        "the incidents cannot be written: {error}; it is tried again every few seconds"
+                    );
+                }
+                self.failed = true;
+                // It may have been removed: it is opened anew the next time, and moved aside if it is damaged.
+                self.store = None;
+            }
+        }
+    }
+
+    fn decide(&mut self, id: &str, decision: &Decision) -> Result<bool, String> {
+        let Some(store) = &mut self.store else { return Err("the database cannot be written".to_owned()) };
+        store.decide(id, decision, clock::realtime_ns()).map_err(|error| error.to_string())
+    }
+
+    fn tend(&mut self) {
+        let Some(store) = &mut self.store else { return };
+        let before = clock::realtime_ns().saturating_sub(self.keep_ns);
+        match store.trim(before, self.max_size) {
+            Ok(0) => {}
+            Ok(count) => {
+                log::info!("{count} incidents were removed, by age or because the database was full")
+            }
+            Err(error) => log::debug!("old incidents cannot be removed: {error}"),
+        }
+    }
+}

@@ -19,7 +19,7 @@ use execwatch::incident::kept::{Head, Item, KeptAlert};
 use execwatch::incident::store::Store;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::servers::{free_port, wait_for_port};
 use support::{Daemon, Machine, Setup, installed, program, wait_until};
 
@@ -282,7 +282,7 @@ fn an_intrusion_by_way_of_a_web_server_is_one_incident_that_answers_what_is_aske
     assert!(answer(&incidents(&folder, &["show", id])).contains("curl"));
 
     // It is acknowledged by way of the daemon, and closed without it.
-    let text = answer(&incidents(&folder, &["ack", &id[..5], "--note", "I am on it", "--json"]));
+    let text = answer(&incidents(&folder, &["ack", id, "--note", "I am on it", "--json"]));
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["state"], "acknowledged");
     drop(server);
     daemon.end_for_now();
@@ -294,10 +294,11 @@ fn an_intrusion_by_way_of_a_web_server_is_one_incident_that_answers_what_is_aske
         &["export", id, "-o", archive.to_str().unwrap(), "--with-files", "--json"],
     ));
     let written: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(written["files"][0], folder.join("tmp/.cache").to_str().unwrap(), "{written:#}");
+    let copied = json!(folder.join("tmp/.cache").to_str().unwrap());
+    assert!(array(&written["files"]).contains(&copied), "{written:#}");
     let listing = Command::new("tar").arg("-tf").arg(&archive).output().unwrap();
     let listing = String::from_utf8(listing.stdout).unwrap();
-    for part in ["story.json", "records.jsonl", "rules/", "files/000-.cache"] {
+    for part in ["story.json", "records.jsonl", "rules/", "-.cache"] {
         assert!(listing.contains(part), "{listing}");
     }
 }
@@ -349,7 +350,11 @@ fn two_intrusions_at_the_same_time_are_two_incidents() {
         let is_it = |story: &&Value| told(story, "way_in", "entry").0.starts_with(entry);
         let story = both.iter().find(is_it).unwrap_or_else(|| panic!("{entry}: {both:#?}"));
         let text = story["timeline"].to_string();
-        assert_eq!(text.matches(program.to_str().unwrap()).count(), 3, "{text}");
+        let name = program.to_str().unwrap();
+        let alerts = array(&story["timeline"]).iter().filter(|moment| {
+            moment["kind"] == "alert" && moment["text"].as_str().is_some_and(|text| text.contains(name))
+        });
+        assert_eq!(alerts.count(), 3, "{text}");
         assert!(array(&story["timeline"]).iter().any(|moment| moment["text"] == "id"), "{text}");
     }
     daemon.stop();

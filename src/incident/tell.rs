@@ -320,7 +320,7 @@ impl Telling {
         let mut connections = BTreeMap::new();
         for record in &kept.follow_ups {
             for peer in &record.peers {
-                let key = (format!("{} {}", peer.transport, peer.address), peer.local.clone());
+                let key = (&peer.transport, &peer.address, &peer.local);
                 connections.insert(key, (peer, self.of_alert.get(&record.alert).copied()));
             }
         }

@@ -318,9 +318,13 @@ impl Collector {
         self.groups.values_mut().filter(|group| group.open)
     }
 
-    /// Any incident is open.
-    pub fn any(&self) -> bool {
-        self.groups.values().any(|group| group.open)
+    /// The processes below which everything belongs to an open incident, and to which.
+    pub fn anchors(&self) -> HashMap<Handle, Vec<u64>> {
+        let mut anchors: HashMap<Handle, Vec<u64>> = HashMap::new();
+        for (&number, group) in self.groups.iter().filter(|(_, group)| group.open) {
+            group.anchors.iter().for_each(|&anchor| anchors.entry(anchor).or_default().push(number));
+        }
+        anchors
     }
 
     /// Ends an incident: what follows is another.
@@ -464,7 +468,7 @@ mod tests {
         let after = take(&mut collector, "a", &alert(1803, Severity::Critical)).incident.unwrap();
         assert_ne!(after, later);
         collector.expire(4000 * S);
-        assert!(!collector.any() && collector.by_key.is_empty() && collector.by_alert.is_empty());
+        assert!(collector.groups.is_empty() && collector.by_key.is_empty() && collector.by_alert.is_empty());
     }
 
     #[test]

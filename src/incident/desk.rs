@@ -33,6 +33,8 @@ const MOST_PROCESSES: usize = 1000;
 const MOST_PROGRAMS: u64 = 2000;
 /// Things that wait for the keeper.
 const MOST_WAITING: usize = 20_000;
+/// Incidents that take what was executed before, between two ticks: each costs some milliseconds.
+const MOST_CAUGHT_UP: usize = 20;
 /// How long after its last alert an incident still takes programs, in nanoseconds.
 const AFTERWARDS_NS: u64 = 300_000_000_000;
 
@@ -45,6 +47,8 @@ pub struct Desk {
     batch: Batch,
     /// The number of the next exec to be looked at.
     next_exec: u64,
+    /// Incidents that took what was executed before, since the last tick.
+    caught_up: usize,
     counters: Arc<Counters>,
     notifier: Option<Notifier>,
 }
@@ -61,7 +65,16 @@ impl Desk {
         let (keeper, last_id) = Keeper::start(&settings, folder, Arc::clone(&counters))?;
         let notifier = settings.notify.clone().map(|notify| Notifier::start(notify, say)).transpose()?;
         let collector = Collector::new(settings, last_id);
-        Ok(Desk { collector, keeper, host, batch: Batch::default(), next_exec: 0, counters, notifier })
+        Ok(Desk {
+            collector,
+            keeper,
+            host,
+            batch: Batch::default(),
+            next_exec: 0,
+            caught_up: 0,
+            counters,
+            notifier,
+        })
     }
 
     /// The way to decide about incidents.
@@ -139,9 +152,17 @@ impl Desk {
         if wanted.iter().any(|&anchor| table.reaches(anchor, |it| have.contains(&it)).is_some()) {
             return;
         }
+        self.caught_up += 1;
+        if self.caught_up > MOST_CAUGHT_UP {
+            return group.cut("earlier programs, at least");
+        }
         let mut things = Vec::new();
         for light in recent.between(0, self.next_exec) {
-            take(group, light, table, &wanted, &mut things);
+            if let Some(handle) = table.handle(light.pid, light.time_ns)
+                && let Some(anchor) = table.reaches(handle, |it| wanted.contains(&it))
+            {
+                take(group, light, handle, anchor, table, &mut things);
+            }
         }
         let id = group.head.id.clone();
         self.keep(&id, things);
@@ -150,22 +171,31 @@ impl Desk {
     /// Looks at the execs that were drained since, whether they belong to an open incident.
     pub fn execs(&mut self, table: &Table, recent: &Recent) {
         let from = std::mem::replace(&mut self.next_exec, recent.next());
-        if from == self.next_exec || !self.collector.any() {
+        if from == self.next_exec {
             return;
         }
-        let mut kept = Vec::new();
-        for group in self.collector.incidents() {
-            let anchors: HashSet<Handle> = group.anchors.iter().copied().collect();
-            let mut things = Vec::new();
-            for light in recent.between(from, self.next_exec) {
-                take(group, light, table, &anchors, &mut things);
-            }
-            if !things.is_empty() {
-                kept.push((group.head.id.clone(), things));
-            }
+        // One walk for each exec, however many incidents are open.
+        let anchors = self.collector.anchors();
+        if anchors.is_empty() {
+            return;
         }
-        for (id, things) in kept {
-            self.keep(&id, things);
+        for light in recent.between(from, self.next_exec) {
+            let Some(handle) = table.handle(light.pid, light.time_ns) else { continue };
+            // The nearest anchor of each incident counts.
+            let mut taken: Vec<u64> = Vec::new();
+            for anchor in table.upwards(handle) {
+                for &number in anchors.get(&anchor).into_iter().flatten() {
+                    if taken.contains(&number) {
+                        continue;
+                    }
+                    taken.push(number);
+                    let Some(group) = self.collector.group(number) else { continue };
+                    let mut things = Vec::new();
+                    take(group, light, handle, anchor, table, &mut things);
+                    let id = group.head.id.clone();
+                    self.keep(&id, things);
+                }
+            }
         }
     }
 
@@ -193,6 +223,7 @@ impl Desk {
 
     /// Tells of processes that have ended, lets go of what is over, and hands everything over.
     pub fn tick(&mut self, table: &Table) {
+        self.caught_up = 0;
         for id in self.keeper.closed() {
             self.collector.end(&id);
         }
@@ -244,13 +275,18 @@ impl Desk {
     }
 }
 
-/// Takes an exec if it is below one of these anchors.
-fn take(group: &mut Group, light: &Light, table: &Table, anchors: &HashSet<Handle>, things: &mut Vec<Thing>) {
+/// Takes an exec of a process below an anchor.
+fn take(
+    group: &mut Group,
+    light: &Light,
+    handle: Handle,
+    anchor: Handle,
+    table: &Table,
+    things: &mut Vec<Thing>,
+) {
     if light.time_ns > group.last_at_ns.saturating_add(AFTERWARDS_NS) {
         return;
     }
-    let Some(handle) = table.handle(light.pid, light.time_ns) else { return };
-    let Some(anchor) = table.reaches(handle, |it| anchors.contains(&it)) else { return };
     group.head.execs += 1;
     group.changed = true;
     if group.head.execs > MOST_PROGRAMS {

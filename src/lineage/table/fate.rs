@@ -56,14 +56,13 @@ pub struct Step {
 impl Table {
     /// The first of `ancestors` that is the process itself or an ancestor of it, as far as the table has them.
     pub fn reaches(&self, process: Handle, ancestors: impl Fn(Handle) -> bool) -> Option<Handle> {
-        let mut id = process.0;
-        for _ in 0..=MOST_ANCESTORS {
-            if ancestors(Handle(id)) {
-                return Some(Handle(id));
-            }
-            id = self.entry(id)?.maker.id?;
-        }
-        None
+        self.upwards(process).find(|&ancestor| ancestors(ancestor))
+    }
+
+    /// The process itself and its ancestors, the nearest first, as far as the table has them.
+    pub fn upwards(&self, process: Handle) -> impl Iterator<Item = Handle> + '_ {
+        let up = |id: &Id| self.entry(*id)?.maker.id;
+        std::iter::successors(Some(process.0), up).take(MOST_ANCESTORS + 1).map(Handle)
     }
 
     /// The process and its ancestors up to one of them, which is the last.

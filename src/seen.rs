@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
+use crate::clock;
 use crate::process::exec::{Certainty, Exec};
 
 /// Programs remembered, at about 24 bytes. Only those are that a rule could match at first sight.
@@ -18,6 +19,7 @@ const MOST_WAITING: usize = 1000;
 pub struct Seen {
     /// What ran at the start is only remembered.
     not_at_start: bool,
+    listens_since_ns: Option<u64>,
     /// What the look at /proc found, until it is complete: what an event told tells more.
     waiting: Vec<Exec>,
     /// Process and program, of everything that was evaluated, and the pid.
@@ -35,8 +37,16 @@ impl Seen {
         Seen { not_at_start: !at_start, ..Seen::default() }
     }
 
+    /// From this moment on, in nanoseconds since 1970, every execution is told of by an event.
+    pub fn listens_since(&mut self, moment_ns: u64) {
+        self.listens_since_ns = Some(moment_ns);
+    }
+
     /// Takes an exec: what is to be evaluated now.
     pub fn take(&mut self, exec: Exec) -> Option<Exec> {
+        if exec.certainty == Certainty::AlreadyRunning && self.will_be_told(&exec) {
+            return None;
+        }
         if exec.certainty.found_running() && self.waiting.len() < MOST_WAITING {
             self.waiting.push(exec);
             return None;
@@ -57,6 +67,12 @@ impl Seen {
         self.forgotten
     }
 
+    /// The process was made when events were already listened to; its start is rounded down.
+    fn will_be_told(&self, exec: &Exec) -> bool {
+        let start_ns = exec.details.start_ticks.map(clock::wall_from_start_ticks);
+        start_ns.zip(self.listens_since_ns).is_some_and(|(start, listens)| start > listens)
+    }
+
     fn is_told(&mut self, exec: &Exec) -> bool {
         self.first_time(exec) && !(self.not_at_start && exec.certainty == Certainty::AlreadyRunning)
     }
@@ -69,7 +85,9 @@ impl Seen {
         let call = self.hasher.hash_one((exec.pid, start, exec.image.exe(), exec.image.raw_arguments()));
         let known = self.remember(program, exec.pid);
         if exec.certainty.found_running() {
-            if !known {
+            // What is not told of now must not stand for the event that may still come.
+            let told = !self.not_at_start || exec.certainty != Certainty::AlreadyRunning;
+            if !known && told {
                 self.by_look.insert(call);
             }
             return !known;
@@ -131,6 +149,23 @@ mod tests {
         assert!(seen.first_time(&exec(AlreadyRunning, "a")));
         assert!(!seen.first_time(&exec(Exact, "a")));
         assert!(seen.first_time(&exec(Exact, "a")));
+    }
+
+    #[test]
+    fn what_is_not_told_of_at_the_start_does_not_stand_for_an_event() {
+        let mut seen = Seen::new(false);
+        assert_eq!(evaluated(&mut seen, &[exec(AlreadyRunning, "a")]), 0);
+        let mut seen = Seen::new(false);
+        assert!(seen.take(exec(AlreadyRunning, "a")).is_none());
+        assert!(seen.complete().is_empty());
+        assert_eq!(evaluated(&mut seen, &[exec(Exact, "a")]), 1);
+        let mut seen = Seen::default();
+        // The process of the test was made just after boot, before anybody listened.
+        seen.listens_since(u64::MAX);
+        assert_eq!(evaluated(&mut seen, &[exec(AlreadyRunning, "a")]), 1);
+        let mut seen = Seen::default();
+        seen.listens_since(0);
+        assert_eq!(evaluated(&mut seen, &[exec(AlreadyRunning, "a")]), 0, "its event will come");
     }
 
     #[test]

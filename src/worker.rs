@@ -169,6 +169,7 @@ impl Worker {
         while !self.signals.listening.load(Relaxed) && !self.signals.stop.load(Relaxed) {
             self.receiver.wait(Some(TICK));
         }
+        self.seen.listens_since(clock::realtime_ns());
         self.follower.scan();
         let mut next_drain = Instant::now();
         let mut next_keeping = Instant::now();

@@ -22,7 +22,12 @@ fn works_in_best_effort(setup: Setup<'_>) -> String {
     let daemon = setup.start();
     daemon.wait_for_message("listening: best effort on all CPUs");
     let staying = Staying::start(&daemon.folder().join("bin/staying"));
-    let alert = daemon.wait_for(|alert| alert["process"]["pid"] == staying.pid());
+    let mut alert = daemon.wait_for(|alert| alert["process"]["pid"] == staying.pid());
+    // The look at what ran at the start may have been faster than the event.
+    let again = Staying::start(&daemon.folder().join("bin/again"));
+    if certainty(&alert) == "already-running" {
+        alert = daemon.wait_for(|alert| alert["process"]["pid"] == again.pid());
+    }
     assert_eq!(certainty(&alert), "best-effort");
     let file = daemon.program("short");
     for number in 0..SHORT {

@@ -126,6 +126,8 @@ fn without_start(alert: &Value) -> Value {
     alert["execwatch"].as_object_mut().unwrap().remove("baseline");
     // Those of a record that was sent.
     alert["execwatch"].as_object_mut().unwrap().remove("record");
+    // Incidents are the daemon's.
+    alert["execwatch"].as_object_mut().unwrap().remove("incident");
     alert["event"].as_object_mut().unwrap().remove("sequence");
     alert["process"].as_object_mut().unwrap().remove("start").unwrap();
     alert

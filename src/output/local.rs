@@ -32,9 +32,9 @@ const MOST_KEPT: (usize, usize) = (1024, 512 * 1024);
 /// How a server wants messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
-    /// In server, or, as syslogd implementations of old, in a stream where a NUL ends each.
+    /// In datagrams, or, as syslogd implementations of old, in a stream where a NUL ends each.
     Syslog,
-    /// In server, and what is too long for one as the descriptor of a sealed file in memory.
+    /// In datagrams, and what is too long for one as the descriptor of a sealed file in memory.
     Journald,
 }
 

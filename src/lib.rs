@@ -42,6 +42,7 @@ pub mod config;
 pub mod connector;
 pub mod control;
 pub mod daemon;
+pub mod database;
 pub mod diagnostics;
 pub mod doctor;
 pub mod document;

@@ -317,7 +317,7 @@ fn a_damaged_database_is_moved_aside() {
     std::fs::create_dir(ground.state()).unwrap();
     std::fs::write(ground.database(), [b'x'; 20_000]).unwrap();
     let daemon = ground.daemon(&machine, "");
-    daemon.wait_for_message("the baseline begins anew");
+    daemon.wait_for_message("an empty one takes its place");
     assert_eq!(state(&ground.alert(&daemon, "tool")), "new");
     daemon.stop();
     assert_eq!(ground.rows("tool").len(), 1);
@@ -331,7 +331,7 @@ fn a_damaged_database_is_moved_aside() {
     std::fs::write(ground.database(), bytes).unwrap();
     assert!(size > 8192);
     let daemon = ground.daemon(&machine, "");
-    daemon.wait_for_message("the baseline begins anew");
+    daemon.wait_for_message("an empty one takes its place");
     daemon.stop();
 }
 

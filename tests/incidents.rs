@@ -451,7 +451,7 @@ fn a_damaged_database_is_moved_aside_and_a_missing_one_is_said() {
     )
     .unwrap();
     let daemon = start_alone(setup, "");
-    daemon.wait_for_message("the incidents begin anew");
+    daemon.wait_for_message("an empty one takes its place");
     let (service, program) = (door(&folder, "supervise"), daemon.program("one"));
     below(&service, &program.display().to_string());
     let story = wait_until("an incident", || list(&folder, |_| true).pop());
@@ -466,7 +466,10 @@ fn without_a_database_there_is_a_message() {
     fs::write(folder.path().join("execwatch.toml"), config).unwrap();
     let output = incidents(folder.path(), &["list"]);
     assert_eq!(output.status.code(), Some(66));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("there are no incidents in"), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("the daemon keeps the incidents there, unless"),
+        "{output:?}"
+    );
 }
 
 #[test]

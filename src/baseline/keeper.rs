@@ -11,9 +11,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::MOST_WAITING;
 use super::days::Kept;
 use super::memory::{Change, Row};
-use super::store::{Content, Store, StoreError};
+use super::store::{Content, SCHEMA, Store};
 use super::tuple::{Key, Tuple};
-use crate::clock;
+use crate::database::{DatabaseError, create_anew_if_damaged};
 use crate::harden;
 use crate::harden::roles::Role;
 
@@ -132,32 +132,19 @@ fn boot_id() -> String {
     text.trim().to_owned()
 }
 
-fn read(store: &Store, boot_id: &str) -> Result<Found, StoreError> {
+fn read(store: &Store, boot_id: &str) -> Result<Found, DatabaseError> {
     // Before the rows: a change that comes between is found again.
     let applied = store.last_change()?;
     Ok((store.load(boot_id)?, applied))
 }
 
 /// Opens the database; one that is damaged is moved aside and begun anew.
-fn open(folder: &Path, boot_id: &str) -> Result<(Store, Found), StoreError> {
-    let try_once = || {
+fn open(folder: &Path, boot_id: &str) -> Result<(Store, Found), DatabaseError> {
+    create_anew_if_damaged(folder, &SCHEMA, || {
         let store = Store::create(folder)?;
         let found = read(&store, boot_id)?;
         Ok((store, found))
-    };
-    match try_once() {
-        Err(StoreError::Corrupt(path, why)) => {
-            let aside = Store::move_aside(folder, clock::realtime_ns() / 1_000_000_000)
-                .map_err(|error| StoreError::File(path.clone(), error))?;
-            log::warn!(
-                "the baseline begins anew: {} is damaged ({why}) and was moved to {}",
-                path.display(),
-                aside.display()
-            );
-            try_once()
-        }
-        result => result,
-    }
+    })
 }
 
 struct Writing {
@@ -242,7 +229,7 @@ impl Writing {
                     );
                 }
                 self.failed = true;
-                if matches!(error, StoreError::Corrupt(..))
+                if matches!(error, DatabaseError::Corrupt(..))
                     && let Ok((store, _)) = open(&self.folder, &self.boot_id)
                 {
                     self.store = store;

@@ -1,34 +1,29 @@
-//! The database of the baseline: SQLite, in the state folder, for root alone.
-//!
-//! It has a rollback journal, not a write-ahead log: one thread writes a batch every few seconds and hardly anybody
-//! reads, so there is nothing to gain from readers that do not wait; a single file can be read on a medium that is
-//! read-only, and needs no shared memory. A batch is one transaction, synchronised to the disk, so that neither kill -9
-//! nor a power cut leaves anything but the last state or the one before.
+//! What the baseline's [database](crate::database) holds.
 
 use std::collections::HashMap;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use nix::fcntl::OFlag;
-use rusqlite::{
-    Connection, ErrorCode, OpenFlags, OptionalExtension, Row as SqlRow, TransactionBehavior, params,
-};
+use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 
 use super::days::{Kept, SameBoot};
 use super::memory::{Change, Row};
 use super::tuple::{Key, Tuple};
+use crate::database::{Database, DatabaseError, Schema, signed};
 
-/// Version of the tables (`PRAGMA user_version`).
-const VERSION: i64 = 1;
-/// "exwb", to tell the file from other programs' databases (`PRAGMA application_id`).
-const APPLICATION: i64 = 0x6578_7762;
-/// How long to wait for another process that has the file locked.
-const BUSY: Duration = Duration::from_secs(5);
-/// SQLite's page cache in KiB. The kernel caches the file besides.
-const CACHE_KIB: i64 = 128;
 /// Changes that may wait for a daemon; it takes them within seconds, or at its start.
 const MOST_CHANGES: i64 = 100_000;
+
+/// The database.
+pub static SCHEMA: Schema = Schema {
+    file: "baseline.db",
+    what: "the baseline",
+    unless: "[baseline] mode is \"off\"",
+    // "exwb".
+    application: 0x6578_7762,
+    version: 1,
+    tables: TABLES,
+    cache_kib: 128,
+};
 
 const TABLES: &str = "
 CREATE TABLE seen (
@@ -43,55 +38,6 @@ CREATE TABLE day (
 );
 CREATE TABLE change (number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, id BLOB);
 ";
-
-/// Why the database cannot be used.
-#[derive(Debug)]
-pub enum StoreError {
-    /// There is no file.
-    Missing(PathBuf),
-    /// It is of a later version of execwatch.
-    Later(PathBuf, i64),
-    /// It is no database, or a broken one.
-    Corrupt(PathBuf, String),
-    /// The file or its folder cannot be used.
-    File(PathBuf, std::io::Error),
-    /// SQLite says no.
-    Sql(PathBuf, rusqlite::Error),
-}
-
-impl std::fmt::Display for StoreError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            StoreError::Missing(path) => write!(
-                f,
-                "there is no baseline in {}: the daemon writes it, unless [baseline] mode is \"off\"",
-                path.display()
-            ),
-            StoreError::Later(path, version) => write!(
-                f,
-                "{} is of a later version of execwatch (its tables are of version {version}, {VERSION} is known here)",
-                path.display()
-            ),
-            StoreError::Corrupt(path, why) => write!(f, "{} is damaged: {why}", path.display()),
-            StoreError::File(path, error) => write!(f, "{}: {error}", path.display()),
-            StoreError::Sql(path, error) => write!(f, "{}: {error}", path.display()),
-        }
-    }
-}
-
-impl StoreError {
-    /// The caller may not do that.
-    pub fn not_permitted(&self) -> bool {
-        match self {
-            StoreError::File(_, error) => error.kind() == std::io::ErrorKind::PermissionDenied,
-            StoreError::Sql(_, error) => matches!(
-                error.sqlite_error_code(),
-                Some(ErrorCode::PermissionDenied | ErrorCode::CannotOpen | ErrorCode::ReadOnly)
-            ),
-            _ => false,
-        }
-    }
-}
 
 /// What the database holds, without the texts.
 #[derive(Debug, Default)]
@@ -118,119 +64,24 @@ pub struct Entry {
 /// The open database.
 #[derive(Debug)]
 pub struct Store {
-    connection: Connection,
-    path: PathBuf,
+    database: Database,
 }
 
 impl Store {
-    /// Where the file is in the state folder.
-    pub fn path(folder: &Path) -> PathBuf {
-        folder.join("baseline.db")
-    }
-
     /// Opens the database to write, and makes it if there is none.
-    pub fn create(folder: &Path) -> Result<Store, StoreError> {
-        let path = Store::path(folder);
-        let file_error = |error| StoreError::File(path.clone(), error);
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file_error)?;
-        // SQLite would make it with the umask; it gives the journal the mode of the database.
-        let mut options = std::fs::OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.custom_flags(OFlag::O_NOFOLLOW.bits()).open(&path);
-        let file = file.map_err(file_error)?;
-        let metadata = file.metadata().map_err(file_error)?;
-        if metadata.permissions().mode() & 0o077 != 0 {
-            file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(file_error)?;
-        }
-        drop(file);
-        let store = Store::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        store.set_up(metadata.len() == 0)?;
-        Ok(store)
+    pub fn create(folder: &Path) -> Result<Store, DatabaseError> {
+        Ok(Store { database: Database::create(folder, &SCHEMA)? })
     }
 
     /// Opens a database that is there, to write or to read only.
-    pub fn open(folder: &Path, write: bool) -> Result<Store, StoreError> {
-        let path = Store::path(folder);
-        match std::fs::File::open(&path) {
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(StoreError::Missing(path));
-            }
-            Err(error) => return Err(StoreError::File(path, error)),
-        }
-        let flags = if write { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
-        let store = Store::connect(path, flags)?;
-        store.check()?;
-        Ok(store)
-    }
-
-    fn connect(path: PathBuf, flags: OpenFlags) -> Result<Store, StoreError> {
-        // One thread has a connection, so SQLite needs no locks of its own. Links are followed to
-        // the folder only.
-        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        let real = folder.canonicalize().map_err(|error| StoreError::File(path.clone(), error))?;
-        let real = real.join(path.file_name().unwrap_or_default());
-        match Connection::open_with_flags(&real, flags) {
-            Ok(connection) => {
-                let store = Store { connection, path };
-                store.run(|connection| {
-                    connection.busy_timeout(BUSY)?;
-                    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-                    connection.pragma_update(None, "mmap_size", 0)?;
-                    connection.pragma_update(None, "temp_store", "MEMORY")
-                })?;
-                Ok(store)
-            }
-            Err(error) => Err(Store::error(&path, error)),
-        }
-    }
-
-    fn error(path: &Path, error: rusqlite::Error) -> StoreError {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                StoreError::Corrupt(path.to_owned(), error.to_string())
-            }
-            _ => StoreError::Sql(path.to_owned(), error),
-        }
-    }
-
-    fn run<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        work(&self.connection).map_err(|error| Store::error(&self.path, error))
-    }
-
-    fn set_up(&self, empty: bool) -> Result<(), StoreError> {
-        if empty {
-            let tables = format!(
-                "PRAGMA journal_mode = TRUNCATE; BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION}; \
-                 PRAGMA user_version = {VERSION}; COMMIT;"
-            );
-            return self.run(|connection| connection.execute_batch(&tables));
-        }
-        self.check()?;
-        self.run(|connection| connection.pragma_update(None, "journal_mode", "TRUNCATE"))?;
-        let report: String =
-            self.run(|connection| connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
-        if report == "ok" { Ok(()) } else { Err(StoreError::Corrupt(self.path.clone(), report)) }
-    }
-
-    fn check(&self) -> Result<(), StoreError> {
-        let number = |name| self.run(|it| it.pragma_query_value(None, name, |row| row.get::<_, i64>(0)));
-        let (application, version) = (number("application_id")?, number("user_version")?);
-        match version {
-            _ if application != APPLICATION => {
-                Err(StoreError::Corrupt(self.path.clone(), "it is no database of execwatch".to_owned()))
-            }
-            VERSION => Ok(()),
-            version if version > VERSION => Err(StoreError::Later(self.path.clone(), version)),
-            version => Err(StoreError::Corrupt(self.path.clone(), format!("its version is {version}"))),
-        }
+    pub fn open(folder: &Path, write: bool) -> Result<Store, DatabaseError> {
+        Ok(Store { database: Database::open(folder, &SCHEMA, write)? })
     }
 
     /// Reads everything but the texts. `boot_id` is that of this start of the host.
-    pub fn load(&self, boot_id: &str) -> Result<Content, StoreError> {
+    pub fn load(&self, boot_id: &str) -> Result<Content, DatabaseError> {
         let (days, same_boot) = self.days(boot_id)?;
-        let rows = self.run(|connection| {
+        let rows = self.database.run(|connection| {
             let mut statement = connection.prepare(
                 "SELECT id, first, last, count, silenced, days, learnt_days, last_day, approved FROM seen",
             )?;
@@ -241,8 +92,8 @@ impl Store {
     }
 
     /// Reads the days, and whether they were written since the host was started with that id.
-    pub fn days(&self, boot_id: &str) -> Result<(Kept, SameBoot), StoreError> {
-        let found = self.run(|connection| {
+    pub fn days(&self, boot_id: &str) -> Result<(Kept, SameBoot), DatabaseError> {
+        let found = self.database.run(|connection| {
             let text = "SELECT number, date, elapsed, boot, learning_since, boot_id FROM day";
             let read = |row: &SqlRow<'_>| {
                 let number = |at| row.get::<_, i64>(at).map(|number| u64::try_from(number).unwrap_or(0));
@@ -264,8 +115,8 @@ impl Store {
     }
 
     /// Calls `take` with each row, the one seen last first.
-    pub fn each(&self, mut take: impl FnMut(Entry)) -> Result<(), StoreError> {
-        self.run(|connection| {
+    pub fn each(&self, mut take: impl FnMut(Entry)) -> Result<(), DatabaseError> {
+        self.database.run(|connection| {
             let mut statement = connection.prepare(
                 "SELECT id, first, last, count, silenced, days, learnt_days, last_day, approved,
                     rule, utility, exe, uid, parent, place FROM seen ORDER BY last DESC, id",
@@ -282,8 +133,8 @@ impl Store {
     }
 
     /// The keys whose hexadecimal text begins so, which must be hexadecimal digits.
-    pub fn beginning_with(&self, digits: &str) -> Result<Vec<Key>, StoreError> {
-        self.run(|connection| {
+    pub fn beginning_with(&self, digits: &str) -> Result<Vec<Key>, DatabaseError> {
+        self.database.run(|connection| {
             let mut statement =
                 connection.prepare("SELECT id FROM seen WHERE substr(hex(id), 1, length(?1)) = upper(?1)")?;
             statement.query_map([digits], |row| key(row, 0))?.collect()
@@ -291,8 +142,8 @@ impl Store {
     }
 
     /// Reads one row's numbers.
-    pub fn row(&self, wanted: &Key) -> Result<Option<Row>, StoreError> {
-        self.run(|connection| {
+    pub fn row(&self, wanted: &Key) -> Result<Option<Row>, DatabaseError> {
+        self.database.run(|connection| {
             connection
                 .query_row(
                     "SELECT first, last, count, silenced, days, learnt_days, last_day, approved FROM seen WHERE id = ?1",
@@ -314,11 +165,10 @@ impl Store {
         boot_id: &str,
         trim: Option<usize>,
         applied: u64,
-    ) -> Result<(), StoreError> {
-        let mut write = || -> rusqlite::Result<()> {
-            // Locked from the beginning, so that no change comes between.
-            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let later = changes(&transaction, applied)?;
+    ) -> Result<(), DatabaseError> {
+        // Locked from the beginning, so that no change comes between.
+        self.database.change(|transaction| {
+            let later = changes(transaction, applied)?;
             let everything = later.iter().any(|(_, change)| *change == Change::ForgetAll);
             let forgotten = |key: &Key| everything || later.iter().any(|(_, it)| *it == Change::Forget(*key));
             {
@@ -368,32 +218,30 @@ impl Store {
                     [signed(most as u64)],
                 )?;
             }
-            transaction.commit()
-        };
-        write().map_err(|error| Store::error(&self.path, error))
+            Ok(())
+        })
     }
 
     /// A number that differs after another process has written.
-    pub fn stamp(&self) -> Result<i64, StoreError> {
-        self.run(|connection| connection.pragma_query_value(None, "data_version", |row| row.get(0)))
+    pub fn stamp(&self) -> Result<i64, DatabaseError> {
+        self.database.run(|connection| connection.pragma_query_value(None, "data_version", |row| row.get(0)))
     }
 
     /// What was changed from the command line after the change of that number, each with its own.
-    pub fn changes(&self, after: u64) -> Result<Vec<(u64, Change)>, StoreError> {
-        self.run(|connection| changes(connection, after))
+    pub fn changes(&self, after: u64) -> Result<Vec<(u64, Change)>, DatabaseError> {
+        self.database.run(|connection| changes(connection, after))
     }
 
     /// The number of the last change; 0 if there was none.
-    pub fn last_change(&self) -> Result<u64, StoreError> {
+    pub fn last_change(&self) -> Result<u64, DatabaseError> {
         let text = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'change'";
-        let number: i64 = self.run(|connection| connection.query_row(text, [], |row| row.get(0)))?;
+        let number: i64 = self.database.run(|connection| connection.query_row(text, [], |row| row.get(0)))?;
         Ok(u64::try_from(number).unwrap_or(0))
     }
 
     /// Changes rows, and leaves word for a daemon that runs; how many rows there were.
-    pub fn change(&mut self, change: &Change) -> Result<usize, StoreError> {
-        let mut apply = || -> rusqlite::Result<usize> {
-            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    pub fn change(&mut self, change: &Change) -> Result<usize, DatabaseError> {
+        self.database.change(|transaction| {
             let (kind, id) = match change {
                 Change::Forget(key) => ("forget", Some(&key.0[..])),
                 Change::Approve(key) => ("approve", Some(&key.0[..])),
@@ -413,35 +261,9 @@ impl Store {
                 "INSERT INTO change (kind, id) SELECT ?1, ?2 WHERE (SELECT count(*) FROM change) < ?3",
                 params![kind, id, MOST_CHANGES],
             )?;
-            transaction.commit()?;
             Ok(count)
-        };
-        apply().map_err(|error| Store::error(&self.path, error))
+        })
     }
-
-    /// Moves a damaged database and its journal aside; where to.
-    pub fn move_aside(folder: &Path, time_s: u64) -> std::io::Result<PathBuf> {
-        let path = Store::path(folder);
-        let beside = |path: &Path, end: &str| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(end);
-            PathBuf::from(name)
-        };
-        let aside = beside(&path, &format!(".damaged-{time_s}"));
-        std::fs::rename(&path, &aside)?;
-        // A journal that was left would be taken for the next database's.
-        for end in ["-journal", "-wal", "-shm"] {
-            match std::fs::rename(beside(&path, end), beside(&aside, end)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(aside)
-    }
-}
-
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn changes(connection: &Connection, after: u64) -> rusqlite::Result<Vec<(u64, Change)>> {
@@ -504,8 +326,6 @@ mod tests {
         let mut store = Store::create(&below).unwrap();
         store.write(&batch(&[(1, row(2, 9)), (2, row(3, 8))]), &DAYS, "boot", None, 0).unwrap();
         drop(store);
-        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&below), mode(&Store::path(&below))), (0o700, 0o600));
         let store = Store::open(&below, false).unwrap();
         let content = store.load("boot").unwrap();
         assert_eq!((content.days, content.same_boot), (DAYS, SameBoot(true)));
@@ -557,28 +377,5 @@ mod tests {
         store.write(&rows, &DAYS, "", Some(2), 0).unwrap();
         let left = store.load("").unwrap().rows;
         assert!(left.len() == 2 && left.contains_key(&tuple(1).key()) && left.contains_key(&tuple(4).key()));
-    }
-
-    #[test]
-    fn files_that_are_no_baseline() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = || Store::open(folder.path(), false).map(|_| ());
-        assert!(matches!(open(), Err(StoreError::Missing(_))));
-        let path = Store::path(folder.path());
-        std::fs::write(&path, "no database at all, but long enough to be looked at".repeat(100)).unwrap();
-        assert!(matches!(open(), Err(StoreError::Corrupt(..))));
-        assert!(matches!(Store::create(folder.path()), Err(StoreError::Corrupt(..))));
-        std::fs::write(path.with_extension("db-journal"), "x").unwrap();
-        let aside = Store::move_aside(folder.path(), 77).unwrap();
-        assert!(aside.ends_with("baseline.db.damaged-77") && aside.exists());
-        assert!(!path.with_extension("db-journal").exists());
-        let store = Store::create(folder.path()).unwrap();
-        store.connection.pragma_update(None, "user_version", 2).unwrap();
-        assert!(matches!(open(), Err(StoreError::Later(_, 2))));
-        store.connection.pragma_update(None, "application_id", 2).unwrap();
-        assert!(matches!(open(), Err(StoreError::Corrupt(..))));
-        std::fs::remove_file(&path).unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
-        assert!(Store::create(folder.path()).is_err());
     }
 }

@@ -8,16 +8,17 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{exit, print, report};
+use super::{exit, print, report, unusable};
 use crate::alert::escape::{Escaped, for_json};
 use crate::baseline::days::Days;
 use crate::baseline::decision::{Knowledge, Settings};
 use crate::baseline::memory::Change;
-use crate::baseline::store::{Entry, Store, StoreError};
+use crate::baseline::store::{Entry, Store};
 use crate::baseline::tuple::Key;
 use crate::calendar;
 use crate::clock;
 use crate::config::Config;
+use crate::database::DatabaseError;
 use crate::diagnostics::Diagnostics;
 use crate::process::names::Accounts;
 
@@ -99,20 +100,7 @@ pub(super) fn run(arguments: &BaselineArguments) -> u8 {
             })
         }
     };
-    result.unwrap_or_else(|error| failure(&error))
-}
-
-fn failure(error: &StoreError) -> u8 {
-    let root = nix::unistd::geteuid().is_root();
-    if error.not_permitted() && !root {
-        eprintln!("execwatch: {error}: the baseline is for root alone");
-        return exit::PERMISSION;
-    }
-    eprintln!("execwatch: {error}");
-    match error {
-        StoreError::Missing(_) => exit::NO_INPUT,
-        _ => exit::OS,
-    }
+    result.unwrap_or_else(|error| unusable(&error))
 }
 
 fn write(file: &Path, text: &str) -> u8 {
@@ -126,7 +114,7 @@ fn write(file: &Path, text: &str) -> u8 {
     }
 }
 
-fn change(folder: &Path, ids: &[String], change: fn(Key) -> Change, done: &str) -> Result<u8, StoreError> {
+fn change(folder: &Path, ids: &[String], change: fn(Key) -> Change, done: &str) -> Result<u8, DatabaseError> {
     let mut store = Store::open(folder, true)?;
     let mut keys = Vec::new();
     for id in ids {
@@ -146,13 +134,13 @@ fn change(folder: &Path, ids: &[String], change: fn(Key) -> Change, done: &str) 
     Ok(print(&format!("{done}: {}; a running execwatch takes it over within seconds\n", shown.join(" "))))
 }
 
-fn forget_all(folder: &Path) -> Result<u8, StoreError> {
+fn forget_all(folder: &Path) -> Result<u8, DatabaseError> {
     let count = Store::open(folder, true)?.change(&Change::ForgetAll)?;
     Ok(print(&format!("forgotten: all {count}; the learning period begins anew\n")))
 }
 
 /// The one key that begins so, or why there is none.
-fn find(store: &Store, id: &str) -> Result<Result<Key, String>, StoreError> {
+fn find(store: &Store, id: &str) -> Result<Result<Key, String>, DatabaseError> {
     let digits = id.len() >= SHORTEST_ID && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !digits {
         return Ok(Err(format!(
@@ -197,7 +185,7 @@ fn list(
     settings: &Settings,
     wanted: impl Fn(Knowledge) -> bool,
     json: bool,
-) -> Result<String, StoreError> {
+) -> Result<String, DatabaseError> {
     let store = Store::open(folder, false)?;
     let (kept, same_boot) = store.days("")?;
     let days = Days::resume(kept, same_boot, clock::now());

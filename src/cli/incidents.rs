@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::Value;
 
-use super::{exit, print, report, show};
+use super::{exit, print, report, show, unusable};
 use crate::alert::escape::Escaped;
 use crate::clock;
 use crate::config::Config;
 use crate::control::{Request, client, place};
+use crate::database::DatabaseError;
 use crate::diagnostics::Diagnostics;
 use crate::incident::now::Host;
 use crate::incident::show::text;
-use crate::incident::store::{Decision, LONGEST_NOTE, Row, Store, StoreError};
+use crate::incident::store::{Decision, LONGEST_NOTE, Row, Store};
 use crate::incident::story::{Incident, State, Story, Verdict};
 use crate::incident::{export, tell};
 use crate::rules::load;
@@ -133,13 +134,13 @@ fn note(text: &str) -> Result<String, String> {
 
 /// Why a command ends early.
 enum Failure {
-    Store(StoreError),
+    Store(DatabaseError),
     /// What was said already, with this exit code.
     Said(u8),
 }
 
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
+impl From<DatabaseError> for Failure {
+    fn from(error: DatabaseError) -> Self {
         Failure::Store(error)
     }
 }
@@ -201,18 +202,7 @@ pub(super) fn run(arguments: &IncidentsArguments) -> u8 {
 fn failed(failure: Failure) -> u8 {
     match failure {
         Failure::Said(code) => code,
-        Failure::Store(error) => {
-            let root = nix::unistd::geteuid().is_root();
-            if error.not_permitted() && !root {
-                eprintln!("execwatch: {error}: incidents are for root alone");
-                return exit::PERMISSION;
-            }
-            eprintln!("execwatch: {error}");
-            match error {
-                StoreError::Missing(_) => exit::NO_INPUT,
-                _ => exit::OS,
-            }
-        }
+        Failure::Store(error) => unusable(&error),
     }
 }
 

@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::Config;
+use crate::database::DatabaseError;
 use crate::diagnostics::{Diagnostic, Diagnostics, Level};
 use crate::exit;
 use crate::health::canary;
@@ -161,6 +162,19 @@ fn report(list: &[Diagnostic]) -> Option<u8> {
         eprintln!("{diagnostic}");
     }
     list.iter().any(|diagnostic| diagnostic.level == Level::Error).then_some(exit::CONFIG)
+}
+
+/// Says why a database of the state folder cannot be used; the exit code.
+fn unusable(error: &DatabaseError) -> u8 {
+    if error.not_permitted() && !nix::unistd::geteuid().is_root() {
+        eprintln!("execwatch: {error}: the daemon's state is for root alone");
+        return exit::PERMISSION;
+    }
+    eprintln!("execwatch: {error}");
+    match error {
+        DatabaseError::Missing(..) => exit::NO_INPUT,
+        _ => exit::OS,
+    }
 }
 
 /// Writes to standard output; a closed pipe is no error, as with any filter.

@@ -10,9 +10,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::Settings;
 use super::collect::Thing;
 use super::kept::Head;
-use super::store::{Decision, Store, StoreError};
+use super::store::{Decision, SCHEMA, Store};
 use super::story::State;
 use crate::clock;
+use crate::database::{DatabaseError, create_anew_if_damaged};
 use crate::harden;
 use crate::harden::roles::Role;
 use crate::health::Counters;
@@ -160,20 +161,8 @@ impl Keeper {
 }
 
 /// Opens the database; one that is damaged is moved aside and begun anew.
-fn open(folder: &Path) -> Result<Store, StoreError> {
-    match Store::create(folder) {
-        Err(StoreError::Corrupt(path, why)) => {
-            let aside = Store::move_aside(folder, clock::realtime_ns() / 1_000_000_000)
-                .map_err(|error| StoreError::File(path.clone(), error))?;
-            log::warn!(
-                "the incidents begin anew: {} is damaged ({why}) and was moved to {}",
-                path.display(),
-                aside.display()
-            );
-            Store::create(folder)
-        }
-        result => result,
-    }
+fn open(folder: &Path) -> Result<Store, DatabaseError> {
+    create_anew_if_damaged(folder, &SCHEMA, || Store::create(folder))
 }
 
 struct Writing {

@@ -1,31 +1,32 @@
-//! The database of incidents: SQLite, in the state folder, for root alone.
+//! What the [database](crate::database) of incidents holds.
 //!
 //! It is a file of its own beside the baseline's: what an incident holds is large and comes in bursts, has its own end of
-//! life, and may be moved aside or taken away without what is known as normal. Otherwise it is used in the same way: a
-//! rollback journal, and a batch for each transaction.
+//! life, and may be moved aside or taken away without what is known as normal.
 
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use nix::fcntl::OFlag;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{OptionalExtension, params};
 
 use super::collect::Thing;
 use super::kept::{Head, Item, KeptNote};
 use super::story::{State, Verdict};
+use crate::database::{Database, DatabaseError, Schema, signed};
 use crate::rules::model::{SEVERITIES, Severity};
 
-/// Version of the tables (`PRAGMA user_version`).
-const VERSION: i64 = 1;
-/// "exwi" (`PRAGMA application_id`).
-const APPLICATION: i64 = 0x6578_7769;
-/// How long to wait for another process that has the file locked.
-const BUSY: Duration = Duration::from_secs(5);
-/// SQLite's page cache in KiB.
-const CACHE_KIB: i64 = 256;
 /// Bytes of a note.
 pub const LONGEST_NOTE: usize = 4000;
+
+/// The database.
+pub static SCHEMA: Schema = Schema {
+    file: "incidents.db",
+    what: "the incidents",
+    unless: "[incident] enabled is false",
+    // "exwi".
+    application: 0x6578_7769,
+    version: 1,
+    tables: TABLES,
+    cache_kib: 256,
+};
 
 const TABLES: &str = "
 CREATE TABLE incident (
@@ -39,59 +40,6 @@ CREATE TABLE thing (
 );
 CREATE INDEX thing_by_incident ON thing (incident);
 ";
-
-/// Why the database cannot be used.
-#[derive(Debug)]
-pub enum StoreError {
-    /// There is no file.
-    Missing(PathBuf),
-    /// It is of a later version of execwatch.
-    Later(PathBuf, i64),
-    /// It is no database, or a broken one.
-    Corrupt(PathBuf, String),
-    /// The file or its folder cannot be used.
-    File(PathBuf, std::io::Error),
-    /// SQLite says no.
-    Sql(PathBuf, rusqlite::Error),
-}
-
-impl std::fmt::Display for StoreError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            StoreError::Missing(path) => write!(
-                f,
-                "there are no incidents in {}: the daemon writes them, unless [incident] enabled is false",
-                path.display()
-            ),
-            StoreError::Later(path, version) => write!(
-                f,
-                "{} is of a later version of execwatch (its tables are of version {version}, {VERSION} is known here)",
-                path.display()
-            ),
-            StoreError::Corrupt(path, why) => write!(
-                f,
-                "{} is damaged: {why}; at its next start the daemon moves it aside and begins anew",
-                path.display()
-            ),
-            StoreError::File(path, error) => write!(f, "{}: {error}", path.display()),
-            StoreError::Sql(path, error) => write!(f, "{}: {error}", path.display()),
-        }
-    }
-}
-
-impl StoreError {
-    /// The caller may not do that.
-    pub fn not_permitted(&self) -> bool {
-        match self {
-            StoreError::File(_, error) => error.kind() == std::io::ErrorKind::PermissionDenied,
-            StoreError::Sql(_, error) => matches!(
-                error.sqlite_error_code(),
-                Some(ErrorCode::PermissionDenied | ErrorCode::CannotOpen | ErrorCode::ReadOnly)
-            ),
-            _ => false,
-        }
-    }
-}
 
 /// An incident as the list shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,106 +68,23 @@ pub struct Decision {
 /// The open database.
 #[derive(Debug)]
 pub struct Store {
-    connection: Connection,
-    path: PathBuf,
+    database: Database,
 }
 
 impl Store {
-    /// Where the file is in the state folder.
-    pub fn path(folder: &Path) -> PathBuf {
-        folder.join("incidents.db")
-    }
-
     /// Opens the database to write, and makes it if there is none.
-    pub fn create(folder: &Path) -> Result<Store, StoreError> {
-        let path = Store::path(folder);
-        let file_error = |error| StoreError::File(path.clone(), error);
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file_error)?;
-        // SQLite would make it with the umask; it gives the journal the mode of the database.
-        let mut options = std::fs::OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.custom_flags(OFlag::O_NOFOLLOW.bits()).open(&path).map_err(file_error)?;
-        let metadata = file.metadata().map_err(file_error)?;
-        if metadata.permissions().mode() & 0o077 != 0 {
-            file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(file_error)?;
-        }
-        drop(file);
-        let store = Store::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        store.set_up(metadata.len() == 0)?;
-        Ok(store)
+    pub fn create(folder: &Path) -> Result<Store, DatabaseError> {
+        Ok(Store { database: Database::create(folder, &SCHEMA)? })
     }
 
     /// Opens a database that is there, to write or to read only.
-    pub fn open(folder: &Path, write: bool) -> Result<Store, StoreError> {
-        let path = Store::path(folder);
-        match std::fs::File::open(&path) {
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(StoreError::Missing(path));
-            }
-            Err(error) => return Err(StoreError::File(path, error)),
-        }
-        let flags = if write { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
-        let store = Store::connect(path, flags)?;
-        store.check()?;
-        Ok(store)
-    }
-
-    fn connect(path: PathBuf, flags: OpenFlags) -> Result<Store, StoreError> {
-        // One thread has a connection. Links are followed to the folder only.
-        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        let real = folder.canonicalize().map_err(|error| StoreError::File(path.clone(), error))?;
-        let real = real.join(path.file_name().unwrap_or_default());
-        let connection = Connection::open_with_flags(&real, flags).map_err(|error| told(&path, error))?;
-        let store = Store { connection, path };
-        store.run(|connection| {
-            connection.busy_timeout(BUSY)?;
-            connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-            connection.pragma_update(None, "mmap_size", 0)?;
-            connection.pragma_update(None, "temp_store", "MEMORY")
-        })?;
-        Ok(store)
-    }
-
-    fn run<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        work(&self.connection).map_err(|error| told(&self.path, error))
-    }
-
-    fn set_up(&self, empty: bool) -> Result<(), StoreError> {
-        if empty {
-            // What is removed gives its room back, without which a bound of the size would mean little.
-            let tables = format!(
-                "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = TRUNCATE; BEGIN IMMEDIATE; {TABLES} \
-                 PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
-            );
-            return self.run(|connection| connection.execute_batch(&tables));
-        }
-        self.check()?;
-        self.run(|connection| connection.pragma_update(None, "journal_mode", "TRUNCATE"))?;
-        let report: String =
-            self.run(|connection| connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
-        if report == "ok" { Ok(()) } else { Err(StoreError::Corrupt(self.path.clone(), report)) }
-    }
-
-    fn check(&self) -> Result<(), StoreError> {
-        let number = |name| self.run(|it| it.pragma_query_value(None, name, |row| row.get::<_, i64>(0)));
-        let (application, version) = (number("application_id")?, number("user_version")?);
-        match version {
-            _ if application != APPLICATION => {
-                Err(StoreError::Corrupt(self.path.clone(), "it is no database of incidents".to_owned()))
-            }
-            VERSION => Ok(()),
-            version if version > VERSION => Err(StoreError::Later(self.path.clone(), version)),
-            version => Err(StoreError::Corrupt(self.path.clone(), format!("its version is {version}"))),
-        }
+    pub fn open(folder: &Path, write: bool) -> Result<Store, DatabaseError> {
+        Ok(Store { database: Database::open(folder, &SCHEMA, write)? })
     }
 
     /// Writes heads and things in one transaction. What an administrator has decided stays.
-    pub fn write(&mut self, heads: &[Head], things: &[(String, Thing)]) -> Result<(), StoreError> {
-        let mut write = || -> rusqlite::Result<()> {
-            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            {
+    pub fn write(&mut self, heads: &[Head], things: &[(String, Thing)]) -> Result<(), DatabaseError> {
+        self.database.change(|transaction| {
                 let mut insert = transaction.prepare(
                     "INSERT INTO incident VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'open', NULL, NULL)
                      ON CONFLICT (id) DO UPDATE SET first = ?2, last = ?3, severity = ?4, score = ?5, title = ?6,
@@ -246,16 +111,13 @@ impl Store {
                     let data = serde_json::to_string(&thing.item).unwrap_or_default();
                     insert.execute(params![id, data, thing.record])?;
                 }
-            }
-            transaction.commit()
-        };
-        write().map_err(|error| told(&self.path, error))
+            Ok(())
+        })
     }
 
     /// Writes down what an administrator decided; false if there is no such incident.
-    pub fn decide(&mut self, id: &str, decision: &Decision, time_ns: u64) -> Result<bool, StoreError> {
-        let mut write = || -> rusqlite::Result<bool> {
-            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    pub fn decide(&mut self, id: &str, decision: &Decision, time_ns: u64) -> Result<bool, DatabaseError> {
+        self.database.change(|transaction| {
             let verdict = decision.verdict.map(Verdict::as_str);
             let changed = transaction.execute(
                 "UPDATE incident SET state = ?2, verdict = coalesce(?3, verdict), note = coalesce(?4, note)
@@ -273,19 +135,17 @@ impl Store {
                 "INSERT INTO thing (incident, data) VALUES (?1, ?2)",
                 params![id, serde_json::to_string(&item).unwrap_or_default()],
             )?;
-            transaction.commit()?;
             Ok(true)
-        };
-        write().map_err(|error| told(&self.path, error))
+        })
     }
 
     /// Removes incidents whose last alert was before a moment, and more while the database is larger than `max_size`:
     /// the closed ones first, then the oldest. How many were removed.
-    pub fn trim(&mut self, before_ns: u64, max_size: u64) -> Result<u64, StoreError> {
+    pub fn trim(&mut self, before_ns: u64, max_size: u64) -> Result<u64, DatabaseError> {
         let mut removed = 0;
         loop {
-            let size = self.size()?;
-            let found: Option<String> = self.run(|connection| {
+            let size = self.database.size()?;
+            let found: Option<String> = self.database.run(|connection| {
                 let text = if size > max_size {
                     "SELECT id FROM incident ORDER BY state <> 'closed', last LIMIT 1"
                 } else {
@@ -297,58 +157,45 @@ impl Store {
                 statement.query_row(rusqlite::params_from_iter(moment), |row| row.get(0)).optional()
             })?;
             let Some(id) = found else { return Ok(removed) };
-            let mut remove = || -> rusqlite::Result<()> {
-                let transaction =
-                    self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            self.database.change(|transaction| {
                 transaction.execute("DELETE FROM thing WHERE incident = ?1", [&id])?;
-                transaction.execute("DELETE FROM incident WHERE id = ?1", [&id])?;
-                transaction.commit()?;
-                // A step of it gives one page back.
-                let mut vacuum = self.connection.prepare("PRAGMA incremental_vacuum")?;
-                let mut pages = vacuum.query([])?;
-                while pages.next()?.is_some() {}
-                Ok(())
-            };
-            remove().map_err(|error| told(&self.path, error))?;
+                transaction.execute("DELETE FROM incident WHERE id = ?1", [&id])
+            })?;
+            self.database.shrink()?;
             removed += 1;
         }
     }
 
-    fn size(&self) -> Result<u64, StoreError> {
-        let number = |name| self.run(|it| it.pragma_query_value(None, name, |row| row.get::<_, i64>(0)));
-        Ok(u64::try_from(number("page_count")? * number("page_size")?).unwrap_or(0))
-    }
-
     /// The last id that was given, in the order of time.
-    pub fn last_id(&self) -> Result<Option<String>, StoreError> {
-        self.run(|connection| {
+    pub fn last_id(&self) -> Result<Option<String>, DatabaseError> {
+        self.database.run(|connection| {
             connection.query_row("SELECT max(id) FROM incident", [], |row| row.get::<_, Option<String>>(0))
         })
     }
 
     /// All incidents, the one that was heard of last first.
-    pub fn list(&self) -> Result<Vec<Row>, StoreError> {
+    pub fn list(&self) -> Result<Vec<Row>, DatabaseError> {
         self.rows("SELECT * FROM incident ORDER BY last DESC, id", None)
     }
 
     /// Those whose ids begin so.
-    pub fn beginning_with(&self, id: &str) -> Result<Vec<Row>, StoreError> {
+    pub fn beginning_with(&self, id: &str) -> Result<Vec<Row>, DatabaseError> {
         self.rows(
             "SELECT * FROM incident WHERE substr(id, 1, length(?1)) = ?1 ORDER BY id LIMIT 20",
             Some(id),
         )
     }
 
-    fn rows(&self, text: &str, id: Option<&str>) -> Result<Vec<Row>, StoreError> {
-        self.run(|connection| {
+    fn rows(&self, text: &str, id: Option<&str>) -> Result<Vec<Row>, DatabaseError> {
+        self.database.run(|connection| {
             let mut statement = connection.prepare(text)?;
             statement.query_map(rusqlite::params_from_iter(id), row)?.collect()
         })
     }
 
     /// What was kept of an incident, in the order in which it came, each with its record.
-    pub fn things(&self, id: &str) -> Result<Vec<Thing>, StoreError> {
-        let texts = self.run(|connection| {
+    pub fn things(&self, id: &str) -> Result<Vec<Thing>, DatabaseError> {
+        let texts = self.database.run(|connection| {
             let mut statement =
                 connection.prepare("SELECT data, record FROM thing WHERE incident = ?1 ORDER BY number")?;
             let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?));
@@ -356,40 +203,10 @@ impl Store {
         })?;
         let thing = |(data, record): (String, Option<String>)| match serde_json::from_str(&data) {
             Ok(item) => Ok(Thing { item, record }),
-            Err(error) => Err(StoreError::Corrupt(self.path.clone(), error.to_string())),
+            Err(error) => Err(self.database.corrupt(error.to_string())),
         };
         texts.into_iter().map(thing).collect()
     }
-
-    /// Moves a damaged database and its journal aside; where to.
-    pub fn move_aside(folder: &Path, time_s: u64) -> std::io::Result<PathBuf> {
-        let path = Store::path(folder);
-        let beside = |path: &Path, end: &str| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(end);
-            PathBuf::from(name)
-        };
-        let aside = beside(&path, &format!(".damaged-{time_s}"));
-        std::fs::rename(&path, &aside)?;
-        // A journal that was left would be taken for the next database's.
-        match std::fs::rename(beside(&path, "-journal"), beside(&aside, "-journal")) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(aside),
-        }
-    }
-}
-
-fn told(path: &Path, error: rusqlite::Error) -> StoreError {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            StoreError::Corrupt(path.to_owned(), error.to_string())
-        }
-        _ => StoreError::Sql(path.to_owned(), error),
-    }
-}
-
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
@@ -438,7 +255,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_decisions_stay() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(matches!(Store::open(folder.path(), false), Err(StoreError::Missing(_))));
+        assert!(matches!(Store::open(folder.path(), false), Err(DatabaseError::Missing(..))));
         let mut store = Store::create(folder.path()).unwrap();
         store.write(&[head("b1", 5), head("b2", 9)], &[("b1".to_owned(), note("x"))]).unwrap();
         let closed =
@@ -472,24 +289,12 @@ mod tests {
         assert_eq!(store.trim(20, u64::MAX).unwrap(), 1);
         let closed = Decision { state: State::Closed, verdict: None, note: None };
         assert!(store.decide("a5", &closed, 1).unwrap());
-        let size = store.size().unwrap();
+        let size = store.database.size().unwrap();
         assert_eq!(store.trim(0, size - 1).unwrap(), 1);
-        assert!(store.size().unwrap() < size - 150_000);
+        assert!(store.database.size().unwrap() < size - 150_000);
         let left: Vec<String> = store.list().unwrap().into_iter().map(|row| row.head.id).collect();
         assert_eq!(left, ["a6", "a4", "a3", "a2"]);
         assert_eq!(store.trim(0, 1 << 20).unwrap(), 0);
         assert_eq!(store.things("a5").unwrap(), []);
-    }
-
-    #[test]
-    fn what_is_no_database_is_said_and_moved_aside() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(Store::path(folder.path()), b"this is not a database, whatever its name says")
-            .unwrap();
-        let error = Store::create(folder.path()).unwrap_err();
-        assert!(matches!(error, StoreError::Corrupt(..)), "{error}");
-        let aside = Store::move_aside(folder.path(), 7).unwrap();
-        assert!(aside.ends_with("incidents.db.damaged-7") && aside.exists());
-        Store::create(folder.path()).unwrap();
     }
 }

@@ -38,7 +38,7 @@ use nix::fcntl::{Flock, FlockArg};
 pub(crate) use daemon::{Daemon, Ended, Setup, Totals};
 
 /// How long anything is waited for before the test has failed. Far longer than needed: the machine may be busy.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The variable that turns a skipped test into a failure, unless the kernel is the reason.
 const REQUIRE_ROOT: &str = "EXECWATCH_TESTS_REQUIRE_ROOT";

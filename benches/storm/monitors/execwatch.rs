@@ -86,7 +86,7 @@ impl Setup {
     /// Starts the daemon and waits until it listens on every CPU.
     pub(crate) fn start(self) -> Result<Execwatch> {
         let config = self.folder.join("execwatch.toml");
-        fs::write(&config, self.config.clone() + &own_places(&self.folder))?;
+        fs::write(&config, &self.config)?;
         fs::write(self.folder.join("rules/storm.toml"), &self.rule)?;
         let words = [
             env!("CARGO_BIN_EXE_execwatch").into(),
@@ -111,15 +111,6 @@ impl Setup {
             before: Totals::default(),
         })
     }
-}
-
-/// The host's own daemon may run beside it.
-fn own_places(folder: &Path) -> String {
-    format!(
-        "[state]\nfolder = {:?}\nruntime-folder = {:?}\n",
-        folder.join("state").display().to_string(),
-        folder.join("run").display().to_string()
-    )
 }
 
 /// What the daemon counts, by name.

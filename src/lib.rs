@@ -41,6 +41,7 @@ pub mod clock;
 pub mod config;
 pub mod connector;
 pub mod control;
+pub mod cpus;
 pub mod daemon;
 pub mod database;
 pub mod diagnostics;

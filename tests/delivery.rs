@@ -388,6 +388,51 @@ fn the_journals_disk_is_full() {
     check("syslog", &receiver.received());
 }
 
+/// The disk of the alerts fills up within a line, which is ended when there is room again.
+#[test]
+fn the_disk_of_the_file_is_full() {
+    let Some(machine) = Machine::alone() else { return };
+    let config = BOTH.replace("{dir}/alerts.json", "{dir}/small/alerts.json");
+    let setup = machine.daemon().config(&config);
+    let Some(disk) = Disk::mount(&setup.folder().join("small"), "size=64k") else { return };
+    let (tool, file) = (setup.program("tool"), setup.folder().join("small/alerts.json"));
+    let daemon = setup.start();
+    execute(&tool, 100);
+    let said = daemon.wait_for_message("output file");
+    assert!(said.contains("No space left"), "{said}");
+    let full = fs::read(&file).unwrap_or_else(|error| panic!("{error}: {}", daemon.stderr()));
+    assert!(full.len() == 65_536 && !full.ends_with(b"\n"), "{}", full.len());
+    disk.remount("size=20m");
+    let lines = || fs::read_to_string(&file).unwrap();
+    wait_until("all", || {
+        (lines().lines().filter(|line| line.contains("\"alert\"")).count() == 100).then_some(())
+    });
+    daemon.stop();
+    let received: Vec<Received> = lines().lines().map(Received::of_json).collect();
+    assert_eq!(check("file", &received).1, 0);
+}
+
+/// Nobody may hang the output by a FIFO that nobody reads.
+#[test]
+fn a_fifo_is_no_file() {
+    let Some(machine) = Machine::alone() else { return };
+    let config = BOTH.replace("{dir}/alerts.json", "{dir}/fifo");
+    let setup = machine.daemon().config(&config);
+    let fifo = setup.folder().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let tool = setup.program("tool");
+    let daemon = setup.start();
+    execute(&tool, 1);
+    let refused = |said: &str| said.contains("it is neither a file nor a terminal");
+    assert!(refused(&daemon.wait_for_message("output file")));
+    // Nor by one that somebody opens.
+    let reader = fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+    fs::remove_file(&fifo).unwrap();
+    wait_until("a file", || fs::read_to_string(&fifo).ok().filter(|text| text.contains("tool")));
+    drop(reader);
+    daemon.stop();
+}
+
 #[test]
 fn the_journals_disk_is_read_only() {
     let Some(machine) = Machine::alone() else { return };

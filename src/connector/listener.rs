@@ -3,8 +3,9 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::sched::sched_getcpu;
 use nix::unistd::gettid;
 
 use super::subscription::ConnectorSocket;
@@ -17,6 +18,8 @@ pub const KERNEL: u32 = 0;
 /// How long a listener waits before it looks around. Receiving, even in vain, also clears a queue that the kernel marked
 /// as congested just after it had been emptied.
 const LOOK_AROUND: Duration = Duration::from_secs(5);
+/// Far less than the daemon's RLIMIT_RTTIME.
+const SLEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// An exec event on its way to a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,12 +62,18 @@ pub(super) struct Listener<O> {
     pub exact_cpu: Option<u32>,
 }
 
+/// The calling thread is on this CPU: its mask may have been changed from outside (cpuset, taskset).
+fn runs_on(cpu: u32) -> bool {
+    sched_getcpu().is_ok_and(|here| u32::try_from(here) == Ok(cpu))
+}
+
 impl<O: Ownership> Listener<O> {
     /// Receives until told to stop; then takes what is still queued.
     pub(super) fn run(mut self) -> io::Result<()> {
         self.socket.set_receive_timeout(LOOK_AROUND)?;
         self.counters.thread.store(gettid().as_raw(), Relaxed);
         let mut draining = false;
+        let mut slept = Instant::now();
         let mut buffer = [0; crate::sys::netlink::Batch::DATAGRAM];
         loop {
             let received = self.socket.receive(&mut buffer);
@@ -72,6 +81,11 @@ impl<O: Ownership> Listener<O> {
                 return Ok(());
             }
             self.counters.turn();
+            // Programs of other CPUs may come without an end; who never sleeps is ended by RLIMIT_RTTIME.
+            if self.exact_cpu.is_none() && slept.elapsed() > SLEEP_EVERY {
+                std::thread::sleep(Duration::from_micros(1));
+                slept = Instant::now();
+            }
             match received {
                 Ok((length, sender)) => self.datagram(&buffer[..length.min(buffer.len())], sender),
                 Err(error) => match error.raw_os_error() {
@@ -109,7 +123,7 @@ impl<O: Ownership> Listener<O> {
                             pid: tgid,
                             cpu: event.cpu,
                             timestamp_ns: event.timestamp_ns,
-                            held: self.exact_cpu == Some(event.cpu),
+                            held: self.exact_cpu == Some(event.cpu) && runs_on(event.cpu),
                         });
                     }
                     Kind::Exec { .. } | Kind::Answer { .. } => {}

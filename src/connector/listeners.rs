@@ -24,6 +24,7 @@ use super::stuck::Watch;
 use super::subscription::{ConnectorSocket, SubscriptionError};
 use super::wire::what;
 use crate::clock;
+use crate::cpus;
 use crate::harden;
 use crate::harden::roles::Role;
 use crate::health::{Counters, ListenerCounters};
@@ -56,6 +57,8 @@ pub const WAKE_SIGNAL: nix::sys::signal::Signal = nix::sys::signal::Signal::SIGU
 
 /// Stack of a listener; its buffers are on the heap.
 const STACK: usize = 256 * 1024;
+/// How long a new thread may take to get to its CPU.
+const PLACED_WITHIN: Duration = Duration::from_secs(5);
 /// How long a listener may take to end; it only finishes what is queued.
 const END_DEADLINE: Duration = Duration::from_secs(5);
 /// The nice value of listeners without real-time priority.
@@ -226,9 +229,12 @@ impl Listeners {
         socket.narrow(what::EXEC).map_err(|error| error.to_string())?;
         let owned = Owned { hand_over: Arc::clone(&self.hand_over), cpu: Some(cpu) };
         let counters = self.counters.listener(Some(cpu));
-        let (running, placed) =
-            spawn(socket, owned, Some(cpu), self.settings.priority, counters, &mut self.new_sink)
-                .map_err(|error| error.to_string())?;
+        let (priority, receiver) = (self.settings.priority, Arc::clone(&socket));
+        let spawned = spawn(receiver, owned, Some(cpu), priority, counters, &mut self.new_sink);
+        let (running, placed) = spawned.map_err(|error| {
+            socket.ignore();
+            error.to_string()
+        })?;
         if let Err(error) = placed {
             let insists = self.settings.arrangement == Arrangement::PerCpu;
             if !insists {
@@ -301,6 +307,9 @@ pub(super) fn spawn(
         let (stop, replaced) = (Arc::clone(&stop), Arc::clone(&replaced));
         move || {
             let placed = place(cpu, priority);
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
             let exact_cpu = cpu.filter(|_| priority.is_some() && placed.is_ok());
             harden::enter(Role::Listener);
             // The starter waits for it; if it has gone, the thread is told to stop anyway.
@@ -311,7 +320,11 @@ pub(super) fn spawn(
             }
         }
     })?;
-    let placed = reported.recv().map_err(|_| io::Error::other("the listener's thread ended at once"))?;
+    // A thread that spins at a higher priority may keep it from its CPU for ever.
+    let placed = reported.recv_timeout(PLACED_WITHIN).map_err(|_| {
+        stop.store(true, Ordering::Relaxed);
+        io::Error::other("the listener's thread does not get the CPU; does a real-time program spin there?")
+    })?;
     let exact = cpu.is_some() && priority.is_some() && placed.is_ok();
     let watch = Watch::default();
     Ok((Running { thread, stop, replaced, watch, socket, counters, exact }, placed))
@@ -319,11 +332,12 @@ pub(super) fn spawn(
 
 /// Pins the calling thread and gives it its priority.
 fn place(cpu: Option<u32>, priority: Option<u8>) -> Result<(), String> {
-    let result = pin(cpu).and_then(|()| match priority {
-        Some(priority) => sys::sched::set_fifo(priority)
-            .map_err(|error| format!("SCHED_FIFO priority {priority} refused: {error}")),
-        None => Ok(()),
+    // The priority first: without it the thread might never run where another real-time thread spins.
+    let result = priority.map_or(Ok(()), |priority| {
+        sys::sched::set_fifo(priority)
+            .map_err(|error| format!("SCHED_FIFO priority {priority} refused: {error}"))
     });
+    let result = result.and_then(|()| pin(cpu));
     if priority.is_none() || result.is_err() {
         // Not worth a failure: it only narrows a race that best effort has anyway.
         if let Err(error) = sys::sched::set_nice(BEST_EFFORT_NICE) {
@@ -367,11 +381,8 @@ pub(super) fn wake(running: &Running) {
 
 /// The CPUs that are online and allowed to this process.
 pub(super) fn cpus() -> Vec<u32> {
-    let online = match std::fs::read_to_string("/sys/devices/system/cpu/online") {
-        Ok(list) => parse_cpu_list(&list),
-        // Without sysfs the affinity mask is all there is.
-        Err(_) => (0..MOST_CPUS as u32).collect(),
-    };
+    // Without sysfs the affinity mask is all there is.
+    let online = cpus::online().unwrap_or_else(|| (0..MOST_CPUS as u32).collect());
     let allowed = sched_getaffinity(Pid::from_raw(0));
     online
         .into_iter()
@@ -380,29 +391,9 @@ pub(super) fn cpus() -> Vec<u32> {
         .collect()
 }
 
-/// Parses a list such as `0-3,8` (cpuset(7)); what is no number is left out.
-fn parse_cpu_list(list: &str) -> Vec<u32> {
-    let mut cpus = Vec::new();
-    for part in list.trim().split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        if let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) {
-            cpus.extend(first..=last.min(MOST_CPUS as u32));
-        }
-    }
-    cpus
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cpu_lists() {
-        assert_eq!(parse_cpu_list("0-3,8\n"), [0, 1, 2, 3, 8]);
-        assert_eq!(parse_cpu_list("0\n"), [0]);
-        assert_eq!(parse_cpu_list(""), [0u32; 0]);
-        assert_eq!(parse_cpu_list("x,2-1,4"), [4]);
-    }
 
     #[test]
     fn each_event_has_one_owner_at_any_time() {

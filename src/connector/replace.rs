@@ -75,9 +75,12 @@ impl Listeners {
         socket.narrow(what::EXEC)?;
         let owned = Owned { hand_over: Arc::clone(&self.hand_over), cpu: None };
         let counters = self.counters.listener(None);
-        let (running, _) =
-            listeners::spawn(socket, owned, None, self.settings.priority, counters, &mut self.new_sink)
-                .map_err(|error| SubscriptionError::Call("starting a listener", error))?;
+        let (priority, receiver) = (self.settings.priority, Arc::clone(&socket));
+        let (running, _) = listeners::spawn(receiver, owned, None, priority, counters, &mut self.new_sink)
+            .map_err(|error| {
+                socket.ignore();
+                SubscriptionError::Call("starting a listener", error)
+            })?;
         let old = std::mem::replace(&mut self.catch_all, running);
         self.abandon(old);
         Ok(())
@@ -93,8 +96,10 @@ impl Listeners {
             if !running.watch.is_stuck(&running.counters, &running.socket) {
                 continue;
             }
-            let mut stuck = Stuck::look(cpu, &running.counters);
+            let counters = Arc::clone(&running.counters);
+            let mut stuck = Stuck::look(cpu, &counters);
             stuck.not_replaced = self.succeed(cpu).err();
+            stuck.demote(&counters);
             found.push(stuck);
         }
         found

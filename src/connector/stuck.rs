@@ -74,17 +74,24 @@ pub struct Stuck {
 }
 
 impl Stuck {
-    /// Sees what a stuck listener does, and takes its real-time priority away: one that spins would keep the CPU from
-    /// whoever takes its place, and one that waits should not have it when it comes back.
+    /// Sees what a stuck listener does.
     pub(super) fn look(cpu: Option<u32>, counters: &ListenerCounters) -> Stuck {
         let thread = counters.thread.load(Relaxed);
         let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
         // The state follows the name, which may hold anything but is ours (proc(5)).
         let spins = stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('R'));
-        if let Err(error) = sys::sched::set_other(thread) {
+        Stuck { cpu, spins, not_replaced: None }
+    }
+
+    /// Takes the real-time priority of a listener away that is another's now, and of one that spins: it would keep the CPU
+    /// from everybody. One that waits and that nobody follows needs it when it comes back.
+    pub(super) fn demote(&self, counters: &ListenerCounters) {
+        if self.not_replaced.is_some() && !self.spins {
+            return;
+        }
+        if let Err(error) = sys::sched::set_other(counters.thread.load(Relaxed)) {
             log::warn!("a stuck listener keeps its real-time priority: {error}");
         }
-        Stuck { cpu, spins, not_replaced: None }
     }
 }
 

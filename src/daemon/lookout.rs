@@ -138,6 +138,9 @@ impl Lookout {
             (0, _) => "seen",
             _ => "unseen",
         };
+        if unseen == 0 && executed > 0 && executed == tried.len() as u64 {
+            self.failure_said = false;
+        }
         self.health.set_last_canary(Said::new(clock::realtime_ns(), what));
         self.sight.take(tried, now_ns)
     }

@@ -376,9 +376,9 @@ impl Daemon {
 
     fn stop(mut self) -> u8 {
         self.notifier.stopping();
+        signals::end_at_once_on_second_signal(self.signal_fd);
         // Who asks from now on is told that there is no daemon.
         self.control = None;
-        signals::end_at_once_on_second_signal(self.signal_fd);
         self.reloading.close(self.reloader);
         self.listeners.stop();
         ignore_all();

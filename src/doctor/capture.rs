@@ -16,6 +16,7 @@ use crate::connector::events::EventSocket;
 use crate::connector::listener::{ExecNotice, ExecSink};
 use crate::connector::listeners::{Arrangement, Listeners, Settings};
 use crate::connector::subscription::ignore_all;
+use crate::cpus;
 use crate::health::Counters;
 use crate::process::capture::hold_limit_ns;
 
@@ -66,7 +67,8 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
     match Listeners::start(settings, Arc::new(Counters::default()), Box::new(new_sink)) {
         Ok(listeners) => {
             scheduling(&mut findings, &listeners, by_choice);
-            findings.extend(cpus().into_iter().map(|cpu| probe(cpu, &seen)));
+            findings
+                .extend(cpus::online().unwrap_or_else(|| vec![0]).into_iter().map(|cpu| probe(cpu, &seen)));
             listeners.stop();
         }
         Err(error) => findings.push(Finding::fatal(AREA, error.to_string(), "see what is fatal above")),
@@ -126,11 +128,11 @@ fn scheduling(findings: &mut Vec<Finding>, listeners: &Listeners, by_choice: boo
 }
 
 /// Executes a program on a CPU and waits for its event.
-fn probe(cpu: usize, seen: &Receiver<Seen>) -> Finding {
+fn probe(cpu: u32, seen: &Receiver<Seen>) -> Finding {
     let child = std::thread::scope(|scope| {
         let starter = scope.spawn(|| {
             let mut set = CpuSet::new();
-            set.set(cpu)?;
+            set.set(cpu as usize)?;
             // The child inherits it.
             sched_setaffinity(Pid::from_raw(0), &set)?;
             Command::new("/proc/self/exe")
@@ -179,18 +181,6 @@ fn probe(cpu: usize, seen: &Receiver<Seen>) -> Finding {
              users of the process connector and try again",
         ),
     }
-}
-
-fn cpus() -> Vec<usize> {
-    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
-    let mut cpus = Vec::new();
-    for range in text.trim().split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        if let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) {
-            cpus.extend(first..=last.min(first + 8191));
-        }
-    }
-    if cpus.is_empty() { vec![0] } else { cpus }
 }
 
 /// Programs that are scheduled before the listeners, and therefore not held.

@@ -81,13 +81,15 @@ impl Role {
             Role::Identity => Calls::Only(&[OWN, READING, &[libc::SYS_memfd_create]]),
             Role::Snapshot => Calls::Only(&[OWN, READING]),
             Role::FollowUp => Calls::Only(&[OWN, READING, SOCKETS]),
-            Role::Baseline | Role::Incidents | Role::Journal | Role::Metrics => {
-                Calls::Only(&[OWN, READING, WRITING, MOVING])
-            }
+            Role::Baseline | Role::Incidents | Role::Metrics => Calls::Only(&[OWN, READING, WRITING, MOVING]),
+            Role::Journal => Calls::Only(&[OWN, READING, WRITING, MOVING, &[libc::SYS_setpriority]]),
             // A long message to journald is a file in memory.
             Role::Output => Calls::Only(&[OWN, READING, WRITING, MOVING, SOCKETS, &[libc::SYS_memfd_create]]),
             Role::Control => Calls::Only(&[OWN, READING, SOCKETS, &[libc::SYS_accept4]]),
-            Role::Reload => Calls::Only(&[OWN, READING, SOCKETS, THREADS]),
+            // It may start the thread that looks at files, which must not be allowed less than one from the start.
+            Role::Reload => {
+                Calls::Only(&[OWN, READING, SOCKETS, THREADS, &[libc::SYS_memfd_create, libc::SYS_seccomp]])
+            }
             Role::Signals => Calls::Only(&[OWN, SOCKETS]),
         }
     }
@@ -114,7 +116,7 @@ calls! {
     OWN: SYS_read SYS_write SYS_writev SYS_close SYS_fcntl SYS_futex SYS_mmap SYS_munmap SYS_mprotect SYS_madvise
         SYS_mremap SYS_brk SYS_rt_sigreturn SYS_rt_sigprocmask SYS_rt_sigaction SYS_sigaltstack SYS_restart_syscall
         SYS_exit SYS_exit_group SYS_clock_gettime SYS_clock_getres SYS_clock_nanosleep SYS_nanosleep SYS_gettimeofday
-        SYS_getpid SYS_gettid SYS_tgkill SYS_sched_yield SYS_sched_getaffinity SYS_getrandom SYS_set_robust_list
+        SYS_getpid SYS_gettid SYS_getcpu SYS_tgkill SYS_sched_yield SYS_sched_getaffinity SYS_getrandom SYS_set_robust_list
         SYS_rseq SYS_ppoll SYS_prctl SYS_membarrier SYS_sendto;
     x86_64: SYS_poll SYS_time
 }

@@ -18,7 +18,12 @@ pub enum Condition {
     Retrying,
     /// It will never work again, and nothing is kept for it.
     Closed,
+    /// An attempt lasts: whoever is written to takes nothing.
+    Hanging,
 }
+
+/// An attempt that lasts so long hangs.
+const HANGING_AFTER_NS: u64 = 5_000_000_000;
 
 impl Condition {
     /// The word for it.
@@ -27,6 +32,7 @@ impl Condition {
             Condition::Working => "working",
             Condition::Retrying => "retrying",
             Condition::Closed => "closed",
+            Condition::Hanging => "hanging",
         }
     }
 }
@@ -44,6 +50,8 @@ pub struct Progress {
     written: AtomicU64,
     lost: AtomicU64,
     condition: AtomicU8,
+    /// Since when an attempt lasts, in nanoseconds of the monotonic clock; 0 if none does.
+    attempt_since_ns: AtomicU64,
     /// What failed last, and when, in nanoseconds since 1970.
     error: Mutex<Option<(String, u64)>>,
     file: Mutex<Option<PositionFile>>,
@@ -65,6 +73,7 @@ impl Progress {
             written: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             condition: AtomicU8::new(Condition::Working as u8),
+            attempt_since_ns: AtomicU64::new(0),
             error: Mutex::new(None),
             file: Mutex::new(None),
             said_unkept: AtomicBool::new(false),
@@ -147,7 +156,23 @@ impl Progress {
         self.lost.fetch_add(count, Relaxed);
     }
 
-    /// What it does.
+    /// An attempt begins at this time of the monotonic clock, in nanoseconds; 0 if it has ended.
+    pub fn set_attempt(&self, since_ns: u64) {
+        self.attempt_since_ns.store(since_ns, Relaxed);
+    }
+
+    /// What it does, as somebody else sees it at this time of the monotonic clock, in nanoseconds.
+    pub fn condition_at(&self, now_ns: u64) -> Condition {
+        let since_ns = self.attempt_since_ns.load(Relaxed);
+        match self.condition() {
+            Condition::Working if since_ns != 0 && now_ns.saturating_sub(since_ns) > HANGING_AFTER_NS => {
+                Condition::Hanging
+            }
+            condition => condition,
+        }
+    }
+
+    /// What became of its last attempt that has ended.
     pub fn condition(&self) -> Condition {
         match self.condition.load(Relaxed) {
             0 => Condition::Working,

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::progress::{Condition, Progress};
 use super::shared::Shared;
+use crate::clock;
 
 /// The journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +77,7 @@ impl Status {
             let sending_ns = progress.sending_ns();
             OutputStatus {
                 name: progress.name().to_owned(),
-                condition: progress.condition(),
+                condition: progress.condition_at(clock::monotonic_ns()),
                 position,
                 lag: newest.saturating_sub(position),
                 lag_s: if sending_ns == 0 { 0 } else { now_ns.saturating_sub(sending_ns) / 1_000_000_000 },

@@ -25,6 +25,8 @@ use crate::process::ring::RingReader;
 
 /// Events taken before any is applied; more wait in the socket.
 const MOST_TAKEN: usize = 1 << 17;
+/// Rounds of that in a row, so that alerts and the watchdog have their turn.
+const MOST_ROUNDS: usize = 4;
 /// Events for which room is kept.
 const BATCH_KEPT: usize = 4096;
 /// All of /proc is read at most once in this time, in nanoseconds, however often events are lost: it would starve the
@@ -97,9 +99,13 @@ impl Follower {
         }
     }
 
-    /// Applies what has come.
+    /// Applies what has come; not all of it where forks come faster than they are applied.
     pub fn drain(&mut self) -> io::Result<()> {
-        while self.drain_once()? {}
+        for _ in 0..MOST_ROUNDS {
+            if !self.drain_once()? {
+                break;
+            }
+        }
         Ok(())
     }
 

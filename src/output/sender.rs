@@ -200,7 +200,10 @@ impl Sender {
         mut attempt: impl FnMut(&mut dyn Destination) -> io::Result<()>,
     ) -> Outcome {
         loop {
-            let error = match attempt(&mut *self.destination) {
+            self.progress.set_attempt(clock::monotonic_ns());
+            let result = attempt(&mut *self.destination);
+            self.progress.set_attempt(0);
+            let error = match result {
                 Ok(()) => {
                     self.backoff.reset();
                     if self.progress.condition() == Condition::Retrying {

@@ -3,9 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use nix::sched::{CpuSet, sched_getaffinity};
-use nix::unistd::Pid;
-
 use super::details::Scratch;
 use super::exec::{Certainty, Exec, Image};
 use super::overlay;
@@ -16,6 +13,7 @@ use super::relatives::{Ancestors, HostProcesses, Processes};
 use super::ring::{LightExec, Pushed, RingWriter};
 use crate::clock;
 use crate::connector::listener::{ExecNotice, ExecSink};
+use crate::cpus;
 use crate::health::ListenerCounters;
 use crate::identity::Unsettled;
 use crate::identity::identify::{Identifier, Possible};
@@ -109,7 +107,8 @@ const LATE_NS: u64 = 20_000_000;
 pub fn hold_limit_ns() -> u64 {
     /// The kernel's default since 2.6.32 (kernel/sched/fair.c).
     const DEFAULT_NS: u64 = 500_000;
-    if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() == 1) {
+    // Not what this process may use: the program may go where it may not.
+    if cpus::only_one() {
         return u64::MAX;
     }
     ["/proc/sys/kernel/sched_migration_cost_ns", "/sys/kernel/debug/sched/migration_cost_ns"]
@@ -136,7 +135,8 @@ pub struct Capture {
     /// Decides on rules that act on held programs.
     decider: Option<Decider>,
     /// The CPUs of the host when this was made.
-    online: CpuSet,
+    /// The host's CPUs; none if that is unknown.
+    online: Vec<u32>,
     /// When a program was executed last whose details were read (CLOCK_MONOTONIC).
     last_candidate_ns: u64,
     counters: Arc<ListenerCounters>,
@@ -184,7 +184,7 @@ impl Capture {
             spare: Exec::default(),
             ring: None,
             decider: None,
-            online: online(),
+            online: cpus::online().unwrap_or_default(),
             last_candidate_ns: 0,
             counters,
         }
@@ -327,11 +327,6 @@ impl ExecSink for Capture {
         // So that no old rule set is kept for a CPU on which nothing is executed.
         self.rules.refresh();
     }
-}
-
-/// The CPUs that this process may run on, which are those of the host unless it was given fewer; none if that is unknown.
-fn online() -> CpuSet {
-    sched_getaffinity(Pid::from_raw(std::process::id() as i32)).unwrap_or_default()
 }
 
 impl Drop for Capture {

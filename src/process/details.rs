@@ -374,7 +374,26 @@ impl Details {
 
     /// Bytes held.
     pub fn len(&self) -> usize {
-        self.comm.len() + self.cwd.len() + self.cgroup.len() + self.parent.len()
+        let groups = self.groups.len() * size_of::<u32>();
+        self.comm.len()
+            + self.cwd.len()
+            + self.cgroup.len()
+            + self.environment.len()
+            + groups
+            + self.parent.len()
+    }
+
+    /// Gives buffers of more than `bytes` back.
+    pub fn shrink(&mut self, bytes: usize) {
+        for buffer in [&mut self.cwd, &mut self.cgroup, &mut self.environment] {
+            if buffer.capacity() > bytes {
+                *buffer = Vec::new();
+            }
+        }
+        if self.groups.capacity() * size_of::<u32>() > bytes {
+            self.groups = Vec::new();
+        }
+        self.parent.shrink(bytes);
     }
 
     /// Nothing was read.

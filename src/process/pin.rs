@@ -22,7 +22,7 @@ pub(super) struct Pinned {
 
 impl Pinned {
     /// Pins a program to the CPU that it was executed on. `None` if that is refused, or needless.
-    pub(super) fn new(pid: u32, cpu: u32, online: &CpuSet) -> Option<Pinned> {
+    pub(super) fn new(pid: u32, cpu: u32, online: &[u32]) -> Option<Pinned> {
         let pid = Pid::from_raw(i32::try_from(pid).ok()?);
         let mut here = CpuSet::new();
         here.set(usize::try_from(cpu).ok()?).ok()?;
@@ -36,10 +36,10 @@ impl Pinned {
 }
 
 /// A mask of all CPUs that are online becomes one of all that there could be: set by name, it would keep the program from
-/// CPUs that come later, as an inherited one does not.
-fn widened(mask: CpuSet, online: &CpuSet) -> CpuSet {
-    let all = (0..CpuSet::count()).filter(|&cpu| online.is_set(cpu) == Ok(true));
-    if !all.clone().all(|cpu| mask.is_set(cpu) == Ok(true)) {
+/// CPUs that come later, as an inherited one does not. Where some are kept free (`isolcpus`, `CPUAffinity=`), no mask is of
+/// all, and stays as it is.
+fn widened(mask: CpuSet, online: &[u32]) -> CpuSet {
+    if online.is_empty() || !online.iter().all(|&cpu| mask.is_set(cpu as usize) == Ok(true)) {
         return mask;
     }
     let mut every = CpuSet::new();
@@ -69,8 +69,9 @@ mod tests {
 
     #[test]
     fn a_mask_of_all_is_widened_and_another_is_kept() {
-        assert_eq!(widened(set(&[0, 2]), &set(&[0, 1, 2])), set(&[0, 2]));
-        let wide = widened(set(&[0, 1]), &set(&[0, 1]));
+        assert_eq!(widened(set(&[0, 2]), &[0, 1, 2]), set(&[0, 2]));
+        assert_eq!(widened(set(&[0, 1]), &[]), set(&[0, 1]));
+        let wide = widened(set(&[0, 1]), &[0, 1]);
         assert!(wide.is_set(0) == Ok(true) && wide.is_set(CpuSet::count() - 1) == Ok(true));
     }
 
@@ -79,7 +80,7 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
         let pid = Pid::from_raw(child.id() as i32);
         let before = sched_getaffinity(pid).unwrap();
-        let pinned = Pinned::new(child.id(), 0, &before);
+        let pinned = Pinned::new(child.id(), 0, &[]);
         let here = sched_getaffinity(pid).unwrap();
         drop(pinned);
         let after = sched_getaffinity(pid).unwrap();

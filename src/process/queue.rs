@@ -158,8 +158,12 @@ impl ExecReceiver {
             let mut exec = slot.exec();
             self.shared.bytes.fetch_sub(exec.len(), Ordering::Relaxed);
             let descriptor = std::mem::take(&mut exec.descriptor);
-            let copy = Exec { descriptor, ..exec.clone() };
+            // It is the index's, which the listener must not be the last to let go of.
+            let identity = exec.details.identity.take();
+            let mut copy = Exec { descriptor, ..exec.clone() };
+            copy.details.identity = identity;
             exec.image.shrink(KEPT_BUFFER);
+            exec.details.shrink(KEPT_BUFFER);
             copy
         };
         slot.busy.store(false, Ordering::Release);

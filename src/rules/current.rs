@@ -80,6 +80,13 @@ impl Mailbox {
     }
 }
 
+impl State {
+    /// Listeners end with their CPUs, and when others take their place.
+    fn forget_ended(&mut self) {
+        self.mailboxes.retain(|mailbox| Arc::strong_count(mailbox) > 1);
+    }
+}
+
 impl Current {
     /// The first set; with `everything`, every program is let through to the worker.
     pub fn new(ruleset: Arc<RuleSet>, everything: bool) -> Self {
@@ -104,6 +111,7 @@ impl Current {
     /// A listener's reference. Not to be called on a listener's thread.
     pub fn subscribe(&self) -> Subscription {
         let mut state = self.lock();
+        state.forget_ended();
         let mailbox = Arc::new(Mailbox { full: AtomicBool::new(false), newer: Mutex::new(None) });
         state.mailboxes.push(Arc::clone(&mailbox));
         let filter = Arc::clone(&state.in_force.filter);
@@ -114,12 +122,12 @@ impl Current {
     pub fn replace(&self, ruleset: Arc<RuleSet>) {
         let next = InForce::new(ruleset, self.everything);
         let mut state = self.lock();
-        // Listeners end with their CPUs.
-        state.mailboxes.retain(|mailbox| Arc::strong_count(mailbox) > 1);
+        // First: whoever is told of a program by the next set waits for the lock, and has that set.
+        self.generation.fetch_add(1, Ordering::Release);
+        state.forget_ended();
         state.mailboxes.iter().for_each(|mailbox| mailbox.put(Arc::clone(&next.filter)));
         let last = std::mem::replace(&mut state.in_force, next);
         state.retired.push(last);
-        self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Frees the sets that nobody uses any more; how many are left. For the thread that made them.

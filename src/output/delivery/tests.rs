@@ -20,6 +20,8 @@ struct Told {
     failures: AtomicUsize,
     /// Refuse for ever.
     is_final: AtomicBool,
+    /// Take nothing, and say nothing.
+    hangs: AtomicBool,
     taken: Mutex<Vec<(u64, String)>>,
 }
 
@@ -49,6 +51,9 @@ impl Destination for Obedient {
     }
 
     fn write(&mut self, entry: &Entry) -> io::Result<()> {
+        while self.1.hangs.load(Relaxed) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         if self.1.away.load(Relaxed) || self.1.is_final.load(Relaxed) {
             return Err(io::Error::other("not now"));
         }
@@ -157,6 +162,24 @@ fn a_failing_output_is_tried_again_in_order() {
     let (run, number) = id.split_once('-').unwrap();
     assert_eq!((run.len(), number), (16, "1"));
     assert!(texts[9].ends_with(&format!("record={run}-10")), "{}", texts[9]);
+}
+
+#[test]
+fn an_output_that_hangs_is_seen_to() {
+    let place = Place::new(Settings::default());
+    let told = Arc::new(Told::default());
+    told.hangs.store(true, Relaxed);
+    let mut delivery = place.start(&[("a", &told)]);
+    offer(&mut delivery, 1..4, 1);
+    let status = delivery.status();
+    let condition = || status.outputs(0)[0].condition;
+    assert_eq!(condition(), Condition::Working);
+    wait_until("the output to hang", || condition() == Condition::Hanging);
+    assert_eq!(status.outputs(0)[0].lag, 3);
+    told.hangs.store(false, Relaxed);
+    wait_until("the rest", || told.numbers() == [1, 2, 3]);
+    wait_until("work", || condition() == Condition::Working);
+    end(delivery);
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod reload;
 mod restart;
 pub mod setup;
 mod signals;
+mod viewing;
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -304,7 +305,7 @@ impl Daemon {
             reloading.start().map_err(|error| os_failure("cannot start the thread that reloads", error))?;
         let control = setup::start_control(
             &config.runtime_folder,
-            commands::commands(&health, &orders, &sender, &reloader, decider, config.metrics.http),
+            commands::commands(&health, &journal, &orders, &sender, &reloader, decider, config.metrics.http),
         );
         // Last: who waits for this line may ask at the control socket.
         describe(&listeners, event_buffer, &config);

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::Settings;
 use super::collect::Thing;
 use super::kept::Head;
+use super::open::{Board, MOST_SHOWN, Rows, Watcher};
 use super::store::{Decision, SCHEMA, Store};
 use super::story::State;
 use crate::clock;
@@ -47,6 +48,8 @@ impl Batch {
 enum Order {
     Write(Batch),
     Decide(String, Decision, Sender<Result<bool, String>>),
+    /// Somebody has begun to look on.
+    Show,
 }
 
 /// The thread, seen from the worker.
@@ -54,6 +57,7 @@ enum Order {
 pub struct Keeper {
     orders: Sender<Order>,
     closed: Closed,
+    board: Arc<Board>,
     done: Receiver<()>,
 }
 
@@ -65,9 +69,18 @@ type Closed = Arc<Mutex<Vec<String>>>;
 pub struct Decider {
     orders: Sender<Order>,
     closed: Closed,
+    board: Arc<Board>,
 }
 
 impl Decider {
+    /// Looks on at what is not closed.
+    pub fn watch(&self) -> Watcher {
+        let watcher = Watcher::new(&self.board);
+        // With no room for it there is another order, after which they are shown too.
+        let _ = self.orders.try_send(Order::Show);
+        watcher
+    }
+
     /// Has a decision written down; false if there is no such incident.
     pub fn decide(&self, id: &str, decision: Decision) -> Result<bool, String> {
         let (tell, told) = bounded(1);
@@ -103,6 +116,7 @@ impl Keeper {
         };
         let last = store.as_ref().and_then(|store| store.last_id().ok().flatten());
         let last_id = last.as_deref().and_then(super::collect::id_number).unwrap_or(0);
+        let board = Arc::new(Board::default());
         let (orders, taken) = bounded(4);
         let (ended, done) = bounded(1);
         let mut writing = Writing {
@@ -112,6 +126,7 @@ impl Keeper {
             keep_ns: settings.keep_s.saturating_mul(1_000_000_000),
             max_size: settings.max_size,
             waiting: Batch::default(),
+            board: Arc::clone(&board),
             counters,
         };
         std::thread::Builder::new().name("incidents".to_owned()).spawn(move || {
@@ -120,12 +135,16 @@ impl Keeper {
             // Nobody waits for it any more.
             let _ = ended.send(());
         })?;
-        Ok((Keeper { orders, closed: Closed::default(), done }, last_id))
+        Ok((Keeper { orders, closed: Closed::default(), board, done }, last_id))
     }
 
     /// The way to decide about incidents.
     pub fn decider(&self) -> Decider {
-        Decider { orders: self.orders.clone(), closed: Arc::clone(&self.closed) }
+        Decider {
+            orders: self.orders.clone(),
+            closed: Arc::clone(&self.closed),
+            board: Arc::clone(&self.board),
+        }
     }
 
     /// A batch would be taken now.
@@ -139,7 +158,7 @@ impl Keeper {
             Ok(()) => None,
             Err(error) => match error.into_inner() {
                 Order::Write(batch) => Some(batch),
-                Order::Decide(..) => None,
+                Order::Decide(..) | Order::Show => None,
             },
         }
     }
@@ -171,6 +190,7 @@ struct Writing {
     keep_ns: u64,
     max_size: u64,
     waiting: Batch,
+    board: Arc<Board>,
     failed: bool,
     counters: Arc<Counters>,
 }
@@ -189,6 +209,7 @@ impl Writing {
                     // Who asked may have given up.
                     let _ = tell.send(self.decide(&id, &decision));
                 }
+                Ok(Order::Show) => {}
                 Err(RecvTimeoutError::Timeout) => {
                     if self.failed {
                         self.write();
@@ -200,6 +221,7 @@ impl Writing {
                 next_tending = Instant::now() + TEND_EVERY;
                 self.tend();
             }
+            self.show();
         }
     }
 
@@ -241,6 +263,18 @@ impl Writing {
                 // It may have been removed: it is opened anew the next time, and moved aside if it is damaged.
                 self.store = None;
             }
+        }
+    }
+
+    /// Shows what is not closed to those who look on.
+    fn show(&self) {
+        if !self.board.watched() {
+            return;
+        }
+        let Some(store) = &self.store else { return self.board.put(Rows::default()) };
+        match store.not_closed(MOST_SHOWN) {
+            Ok((count, rows)) => self.board.put(Rows { count, rows }),
+            Err(error) => log::debug!("open incidents cannot be shown: {error}"),
         }
     }
 

@@ -51,7 +51,7 @@ pub(super) fn pieces_of_bytes(bytes: &[u8], limit: usize) -> Vec<Piece> {
 }
 
 /// The same as one text.
-pub(super) fn shown(text: &str, limit: usize) -> String {
+pub(crate) fn shown(text: &str, limit: usize) -> String {
     joined(&pieces(text, limit))
 }
 

@@ -186,6 +186,17 @@ impl Store {
         )
     }
 
+    /// How many are not closed, and those of which something was heard last.
+    pub fn not_closed(&self, most: usize) -> Result<(u64, Vec<Row>), DatabaseError> {
+        let count: i64 = self.database.run(|connection| {
+            connection
+                .query_row("SELECT count(*) FROM incident WHERE state <> 'closed'", [], |row| row.get(0))
+        })?;
+        let text =
+            format!("SELECT * FROM incident WHERE state <> 'closed' ORDER BY last DESC, id LIMIT {most}");
+        Ok((u64::try_from(count).unwrap_or(0), self.rows(&text, None)?))
+    }
+
     fn rows(&self, text: &str, id: Option<&str>) -> Result<Vec<Row>, DatabaseError> {
         self.database.run(|connection| {
             let mut statement = connection.prepare(text)?;
@@ -268,6 +279,9 @@ mod tests {
         assert_eq!(rows.iter().map(|row| row.head.id.as_str()).collect::<Vec<_>>(), ["b1", "b2"]);
         assert_eq!((rows[0].head.alerts, rows[0].state, rows[0].verdict), (3, State::Closed, closed.verdict));
         assert_eq!(read.beginning_with("b").unwrap().len(), 2);
+        let (count, open) = read.not_closed(7).unwrap();
+        assert_eq!((count, open.len(), open[0].head.id.as_str()), (1, 1, "b2"));
+        assert_eq!(read.not_closed(0).unwrap(), (1, vec![]));
         let things = read.things("b1").unwrap();
         assert_eq!(things[0], note("x"));
         assert_eq!(

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::feed::Feed;
 use super::folder::Folder;
 use super::scan::Scanner;
 use super::segment_name;
@@ -81,6 +82,8 @@ pub struct Shared {
     pub unsaid: AtomicU64,
     /// The end has begun: nobody waits for room any more.
     pub ending: AtomicBool,
+    /// For those who look on.
+    pub feed: Arc<Feed>,
 }
 
 impl Shared {

@@ -3,6 +3,7 @@
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::view::{Alert, View};
+use crate::diagnostics::counted;
 use crate::incident::shown::shown;
 use crate::rules::model::{SEVERITIES, Severity};
 
@@ -56,7 +57,10 @@ pub(super) fn frame(view: &View, width: usize, height: usize) -> Vec<Line> {
     if blind > 0 {
         line(
             Style::Severity(Severity::Critical),
-            format!("BLIND: {blind} listeners see nothing; see execwatch status"),
+            format!(
+                "BLIND: {} nothing; see execwatch status",
+                counted(blind, "listener sees", "listeners see")
+            ),
         );
     }
     incidents(view, &mut line, height);

@@ -47,6 +47,7 @@ impl Alert {
         let word = own["severity"].as_str().unwrap_or_default();
         let severity = SEVERITIES.iter().find(|(known, _)| *known == word);
         let ancestors = own["ancestors"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let parents = if ancestors.is_empty() { std::slice::from_ref(&process["parent"]) } else { ancestors };
         let user = &record["user"];
         let response = &own["response"];
         Some(Alert {
@@ -57,8 +58,9 @@ impl Alert {
             user: text(&user["name"]).or(text(&user["id"])).unwrap_or_else(|| "?".to_owned()),
             pid: process["pid"].as_u64().unwrap_or(0),
             command: command(process),
-            ancestors: ancestors
+            ancestors: parents
                 .iter()
+                .filter(|parent| parent.is_object())
                 .take(MOST_ANCESTORS)
                 .map(|ancestor| (ancestor["pid"].as_u64().unwrap_or(0), command(ancestor)))
                 .collect(),

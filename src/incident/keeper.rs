@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::Settings;
-use super::collect::Thing;
+use super::collect::{Earlier, Thing};
 use super::kept::Head;
 use super::open::{Board, MOST_SHOWN, Rows, Watcher};
 use super::store::{Decision, SCHEMA, Store};
@@ -26,6 +26,8 @@ const RETRY_EVERY: Duration = Duration::from_secs(3);
 const CLOSING_TIME: Duration = Duration::from_secs(3);
 /// How long a decision may take: the control socket's thread waits for it.
 const DECIDING_TIME: Duration = Duration::from_secs(5);
+/// Incidents of the last run that go on.
+const MOST_RESUMED: usize = 32;
 /// Parts that wait while the disk refuses them.
 const MOST_WAITING: usize = 20_000;
 
@@ -98,12 +100,12 @@ impl Decider {
 
 impl Keeper {
     /// Opens the database in `folder` and starts the thread. Where nothing can be written, that is said, and tried again.
-    /// Also returns the number of the last id that was given.
+    /// Also returns the number of the last id that was given, and the incidents that may go on.
     pub fn start(
         settings: &Settings,
         folder: &Path,
         counters: Arc<Counters>,
-    ) -> std::io::Result<(Keeper, u64)> {
+    ) -> std::io::Result<(Keeper, u64, Vec<Earlier>)> {
         let store = match open(folder) {
             Ok(store) => Some(store),
             Err(error) => {
@@ -116,6 +118,12 @@ impl Keeper {
         };
         let last = store.as_ref().and_then(|store| store.last_id().ok().flatten());
         let last_id = last.as_deref().and_then(super::collect::id_number).unwrap_or(0);
+        let since_ns = clock::realtime_ns().saturating_sub(settings.window_ns);
+        let earlier = store.as_ref().map(|store| store.earlier(since_ns, MOST_RESUMED)).transpose();
+        let earlier = earlier.unwrap_or_else(|error| {
+            log::warn!("the incidents of the last run cannot go on: {error}; what follows is another");
+            None
+        });
         let board = Arc::new(Board::default());
         let (orders, taken) = bounded(4);
         let (ended, done) = bounded(1);
@@ -135,7 +143,7 @@ impl Keeper {
             // Nobody waits for it any more.
             let _ = ended.send(());
         })?;
-        Ok((Keeper { orders, closed: Closed::default(), board, done }, last_id))
+        Ok((Keeper { orders, closed: Closed::default(), board, done }, last_id, earlier.unwrap_or_default()))
     }
 
     /// The way to decide about incidents.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::collect::Thing;
+use super::collect::{Earlier, Thing};
 use super::kept::{Head, Item, KeptNote};
 use super::story::{State, Verdict};
 use crate::database::{Database, DatabaseError, Schema, signed};
@@ -195,6 +195,38 @@ impl Store {
         let text =
             format!("SELECT * FROM incident WHERE state <> 'closed' ORDER BY last DESC, id LIMIT {most}");
         Ok((u64::try_from(count).unwrap_or(0), self.rows(&text, None)?))
+    }
+
+    /// The incidents that are not closed and of which something was heard since a moment, at most so many, the one that was
+    /// heard of last first, with what going on with them takes.
+    pub fn earlier(&self, since_ns: u64, most: usize) -> Result<Vec<Earlier>, DatabaseError> {
+        let (_, mut rows) = self.not_closed(most)?;
+        rows.retain(|row| row.head.last_ns >= since_ns);
+        let mut all = Vec::new();
+        for row in rows {
+            let id = row.head.id.clone();
+            let mut earlier = Earlier::new(row.head);
+            let mut wrong = None;
+            self.database.run(|connection| {
+                // One after another: all of them together may be megabytes.
+                let text = "SELECT data, length(record) FROM thing WHERE incident = ?1 ORDER BY number";
+                let mut statement = connection.prepare(text)?;
+                let mut rows = statement.query([&id])?;
+                while let Some(row) = rows.next()? {
+                    let (data, record): (String, Option<i64>) = (row.get(0)?, row.get(1)?);
+                    match serde_json::from_str(&data) {
+                        Ok(item) => earlier.take(item, usize::try_from(record.unwrap_or(0)).unwrap_or(0)),
+                        Err(error) => wrong = Some(error.to_string()),
+                    }
+                }
+                Ok(())
+            })?;
+            match wrong {
+                Some(wrong) => return Err(self.database.corrupt(wrong)),
+                None => all.push(earlier),
+            }
+        }
+        Ok(all)
     }
 
     fn rows(&self, text: &str, id: Option<&str>) -> Result<Vec<Row>, DatabaseError> {

@@ -217,7 +217,7 @@ mod tests {
 
     fn compare(name: &str, drawn: &str) {
         let path = format!("{}/tests/golden/watch/{name}.frame", env!("CARGO_MANIFEST_DIR"));
-        if std::env::var_os("EXECWATCH_TESTS_BLESS").is_some() {
+        if std::env::var_os("EXECWATCH_TESTS_WRITE_GOLDEN").is_some() {
             std::fs::write(path, drawn).unwrap();
         } else {
             assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), drawn, "{path}");

@@ -169,3 +169,69 @@ impl Collector {
         ends
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::incident::Settings;
+    use crate::incident::kept::KeptProcess;
+    use crate::lineage::table::Limits;
+    use crate::rules::model::Severity;
+
+    const S: u64 = 1_000_000_000;
+    const NOW: u64 = 1_800_000_000 * S;
+
+    fn process(key: u32, one: Option<KeptOne>) -> Item {
+        let (exe, args) = (None, Vec::new());
+        Item::Process(KeptProcess {
+            key,
+            parent: None,
+            pid: 7,
+            start_ns: 1,
+            one,
+            uid: None,
+            entry: key == 0,
+            exe,
+            args,
+        })
+    }
+
+    #[test]
+    fn what_belongs_to_an_earlier_incident_joins_it_and_what_ended_meanwhile_is_told() {
+        let boot = |boot: &str| KeptKey::Login { boot: boot.to_owned(), session: 3 };
+        let alert = KeptAlert {
+            id: "before".to_owned(),
+            severity: Severity::Critical,
+            keys: vec![KeptKey::Unit("a.service".to_owned()), boot("this"), boot("before")],
+            ..KeptAlert::default()
+        };
+        let head =
+            Head { id: "1abc".to_owned(), last_ns: NOW - 60 * S, score: 70, alerts: 1, ..Head::default() };
+        let mut earlier = Earlier::new(Head { severity: Severity::Critical, ..head });
+        earlier.take(Item::Alert(Box::new(alert)), 500);
+        let gone = KeptOne { boot: "this".to_owned(), pid: 7, start_ns: 5 };
+        earlier.take(process(0, Some(gone)), 0);
+        earlier.take(process(4, None), 0);
+        earlier.take(Item::End(KeptEnd { process: 4, time_ns: 1, status: Some(0) }), 0);
+
+        let table = Table::new(Limits { processes: 10, bytes: 1 << 20, keep_ended_ns: S });
+        let present = Present { table: &table, boot: "this", now_ns: NOW, now_at_ns: 1000 * S };
+        let mut collector = Collector::new(Settings::default(), 0);
+        let things = collector.resume(vec![earlier], &present);
+        let end = Item::End(KeptEnd { process: 0, time_ns: NOW, status: None });
+        assert_eq!(things, [("1abc".to_owned(), Thing { item: end, record: None })]);
+        let group = collector.of_alert("before").unwrap();
+        assert_eq!((group.last_at_ns, group.next_process, group.anchors.len()), (940 * S, 5, 0));
+        assert_eq!(group.keys, [Key::Unit("a.service".to_owned()), Key::Login(3)]);
+
+        let mut next = |key: Key, second: u64| {
+            let alert = KeptAlert { id: second.to_string(), at_ns: second * S, ..KeptAlert::default() };
+            collector.alert((vec![key], None), &alert, &[], None)
+        };
+        let joined = next(Key::Login(3), 1001);
+        assert_eq!((joined.incident.as_deref(), joined.opened, joined.raised), (Some("1abc"), false, false));
+        assert_eq!(next(Key::Unit("b.service".to_owned()), 1002).incident, None);
+        // The window is counted from the last alert, whichever daemon saw it.
+        assert_eq!(next(Key::Unit("a.service".to_owned()), 1902).incident, None);
+    }
+}

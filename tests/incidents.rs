@@ -298,6 +298,15 @@ fn an_intrusion_by_way_of_a_web_server_is_one_incident_that_answers_what_is_aske
     assert!(array(&written["files"]).contains(&copied), "{written:#}");
     let listing = Command::new("tar").arg("-tf").arg(&archive).output().unwrap();
     let listing = String::from_utf8(listing.stdout).unwrap();
+    // The records are those that were sent, byte by byte, with their numbers.
+    let records =
+        Command::new("tar").arg("-xOf").arg(&archive).args(["--wildcards", "*/records.jsonl"]).output();
+    let records = String::from_utf8(records.unwrap().stdout).unwrap();
+    let sent = fs::read_to_string(folder.join("alerts.json")).unwrap();
+    assert!(records.lines().count() >= 4 && records.contains("\"sequence\":"), "{records}");
+    for record in records.lines() {
+        assert!(sent.lines().any(|line| line == record), "{record}");
+    }
     for part in ["story.json", "records.jsonl", "rules/", "-.cache"] {
         assert!(listing.contains(part), "{listing}");
     }

@@ -221,7 +221,7 @@ impl Daemon {
         if let Some(baseline) = setup::start_baseline(&config) {
             evaluator.compare_with(baseline);
         }
-        let incidents = setup::start_incidents(&config, &host, &counters, &signals, &sender)?;
+        let incidents = setup::start_incidents(&config, &host, &counters, (&signals, &sender), &journal)?;
         let decider = incidents.as_ref().map(Desk::decider);
         let mut follower = Follower::new(events, new_rings, Arc::clone(&proc), config.lineage);
         if incidents.is_some() {

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crossbeam_channel::bounded;
+
 use super::Settings;
 use super::collect::{Collector, Earlier, Group, Present, Thing};
 use super::keeper::{Batch, Decider, Keeper};
@@ -25,6 +27,7 @@ use crate::diagnostics::counted;
 use crate::fold::Folded;
 use crate::followup::record::FollowUp;
 use crate::health::Counters;
+use crate::journal::shared::Shared;
 use crate::lineage::recent::{Light, Recent};
 use crate::lineage::table::Table;
 use crate::lineage::table::fate::{Fate, Handle};
@@ -35,6 +38,8 @@ const MOST_PROCESSES: u32 = 1000;
 const MOST_PROGRAMS: u64 = 2000;
 /// Things that wait for the keeper.
 const MOST_WAITING: usize = 20_000;
+/// Records that wait until the keeper looks at them.
+const MOST_SENT: usize = 1024;
 /// Incidents that take what was executed before, between two ticks: each costs some milliseconds.
 const MOST_CAUGHT_UP: usize = 20;
 /// How long after its last alert an incident still takes programs, in nanoseconds.
@@ -67,8 +72,12 @@ impl Desk {
         host: Host,
         counters: Arc<Counters>,
         say: Say,
+        journal: &Shared,
     ) -> std::io::Result<Desk> {
-        let (keeper, last_id, earlier) = Keeper::start(&settings, folder, Arc::clone(&counters))?;
+        let (sender, sent) = bounded(MOST_SENT);
+        // It is nobody else's: there is one desk.
+        let _ = journal.sent.set(sender);
+        let (keeper, last_id, earlier) = Keeper::start(&settings, folder, Arc::clone(&counters), sent)?;
         let notifier = settings.notify.clone().map(|notify| Notifier::start(notify, say)).transpose()?;
         let collector = Collector::new(settings, last_id);
         Ok(Desk {

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::Settings;
 use super::collect::{Earlier, Thing};
 use super::kept::Head;
+use super::numbered::{Numbered, Sent};
 use super::open::{Board, MOST_SHOWN, Rows, Watcher};
 use super::store::{Decision, SCHEMA, Store};
 use super::story::State;
@@ -22,6 +23,8 @@ use crate::health::Counters;
 /// How often age and size are looked at, and a failed batch is tried again.
 const TEND_EVERY: Duration = Duration::from_secs(30);
 const RETRY_EVERY: Duration = Duration::from_secs(3);
+/// How often it is looked whether records were sent that are awaited.
+const NUMBER_EVERY: Duration = Duration::from_millis(500);
 /// How long the end waits for the last batch.
 const CLOSING_TIME: Duration = Duration::from_secs(3);
 /// How long a decision may take: the control socket's thread waits for it.
@@ -105,6 +108,7 @@ impl Keeper {
         settings: &Settings,
         folder: &Path,
         counters: Arc<Counters>,
+        sent: Receiver<Sent>,
     ) -> std::io::Result<(Keeper, u64, Vec<Earlier>)> {
         let store = match open(folder) {
             Ok(store) => Some(store),
@@ -135,6 +139,7 @@ impl Keeper {
             max_size: settings.max_size,
             waiting: Batch::default(),
             board: Arc::clone(&board),
+            numbered: Numbered::new(sent),
             counters,
         };
         std::thread::Builder::new().name("incidents".to_owned()).spawn(move || {
@@ -199,6 +204,7 @@ struct Writing {
     max_size: u64,
     waiting: Batch,
     board: Arc<Board>,
+    numbered: Numbered,
     failed: bool,
     counters: Arc<Counters>,
 }
@@ -207,7 +213,11 @@ impl Writing {
     fn run(&mut self, orders: &Receiver<Order>) {
         let mut next_tending = Instant::now();
         loop {
-            let pause = if self.failed { RETRY_EVERY } else { TEND_EVERY };
+            let pause = match (self.failed, self.numbered.awaited()) {
+                (true, _) => RETRY_EVERY,
+                (_, true) => NUMBER_EVERY,
+                _ => TEND_EVERY,
+            };
             match orders.recv_timeout(pause) {
                 Ok(Order::Write(batch)) => {
                     self.take(batch);
@@ -223,12 +233,13 @@ impl Writing {
                         self.write();
                     }
                 }
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return self.number(),
             }
             if Instant::now() >= next_tending {
                 next_tending = Instant::now() + TEND_EVERY;
                 self.tend();
             }
+            self.number();
             self.show();
         }
     }
@@ -244,17 +255,32 @@ impl Writing {
         self.waiting.things.extend(batch.things.into_iter().take(room));
     }
 
+    /// Puts records into the places of things that waited for them.
+    fn number(&mut self) {
+        let late = self.numbered.take();
+        if let Some(store) = self.store.as_mut().filter(|_| !late.is_empty())
+            && let Err(error) = store.set_records(&late)
+        {
+            log::debug!("records of incidents stay without numbers: {error}");
+        }
+    }
+
     fn write(&mut self) {
+        self.number();
+        self.numbered.number(self.waiting.things.iter_mut().map(|(_, thing)| thing));
         let written = match &mut self.store {
             Some(store) => store.write(&self.waiting.heads, &self.waiting.things),
             None => open(&self.folder).and_then(|mut store| {
-                store.write(&self.waiting.heads, &self.waiting.things)?;
+                let places = store.write(&self.waiting.heads, &self.waiting.things)?;
                 self.store = Some(store);
-                Ok(())
+                Ok(places)
             }),
         };
         match written {
-            Ok(()) => {
+            Ok(places) => {
+                for ((_, thing), place) in self.waiting.things.iter().zip(places) {
+                    self.numbered.wait(thing, place);
+                }
                 self.waiting = Batch::default();
                 if std::mem::take(&mut self.failed) {
                     log::info!("the incidents are written again");

@@ -304,6 +304,9 @@ pub struct KeptPeer {
 /// Alerts that were folded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptFolded {
+    /// The alert that was told.
+    #[serde(default)]
+    pub alert: String,
     /// When the last one was.
     pub time_ns: u64,
     /// A sentence.
@@ -435,7 +438,12 @@ impl KeptFollowUp {
 impl KeptFolded {
     /// What is kept of a record.
     pub fn new(record: &Folded) -> Self {
-        KeptFolded { time_ns: record.last_ns, text: record.sentence(), severity: record.rule.severity }
+        KeptFolded {
+            alert: record.alert_id.clone(),
+            time_ns: record.last_ns,
+            text: record.sentence(),
+            severity: record.rule.severity,
+        }
     }
 }
 

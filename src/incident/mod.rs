@@ -20,6 +20,7 @@ pub mod keys;
 mod lines;
 pub mod notify;
 pub mod now;
+pub mod numbered;
 pub mod open;
 pub mod questions;
 pub mod report;

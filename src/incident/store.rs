@@ -82,8 +82,8 @@ impl Store {
         Ok(Store { database: Database::open(folder, &SCHEMA, write)? })
     }
 
-    /// Writes heads and things in one transaction. What an administrator has decided stays.
-    pub fn write(&mut self, heads: &[Head], things: &[(String, Thing)]) -> Result<(), DatabaseError> {
+    /// Writes heads and things in one transaction. What an administrator has decided stays. The places of the things.
+    pub fn write(&mut self, heads: &[Head], things: &[(String, Thing)]) -> Result<Vec<i64>, DatabaseError> {
         self.database.change(|transaction| {
                 let mut insert = transaction.prepare(
                     "INSERT INTO incident VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'open', NULL, NULL)
@@ -105,12 +105,25 @@ impl Store {
                         serde_json::to_string(&head.cut).unwrap_or_default(),
                     ])?;
                 }
+                let mut places = Vec::with_capacity(things.len());
                 let mut insert =
                     transaction.prepare("INSERT INTO thing (incident, data, record) VALUES (?1, ?2, ?3)")?;
                 for (id, thing) in things {
                     let data = serde_json::to_string(&thing.item).unwrap_or_default();
                     insert.execute(params![id, data, thing.record])?;
+                    places.push(transaction.last_insert_rowid());
                 }
+            Ok(places)
+        })
+    }
+
+    /// Puts records in the place of those that things have.
+    pub fn set_records(&mut self, records: &[(i64, String)]) -> Result<(), DatabaseError> {
+        self.database.change(|transaction| {
+            let mut update = transaction.prepare("UPDATE thing SET record = ?2 WHERE number = ?1")?;
+            for (place, record) in records {
+                update.execute(params![place, record])?;
+            }
             Ok(())
         })
     }

@@ -200,14 +200,17 @@ impl Thread {
         }
         let first = self.shared.lock().next;
         let watched = self.shared.feed.watched();
-        let mut shown = Vec::new();
+        let asked = self.shared.sent.get().cloned();
+        let (mut shown, mut sent) = (Vec::new(), Vec::new());
         let entry = |(number, record)| {
             let id = RecordId { run: self.run, number };
             let entry = Entry::new(&record, id, &self.forms, &self.host);
             if watched {
                 shown.push(Feed::show(&record, id, &entry, &self.host));
             }
-            Arc::new(entry)
+            let entry = Arc::new(entry);
+            sent.extend(record.key().filter(|_| asked.is_some()).map(|key| (key, Arc::clone(&entry))));
+            entry
         };
         let entries: Vec<Arc<Entry>> = (first..).zip(records).map(entry).collect();
         self.save(&entries);
@@ -219,6 +222,10 @@ impl Thread {
         }
         drop(state);
         self.shared.wake();
+        for record in sent {
+            // Who lacks it does with less.
+            let _ = asked.as_ref().map(|asked| asked.try_send(record));
+        }
         // After the outputs, which are not to wait for it.
         if watched {
             self.shared.feed.push(shown);

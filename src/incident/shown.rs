@@ -250,7 +250,8 @@ mod tests {
         fn nothing_unprintable_is_left(bytes in proptest::collection::vec(any::<u8>(), 0..200), limit in 0usize..250) {
             let pieces = pieces(&for_json(&bytes), limit);
             prop_assert!(!joined(&pieces).contains(is_unprintable));
-            prop_assert!(joined(&pieces).len() <= 4 * limit + 24);
+            // The end may begin three bytes earlier, where a character does.
+            prop_assert!(joined(&pieces).len() <= 4 * (limit + 3) + 24);
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct Verdict {
     pub alert: Option<Alert>,
     /// Rules that matched, with the exception that silenced each, by their ids.
     pub silenced: Vec<(String, String)>,
+    /// Rules that matched, with the exception that would have silenced each and has expired, by their ids.
+    pub expired: Vec<(String, String)>,
     /// Rules that matched but whose threshold was not reached, by their ids.
     pub held_back: Vec<String>,
     /// Rules that matched but whose match is known to the baseline, which silences it, by their ids.
@@ -92,13 +94,17 @@ impl Evaluator {
         }
         let mut verdict = Verdict::default();
         let mut rules: Vec<&Rule> = Vec::new();
-        for found in ruleset.matching(&subject, Date::of_unix_time(seconds)) {
+        let today = Date::of_unix_time(seconds);
+        for found in ruleset.matching(&subject, today) {
             if let Some(exception) = found.exception {
                 exception.hit();
                 verdict.silenced.push((found.rule.id.clone(), exception.id.clone()));
                 continue;
             }
             found.rule.hit();
+            if let Some(exception) = ruleset.expired_exception(found.rule, &subject, today) {
+                verdict.expired.push((found.rule.id.clone(), exception.id.clone()));
+            }
             if self.counts.reached(found.rule, &subject, exec.timestamp_ns) {
                 rules.push(found.rule);
             } else {

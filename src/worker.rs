@@ -18,6 +18,7 @@ use crate::health::reports::Reports;
 use crate::health::{Counters, canary};
 use crate::identity::settle::Executables;
 use crate::incident;
+use crate::incident::kept::KeptException;
 use crate::lineage::follow::Follower;
 use crate::output::delivery::Delivery;
 use crate::process::capture::Prefilter;
@@ -171,6 +172,9 @@ impl Worker {
         }
         self.seen.listens_since(clock::realtime_ns());
         self.follower.scan();
+        if let Some(desk) = &mut self.incidents {
+            desk.resume(self.follower.table());
+        }
         let mut next_drain = Instant::now();
         let mut next_keeping = Instant::now();
         loop {
@@ -282,6 +286,7 @@ impl Worker {
             self.write(notice("response", Severity::High, message));
         }
         if let Some(mut alert) = verdict.alert {
+            let exceptions = KeptException::all(verdict.silenced, verdict.expired);
             self.respond(&mut alert, verdict.action, &exec);
             let counters = &self.counters.worker;
             // What was done is told each time: it happens as often as `[response] per-minute` allows.
@@ -291,7 +296,7 @@ impl Worker {
             if let Some(desk) = &mut self.incidents {
                 let told = admitted == Admission::Told;
                 let (table, recent) = (self.follower.table(), self.follower.recent());
-                let notice = desk.alert(&mut alert, told, table, recent);
+                let notice = desk.alert((&mut alert, exceptions), told, table, recent);
                 // Before the alert that caused it: who reads it knows then what the alert belongs to.
                 notice.into_iter().for_each(|notice| self.delivery.offer(Record::Notice(notice)));
             }

@@ -298,6 +298,15 @@ fn an_intrusion_by_way_of_a_web_server_is_one_incident_that_answers_what_is_aske
     assert!(array(&written["files"]).contains(&copied), "{written:#}");
     let listing = Command::new("tar").arg("-tf").arg(&archive).output().unwrap();
     let listing = String::from_utf8(listing.stdout).unwrap();
+    // The records are those that were sent, byte by byte, with their numbers.
+    let records =
+        Command::new("tar").arg("-xOf").arg(&archive).args(["--wildcards", "*/records.jsonl"]).output();
+    let records = String::from_utf8(records.unwrap().stdout).unwrap();
+    let sent = fs::read_to_string(folder.join("alerts.json")).unwrap();
+    assert!(records.lines().count() >= 4 && records.contains("\"sequence\":"), "{records}");
+    for record in records.lines() {
+        assert!(sent.lines().any(|line| line == record), "{record}");
+    }
     for part in ["story.json", "records.jsonl", "rules/", "-.cache"] {
         assert!(listing.contains(part), "{listing}");
     }
@@ -357,6 +366,67 @@ fn two_intrusions_at_the_same_time_are_two_incidents() {
         assert_eq!(alerts.count(), 3, "{text}");
         assert!(array(&story["timeline"]).iter().any(|moment| moment["text"] == "id"), "{text}");
     }
+    daemon.stop();
+}
+
+#[test]
+fn an_intrusion_goes_on_over_a_daemon_that_was_killed_and_is_one_incident() {
+    let Some(machine) = Machine::alone() else { return };
+    let mut daemon = start_alone(machine.daemon(), "");
+    let folder = daemon.folder().to_owned();
+    let program = daemon.program("one").display().to_string();
+    // A service with somebody in it, who stays.
+    let service = door(&folder, "supervise");
+    let mut command = Command::new(&service);
+    let inside = "/bin/sh -c 'while read -r line; do eval \"$line\"; done; exit 0'; exit 0";
+    let mut intruder = Killed(command.arg("-c").arg(inside).stdin(Stdio::piped()).spawn().unwrap());
+    let mut typed = intruder.0.stdin.take().unwrap();
+    let told_of = |count: u64| {
+        wait_until("the alerts in one incident", || {
+            let all = list(&folder, |_| true);
+            assert!(all.len() <= 1, "{all:#?}");
+            all.into_iter().next().filter(|story| story["incident"]["alerts"] == count)
+        })
+    };
+    writeln!(typed, "{program} a; (exec sleep 1000) &").unwrap();
+    let before = told_of(1);
+    let sleeps = |story: &Value| {
+        let all = array(&story["processes"]).to_vec();
+        all.into_iter().find(|process| process["programs"].to_string().contains("sleep"))
+    };
+    wait_until("the program that goes on", || sleeps(&list(&folder, |_| true)[0]));
+    daemon.kill();
+    // What ends while nobody looks is told too.
+    writeln!(typed, "kill $!; wait").unwrap();
+    wait_until("it has ended", || {
+        let pid = sleeps(&told_of(1)).unwrap()["pid"].as_u64().unwrap();
+        (!Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+    });
+    daemon.start_again();
+    writeln!(typed, "{program} b; id > /dev/null; {program} c").unwrap();
+    let after = told_of(3);
+    assert_eq!(before["incident"]["id"], after["incident"]["id"]);
+    assert_eq!(before["incident"]["first"], after["incident"]["first"]);
+    let carried = daemon.wait_for_many(3, |alert| alert["execwatch"]["incident"] == before["incident"]["id"]);
+    assert_eq!(carried.len(), 3);
+    // The tree has one root still, what was executed between, and no number twice.
+    let whole = wait_until("what was executed besides, and what ended", || {
+        let story = list(&folder, |_| true).remove(0);
+        let id = array(&story["timeline"]).iter().any(|moment| moment["text"] == "id");
+        (id && !sleeps(&story)?["end_ns"].is_null()).then_some(story)
+    });
+    let processes = array(&whole["processes"]);
+    assert_eq!(processes.iter().filter(|process| process["parent"].is_null()).count(), 1, "{processes:#?}");
+    let keys: std::collections::BTreeSet<u64> =
+        processes.iter().map(|process| process["key"].as_u64().unwrap()).collect();
+    assert_eq!(keys.len(), processes.len());
+    // What an administrator has closed does not go on.
+    let id = whole["incident"]["id"].as_str().unwrap();
+    answer(&incidents(&folder, &["close", id, "--verdict", "benign"]));
+    daemon.kill();
+    daemon.start_again();
+    writeln!(typed, "{program} d").unwrap();
+    wait_until("another incident", || (list(&folder, |_| true).len() == 2).then_some(()));
     daemon.stop();
 }
 

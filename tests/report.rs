@@ -383,6 +383,7 @@ fn fill(folder: &Path) {
         parent: None,
         pid: 4321,
         start_ns: TIME_NS,
+        one: None,
         uid: Some(33),
         entry: true,
         exe: None,

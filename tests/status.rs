@@ -313,7 +313,9 @@ fn metrics_are_told_in_three_ways() {
     let file = daemon.folder().join("metrics.prom");
     let metrics = wait_until("the file tells of the alert", || {
         let metrics = parse_metrics(&fs::read_to_string(&file).ok()?);
-        (metrics["execwatch_alerts_total"][""] == 1.0).then_some(metrics)
+        // It is written down after it was counted.
+        let written = metrics["execwatch_output_written_total"].values().sum::<f64>();
+        (metrics["execwatch_alerts_total"][""] == 1.0 && written == 1.0).then_some(metrics)
     });
     drop(program);
     assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o644);

@@ -101,7 +101,7 @@ of the medians, to none; fastest: the same of the fastest repetitions, which oth
         let _ = write!(text, "\n{}, {} workers\n", storms.scenario, storms.workers);
         let _ = writeln!(
             text,
-            "  {:<10} {:>8} {:>10} {:>8} {:>8} {:>10} {:>10} {:>8} {:>10}",
+            "  {:<12} {:>8} {:>10} {:>8} {:>8} {:>10} {:>10} {:>8} {:>10}",
             "monitor", "captured", "%", "CPU us", "/proto", "elapsed s", "slow-down", "fastest", "VmHWM KiB"
         );
         for row in &storms.rows {
@@ -109,7 +109,7 @@ of the medians, to none; fastest: the same of the fastest repetitions, which oth
             let percent = figures.captured.map(|captured| captured as f64 * 100.0 / f64::from(results.execs));
             let _ = writeln!(
                 text,
-                "  {:<10} {:>8} {:>10} {:>8} {:>8} {:>10} {:>10} {:>8} {:>10}",
+                "  {:<12} {:>8} {:>10} {:>8} {:>8} {:>10} {:>10} {:>8} {:>10}",
                 row.monitor,
                 figures.captured.map_or("-".to_owned(), |captured| captured.to_string()),
                 cell(percent, 3),

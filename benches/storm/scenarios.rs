@@ -203,7 +203,10 @@ impl Runner<'_> {
     /// A storm. `None` if a peer fails: the others can still be compared.
     fn attempt(&mut self, kind: Kind, workers: u32, execs: u32, start: &Start<'_>) -> Result<Option<Sample>> {
         match self.storm(kind, workers, execs, start) {
-            Err(error) if !interrupt::interrupted() && !matches!(kind, Kind::None | Kind::Execwatch) => {
+            Err(error)
+                if !interrupt::interrupted()
+                    && !matches!(kind, Kind::None | Kind::Execwatch | Kind::NoIncidents) =>
+            {
                 self.skip(kind, &error.to_string());
                 Ok(None)
             }

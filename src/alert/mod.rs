@@ -203,6 +203,21 @@ impl Record {
             Record::Folded(record) => record.rule.severity,
         }
     }
+
+    /// By what it is known again; `None` for a notice.
+    pub fn key(&self) -> Option<String> {
+        match self {
+            Record::Alert(alert) => Some(alert.id.clone()),
+            Record::FollowUp(record) => Some(record_key(&record.alerted.id, record.time_ns)),
+            Record::Folded(record) => Some(record_key(&record.alert_id, record.last_ns)),
+            Record::Notice(_) => None,
+        }
+    }
+}
+
+/// The key of a record that belongs to an alert.
+pub fn record_key(alert: &str, time_ns: u64) -> String {
+    format!("{alert} {time_ns}")
 }
 
 impl Alert {

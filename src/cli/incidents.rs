@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::Value;
 
 use super::{exit, print, report, show, unusable};
-use crate::alert::escape::Escaped;
+use crate::alert::escape::{Escaped, for_json, of_json};
 use crate::clock;
 use crate::config::Config;
 use crate::control::{Request, client, place};
@@ -160,6 +160,9 @@ pub(super) fn run(arguments: &IncidentsArguments) -> u8 {
             });
             let after_ns =
                 since.map(|since| clock::realtime_ns().saturating_sub(since.saturating_mul(1_000_000_000)));
+            // As names are kept.
+            let kept = |name: &Option<String>| name.as_ref().map(|name| for_json(name.as_bytes()));
+            let (user, container) = (kept(user), kept(container));
             let wanted = |row: &Row| {
                 let head = &row.head;
                 let in_container = |place: &str, name: &str| {
@@ -263,7 +266,7 @@ fn table(incidents: &[Incident], width: usize) -> String {
         for (cell, width) in row.iter().zip(&widths) {
             let _ = write!(cells, "{cell:width$}  ");
         }
-        let mut title = Escaped::new(title.as_bytes());
+        let mut title = Escaped::new(&of_json(title));
         if width > 0 {
             title.shorten(width.saturating_sub(used).max(10));
         }

@@ -14,6 +14,7 @@ mod rules;
 mod run;
 mod show;
 mod status;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -114,6 +115,14 @@ enum Command {
     ///
     /// Exit code: 0 if it answers and sees, 1 if it is blind, 69 if no daemon answers, 77 without root.
     Status(status::StatusArguments),
+    /// Look on: alerts as they come, rates, open incidents, and the way to the selected alert
+    ///
+    /// On a terminal, keys acknowledge the incident of the selected alert, and release or kill its program where a rule has
+    /// stopped it. Elsewhere each record is printed as a line. A viewer that is slow misses records, which it is told, and
+    /// delays nothing.
+    ///
+    /// Exit code: 0 if it was ended here, 69 if no daemon answers or it has ended, 74 output error, 77 without root.
+    Watch(watch::WatchArguments),
     /// Have the running daemon read its configuration, utilities, rules and exceptions anew
     ///
     /// If anything is wrong with them it goes on with those it has. What takes effect at its next start only is named.
@@ -228,6 +237,7 @@ pub fn main() -> ExitCode {
         Command::Report(arguments) => report::run(&arguments),
         Command::Rules(arguments) => rules::rules(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Watch(arguments) => watch::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
     })
 }

@@ -1,7 +1,7 @@
 //! `execwatch status`: asks the running daemon.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::Value;
@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::{print, report};
 use crate::alert::escape::Escaped;
 use crate::config::Config;
-use crate::control::{Request, client, place};
+use crate::control::client::{self, ClientError, Listening};
+use crate::control::{Request, place};
 use crate::diagnostics::{Diagnostics, counted};
 use crate::exit;
 use crate::health::status::{Blind, Listener, Rule, Status};
@@ -33,7 +34,7 @@ pub(super) struct StatusArguments {
 }
 
 /// Where the daemon is asked.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Clone)]
 pub(super) struct Place {
     /// Configuration file [default: /etc/execwatch/execwatch.toml, if there is one]
     #[arg(long, value_name = "FILE")]
@@ -47,16 +48,33 @@ impl Place {
     /// Asks the daemon, at the place that the configuration names as far as it can be read: also a mistake in it is a
     /// reason to ask. What the daemon says, or an exit code after the reason was told.
     pub(super) fn ask(&self, request: &Request) -> Result<Value, u8> {
+        self.reach(|socket| client::ask(socket, request))
+    }
+
+    /// The same without a word about mistakes in the configuration, which were told before.
+    pub(super) fn try_ask(&self, request: &Request) -> Result<Value, ClientError> {
+        client::ask(&self.socket(&Diagnostics::default()), request)
+    }
+
+    /// Begins to listen to the daemon, as [`ask`](Self::ask).
+    pub(super) fn listen(&self, request: &Request) -> Result<Listening, u8> {
+        self.reach(|socket| client::listen(socket, request))
+    }
+
+    fn reach<T>(&self, reach: impl Fn(&Path) -> Result<T, ClientError>) -> Result<T, u8> {
         let diagnostics = Diagnostics::default();
-        let socket = match &self.socket {
-            Some(socket) => socket.clone(),
-            None => place::path(&Config::load(self.config.as_deref(), &diagnostics).runtime_folder),
-        };
-        client::ask(&socket, request).map_err(|error| {
+        reach(&self.socket(&diagnostics)).map_err(|error| {
             let mistaken = report(&diagnostics.into_list());
             eprintln!("execwatch: {error}");
             mistaken.unwrap_or(error.code())
         })
+    }
+
+    fn socket(&self, diagnostics: &Diagnostics) -> PathBuf {
+        match &self.socket {
+            Some(socket) => socket.clone(),
+            None => place::path(&Config::load(self.config.as_deref(), diagnostics).runtime_folder),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -63,12 +64,98 @@ impl ClientError {
 
 /// Asks the daemon at `path`; the result.
 pub fn ask(path: &Path, request: &Request) -> Result<Value, ClientError> {
-    let line = exchange(path, &request.line()).map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => ClientError::NotPermitted(path.to_owned()),
-        _ => ClientError::NotReached(path.to_owned(), error),
-    })?;
+    let line = exchange(path, &request.line()).map_err(|error| not_reached(path, error))?;
     let answer = read_answer(&line).ok_or_else(|| ClientError::Garbled(path.to_owned()))?;
     answer.map_err(ClientError::Refused)
+}
+
+/// Bytes of a line that is listened to: more than the daemon writes.
+const LONGEST_LINE: usize = 1 << 20;
+
+/// Begins to listen to the daemon at `path`, which goes on telling until it ends.
+pub fn listen(path: &Path, request: &Request) -> Result<Listening, ClientError> {
+    let (listening, first) = begin(path, &request.line()).map_err(|error| not_reached(path, error))?;
+    match read_answer(&first) {
+        Some(Ok(_)) => Ok(listening),
+        Some(Err(refusal)) => Err(ClientError::Refused(refusal)),
+        None => Err(ClientError::Garbled(path.to_owned())),
+    }
+}
+
+fn not_reached(path: &Path, error: io::Error) -> ClientError {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => ClientError::NotPermitted(path.to_owned()),
+        _ => ClientError::NotReached(path.to_owned(), error),
+    }
+}
+
+/// Asks, and waits for the first line: that the daemon goes on, or an error.
+fn begin(path: &Path, request: &[u8]) -> io::Result<(Listening, Vec<u8>)> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    // As in `exchange`: what a daemon said that refuses is to be read.
+    let written = stream.write_all(request);
+    let mut first = Vec::new();
+    let mut byte = [0];
+    // Byte by byte, so that what follows stays for the next.
+    while first.last() != Some(&b'\n') && first.len() < LONGEST_LINE {
+        match stream.read(&mut byte) {
+            Ok(0) => break,
+            Ok(_) => first.extend_from_slice(&byte),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(too_slow()),
+            Err(error) => return Err(error),
+        }
+    }
+    if first.is_empty() {
+        written?;
+    }
+    stream.set_read_timeout(None)?;
+    Ok((Listening { stream, received: Vec::new() }, first))
+}
+
+fn too_slow() -> io::Error {
+    let message = format!("there was no answer within {} s", PATIENCE.as_secs());
+    io::Error::new(io::ErrorKind::TimedOut, message)
+}
+
+/// A daemon that is listened to.
+#[derive(Debug)]
+pub struct Listening {
+    stream: UnixStream,
+    /// The beginning of a line.
+    received: Vec<u8>,
+}
+
+impl AsFd for Listening {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+impl Listening {
+    /// Waits for more, and gives the lines that are complete; `None` if the daemon has ended.
+    pub fn read(&mut self) -> io::Result<Option<Vec<Vec<u8>>>> {
+        let mut buffer = [0; 64 << 10];
+        let length = match self.stream.read(&mut buffer) {
+            Ok(0) => return Ok(None),
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Some(Vec::new())),
+            Err(error) => return Err(error),
+        };
+        self.received.extend_from_slice(&buffer[..length]);
+        let Some(end) = self.received.iter().rposition(|&byte| byte == b'\n') else {
+            if self.received.len() > LONGEST_LINE {
+                return Err(io::Error::other("a line has no end: what answers there is no execwatch"));
+            }
+            return Ok(Some(Vec::new()));
+        };
+        let rest = self.received.split_off(end + 1);
+        let lines = std::mem::replace(&mut self.received, rest);
+        let lines = lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        let lines = lines.map(<[u8]>::to_vec).collect();
+        Ok(Some(lines))
+    }
 }
 
 fn exchange(path: &Path, request: &[u8]) -> io::Result<Vec<u8>> {
@@ -82,10 +169,7 @@ fn exchange(path: &Path, request: &[u8]) -> io::Result<Vec<u8>> {
         Ok(0) => written.map(|()| answer),
         Ok(_) => Ok(answer),
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset && !answer.is_empty() => Ok(answer),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            let message = format!("there was no answer within {} s", PATIENCE.as_secs());
-            Err(io::Error::new(io::ErrorKind::TimedOut, message))
-        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(too_slow()),
         Err(error) => Err(error),
     }
 }

@@ -1,7 +1,8 @@
 //! The control socket: how an administrator asks the running daemon.
 //!
 //! A connection carries one line of JSON, `{"command": "status"}`, with whatever else the command takes, and gets one line
-//! back: `{"result": ...}` or `{"error": {"kind": ..., "message": ...}}`. Then the daemon closes. Only root is answered.
+//! back: `{"result": ...}` or `{"error": {"kind": ..., "message": ...}}`. Then the daemon closes. A [`Stream`] is answered
+//! with lines for as long as the client stays. Only root is answered.
 //! [`server`] is the daemon's side, on a thread of its own; [`client`] is that of the subcommands. What commands there
 //! are, the daemon says where it sets its parts up ([`Commands`]).
 
@@ -12,7 +13,9 @@ pub mod server;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use serde_json::{Map, Value, json};
 
 /// The socket's name in the runtime folder.
@@ -20,6 +23,15 @@ pub const SOCKET: &str = "control.sock";
 
 /// Bytes of a request; one that is longer is refused.
 pub const LONGEST_REQUEST: usize = 64 << 10;
+
+/// Streams at once.
+pub const MOST_STREAMS: usize = 4;
+
+/// How streams stand, for one that begins.
+struct Streaming<'s> {
+    running: usize,
+    waker: &'s Waker,
+}
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq)]
@@ -141,7 +153,49 @@ pub type Command = Box<dyn FnMut(&Request) -> Answer + Send>;
 #[derive(Default)]
 pub struct Commands {
     known: BTreeMap<&'static str, Command>,
+    streams: BTreeMap<&'static str, Begin>,
     pages: BTreeMap<&'static str, Page>,
+}
+
+/// What goes on being told for as long as a client listens.
+pub trait Stream: Send {
+    /// Appends what there is to be told now, in lines. It is asked when it has woken the server, every second, and when the
+    /// client has taken what was told before: whoever is slow is told what there is then.
+    fn more(&mut self, into: &mut Vec<u8>);
+}
+
+/// Begins a stream. It is given what wakes the server.
+pub type Begin = Box<dyn FnMut(&Request, &Waker) -> Result<Box<dyn Stream>, Refusal> + Send>;
+
+/// Wakes the server, so that it asks streams for more.
+#[derive(Debug, Clone)]
+pub struct Waker(Arc<EventFd>);
+
+impl Waker {
+    fn new() -> nix::Result<Waker> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(Waker(Arc::new(EventFd::from_value_and_flags(0, flags)?)))
+    }
+
+    /// Does not wait.
+    pub fn wake(&self) {
+        // It fails if the count is full, and then the server is woken all the same.
+        let _ = self.0.write(1);
+    }
+
+    /// It was woken; it is not any more.
+    fn take(&self) {
+        // It fails if it was not.
+        let _ = self.0.read();
+    }
+}
+
+/// What a request gets.
+enum Reply {
+    /// All at once.
+    Whole(Vec<u8>),
+    /// Bit by bit.
+    Stream(Box<dyn Stream>),
 }
 
 /// What is answered to a GET of HTTP: media type and text.
@@ -151,6 +205,15 @@ impl Commands {
     /// Adds a command.
     pub fn add(&mut self, name: &'static str, command: impl FnMut(&Request) -> Answer + Send + 'static) {
         self.known.insert(name, Box::new(command));
+    }
+
+    /// Adds a command that is answered bit by bit.
+    pub fn add_stream(
+        &mut self,
+        name: &'static str,
+        begin: impl FnMut(&Request, &Waker) -> Result<Box<dyn Stream>, Refusal> + Send + 'static,
+    ) {
+        self.streams.insert(name, Box::new(begin));
     }
 
     /// Adds a path that is answered over HTTP. Without any, HTTP is not understood.
@@ -163,12 +226,29 @@ impl Commands {
     }
 
     /// Answers what was received so far, if it is complete.
-    fn answer_to(&mut self, received: &[u8], at_end: bool) -> Option<Vec<u8>> {
+    fn answer_to(&mut self, received: &[u8], at_end: bool, streaming: &Streaming<'_>) -> Option<Reply> {
         if !self.pages.is_empty() && http::is_begun(received) {
-            return http::answer(&mut self.pages, received, at_end);
+            return http::answer(&mut self.pages, received, at_end).map(Reply::Whole);
         }
         let end = received.iter().position(|&byte| byte == b'\n').or(at_end.then_some(received.len()))?;
-        Some(answer_line(self.answer(&received[..end])))
+        let line = received.get(..end)?;
+        Some(match self.stream(line, streaming) {
+            Some(Ok(stream)) => Reply::Stream(stream),
+            Some(Err(refusal)) => Reply::Whole(answer_line(Err(refusal))),
+            None => Reply::Whole(answer_line(self.answer(line))),
+        })
+    }
+
+    /// Begins a stream, if that is what is asked for.
+    fn stream(&mut self, line: &[u8], streaming: &Streaming<'_>) -> Option<Result<Box<dyn Stream>, Refusal>> {
+        let request = Request::parse(line).ok()?;
+        let begin = self.streams.get_mut(request.command.as_str())?;
+        if streaming.running >= MOST_STREAMS {
+            return Some(Err(Refusal::failed(format!(
+                "{MOST_STREAMS} viewers look on already, and no more are served: end one of them"
+            ))));
+        }
+        Some(begin(&request, streaming.waker))
     }
 
     /// Answers the line of a request.
@@ -177,7 +257,7 @@ impl Commands {
         match self.known.get_mut(request.command.as_str()) {
             Some(command) => command(&request),
             None => {
-                let names: Vec<&str> = self.known.keys().copied().collect();
+                let names: Vec<&str> = self.known.keys().chain(self.streams.keys()).copied().collect();
                 Err(Refusal::usage(format!("there is no such command; there are {}", names.join(", "))))
             }
         }

@@ -11,14 +11,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::place::{self, PlaceError};
-use super::{Commands, Kind, LONGEST_REQUEST, Refusal, answer_line};
+use super::{Commands, Kind, LONGEST_REQUEST, Refusal, Reply, Stream, Streaming, Waker, answer_line};
 use crate::harden;
 use crate::harden::roles::Role;
 
-/// Clients that are served at once; others wait in the socket's backlog.
+/// Clients that are served at once beside [streams](Stream); others wait in the socket's backlog.
 const MOST_CLIENTS: usize = 8;
 /// How long a client may take to ask, and then to read its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often streams are asked for more, though nothing woke the server.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The control socket. It is closed and its file removed when this is dropped.
 pub struct Server {
@@ -34,7 +36,8 @@ impl Server {
         let path = place::path(folder);
         let failed = |error| PlaceError::Socket(path.clone(), error);
         let (stop, stopped) = UnixStream::pair().map_err(failed)?;
-        let serving = Serving { listener, stopped, commands, clients: Vec::new() };
+        let waker = Waker::new().map_err(|error| failed(error.into()))?;
+        let serving = Serving { listener, stopped, waker, commands, clients: Vec::new() };
         let thread = std::thread::Builder::new()
             .name("control".to_owned())
             .stack_size(256 * 1024)
@@ -71,6 +74,8 @@ struct Client {
     asked: Vec<u8>,
     /// What is left of its answer.
     answer: Option<Vec<u8>>,
+    /// Where more comes from. Such a client has no deadline: it waits for what happens, and may be slow.
+    stream_of: Option<Box<dyn Stream>>,
 }
 
 /// How a client goes on.
@@ -83,6 +88,7 @@ enum Next {
 struct Serving {
     listener: UnixListener,
     stopped: UnixStream,
+    waker: Waker,
     commands: Commands,
     clients: Vec<Client>,
 }
@@ -93,12 +99,24 @@ impl Serving {
             let Some(ready) = self.wait() else { return };
             let now = Instant::now();
             let mut index = 0;
-            let commands = &mut self.commands;
+            let mut streams = self.streams();
+            let (commands, waker) = (&mut self.commands, &self.waker);
+            if ready.woken {
+                waker.take();
+            }
             self.clients.retain_mut(|client| {
                 let is_ready = ready.clients.get(index).copied().unwrap_or(false);
                 index += 1;
-                let next = if is_ready { client.go_on(commands) } else { Next::Wait };
-                next == Next::Wait && now < client.deadline
+                let was_one = client.stream_of.is_some();
+                let mut next = Next::Wait;
+                if is_ready {
+                    next = client.go_on(commands, &Streaming { running: streams, waker });
+                }
+                if next == Next::Wait && (ready.woken || now >= client.deadline) {
+                    next = client.tell_more();
+                }
+                streams += usize::from(!was_one && client.stream_of.is_some());
+                next == Next::Wait && (client.stream_of.is_some() || now < client.deadline)
             });
             if ready.listener {
                 self.accept();
@@ -106,29 +124,38 @@ impl Serving {
         }
     }
 
+    fn streams(&self) -> usize {
+        self.clients.iter().filter(|client| client.stream_of.is_some()).count()
+    }
+
     /// Waits for something to do; `None` if it is to end.
     fn wait(&self) -> Option<Ready> {
-        let deadline = self.clients.iter().map(|client| client.deadline).min();
+        // A stream that is not taken waits for its client alone.
+        let waiting =
+            self.clients.iter().filter(|client| client.stream_of.is_none() || client.answer.is_none());
+        let deadline = waiting.map(|client| client.deadline).min();
         let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
             // Rounded up, so that the deadline has passed after it.
             let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         });
-        let has_room = self.clients.len() < MOST_CLIENTS;
+        let has_room = self.clients.len() - self.streams() < MOST_CLIENTS;
         let accepting = if has_room { PollFlags::POLLIN } else { PollFlags::empty() };
         let mut waited = vec![
             PollFd::new(self.stopped.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.listener.as_fd(), accepting),
+            PollFd::new(self.waker.0.as_fd(), PollFlags::POLLIN),
         ];
         waited.extend(self.clients.iter().map(|client| PollFd::new(client.fd(), client.waits_for())));
         if poll(&mut waited, timeout).is_err() {
             // Interrupted: looked at again.
-            return Some(Ready { listener: false, clients: Vec::new() });
+            return Some(Ready { listener: false, woken: false, clients: Vec::new() });
         }
         let is_ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
-        let [stopped, listener, clients @ ..] = waited.as_slice() else { return None };
+        let [stopped, listener, woken, clients @ ..] = waited.as_slice() else { return None };
         (!is_ready(stopped)).then(|| Ready {
             listener: is_ready(listener) && has_room,
+            woken: is_ready(woken),
             clients: clients.iter().map(is_ready).collect(),
         })
     }
@@ -140,8 +167,8 @@ impl Serving {
         if stream.set_nonblocking(true).is_err() {
             return;
         }
-        let mut client =
-            Client { stream, deadline: Instant::now() + PATIENCE, asked: Vec::new(), answer: None };
+        let deadline = Instant::now() + PATIENCE;
+        let mut client = Client { stream, deadline, asked: Vec::new(), answer: None, stream_of: None };
         if !root {
             // It gets no place among the clients: what does not fit its buffer at once it does not get.
             client.refuse(Refusal { kind: Kind::NotPermitted, message: "only root is answered".to_owned() });
@@ -155,6 +182,7 @@ impl Serving {
 /// Who can be read from or written to.
 struct Ready {
     listener: bool,
+    woken: bool,
     clients: Vec<bool>,
 }
 
@@ -167,27 +195,53 @@ impl Client {
         if self.answer.is_some() { PollFlags::POLLOUT } else { PollFlags::POLLIN }
     }
 
-    fn go_on(&mut self, commands: &mut Commands) -> Next {
-        if self.answer.is_none() && self.read(commands) == Next::Done {
+    fn go_on(&mut self, commands: &mut Commands, streaming: &Streaming<'_>) -> Next {
+        if self.answer.is_none() && self.read(commands, streaming) == Next::Done {
             return Next::Done;
         }
+        match self.write() {
+            Next::Wait if self.answer.is_none() => self.tell_more(),
+            next => next,
+        }
+    }
+
+    /// Tells what there is to be told by a stream, unless the client has still to take what was told before.
+    fn tell_more(&mut self) -> Next {
+        let Some(stream) = &mut self.stream_of else { return Next::Wait };
+        if self.answer.is_some() {
+            return Next::Wait;
+        }
+        self.deadline = Instant::now() + LOOK_EVERY;
+        let mut told = Vec::new();
+        stream.more(&mut told);
+        if told.is_empty() {
+            return Next::Wait;
+        }
+        self.answer = Some(told);
         self.write()
     }
 
-    fn read(&mut self, commands: &mut Commands) -> Next {
+    fn read(&mut self, commands: &mut Commands, streaming: &Streaming<'_>) -> Next {
         let mut buffer = [0; 4096];
         let length = match self.stream.read(&mut buffer) {
             Ok(length) => length,
             Err(error) if is_for_now(&error) => return Next::Wait,
             Err(_) => return Next::Done,
         };
+        if self.stream_of.is_some() {
+            // It has gone, or says something where nothing more is asked.
+            return Next::Done;
+        }
         self.asked.extend_from_slice(&buffer[..length]);
         let at_end = length == 0;
         if at_end && self.asked.is_empty() {
             return Next::Done;
         }
-        if let Some(answer) = commands.answer_to(&self.asked, at_end) {
-            self.answer(answer);
+        if let Some(reply) = commands.answer_to(&self.asked, at_end, streaming) {
+            match reply {
+                Reply::Whole(answer) => self.answer(answer),
+                Reply::Stream(stream) => self.stream_of = Some(stream),
+            }
         } else if self.asked.len() > LONGEST_REQUEST {
             self.refuse(Refusal::usage(format!("the request is longer than {LONGEST_REQUEST} bytes")));
         }
@@ -208,7 +262,12 @@ impl Client {
         match self.stream.write(left) {
             Ok(written) => {
                 left.drain(..written);
-                if left.is_empty() { Next::Done } else { Next::Wait }
+                match (left.is_empty(), &self.stream_of) {
+                    (true, None) => return Next::Done,
+                    (true, Some(_)) => self.answer = None,
+                    (false, _) => {}
+                }
+                Next::Wait
             }
             Err(error) if is_for_now(&error) => Next::Wait,
             Err(_) => Next::Done,

@@ -6,12 +6,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::reload::{ReloadStatus, Reloader};
+use super::viewing;
 use crate::calendar;
 use crate::control::{Commands, Refusal};
 use crate::health::metrics;
 use crate::health::status::{Health, Status};
 use crate::incident::keeper::Decider;
 use crate::incident::store::Decision;
+use crate::journal::shared::Shared;
 use crate::process::queue::ExecSender;
 use crate::response::orders::Orders;
 
@@ -21,6 +23,7 @@ const RELOAD_TIME: Duration = Duration::from_secs(15);
 /// The commands and what they do. `http`: metrics are also answered to a GET.
 pub(super) fn commands(
     health: &Arc<Health>,
+    journal: &Arc<Shared>,
     orders: &Orders,
     worker: &ExecSender,
     reloader: &Reloader,
@@ -30,6 +33,8 @@ pub(super) fn commands(
     let mut commands = Commands::default();
     let worker = worker.clone();
     orders.add_to(&mut commands, move || worker.wake());
+    let host = super::setup::this_host().name;
+    commands.add_stream("watch", viewing::begin(journal, health, orders, incidents.clone(), host));
     let (asked, orders, reloads) = (Arc::clone(health), orders.clone(), reloader.clone());
     commands.add("status", move |_| {
         let status = Status {

@@ -10,6 +10,7 @@ pub mod reload;
 mod restart;
 pub mod setup;
 mod signals;
+mod viewing;
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -220,7 +221,7 @@ impl Daemon {
         if let Some(baseline) = setup::start_baseline(&config) {
             evaluator.compare_with(baseline);
         }
-        let incidents = setup::start_incidents(&config, &host, &counters, &signals, &sender)?;
+        let incidents = setup::start_incidents(&config, &host, &counters, (&signals, &sender), &journal)?;
         let decider = incidents.as_ref().map(Desk::decider);
         let mut follower = Follower::new(events, new_rings, Arc::clone(&proc), config.lineage);
         if incidents.is_some() {
@@ -304,7 +305,7 @@ impl Daemon {
             reloading.start().map_err(|error| os_failure("cannot start the thread that reloads", error))?;
         let control = setup::start_control(
             &config.runtime_folder,
-            commands::commands(&health, &orders, &sender, &reloader, decider, config.metrics.http),
+            commands::commands(&health, &journal, &orders, &sender, &reloader, decider, config.metrics.http),
         );
         // Last: who waits for this line may ask at the control socket.
         describe(&listeners, event_buffer, &config);

@@ -24,6 +24,7 @@ use crate::identity;
 use crate::identity::keeper::Keeper;
 use crate::identity::settle::Executables;
 use crate::incident::desk::Desk;
+use crate::journal::shared::Shared;
 use crate::output::Destination;
 use crate::output::delivery::Delivery;
 use crate::output::entry::Form;
@@ -121,8 +122,8 @@ pub(super) fn start_incidents(
     config: &Config,
     host: &Host,
     counters: &Arc<Counters>,
-    signals: &Arc<Signals>,
-    sender: &ExecSender,
+    (signals, sender): (&Arc<Signals>, &ExecSender),
+    journal: &Shared,
 ) -> Result<Option<Desk>, Failure> {
     if !config.incident.enabled {
         return Ok(None);
@@ -132,9 +133,16 @@ pub(super) fn start_incidents(
         signals.notify(notice);
         sender.wake();
     });
-    Desk::start(config.incident.clone(), &config.state_folder, host.clone(), Arc::clone(counters), say)
-        .map(Some)
-        .map_err(|error| os_failure("cannot start the thread that keeps incidents", error))
+    Desk::start(
+        config.incident.clone(),
+        &config.state_folder,
+        host.clone(),
+        Arc::clone(counters),
+        say,
+        journal,
+    )
+    .map(Some)
+    .map_err(|error| os_failure("cannot start the thread that keeps incidents", error))
 }
 
 /// Opens the journal and starts the outputs.

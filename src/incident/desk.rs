@@ -7,11 +7,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crossbeam_channel::bounded;
+
 use super::Settings;
-use super::collect::{Collector, Group, Thing};
+use super::collect::{Collector, Earlier, Group, Present, Thing};
 use super::keeper::{Batch, Decider, Keeper};
 use super::kept::{
-    Item, KeptAlert, KeptEnd, KeptFolded, KeptFollowUp, KeptProcess, KeptProgram, arguments, path,
+    Item, KeptAlert, KeptEnd, KeptException, KeptFolded, KeptFollowUp, KeptProcess, KeptProgram, arguments,
+    path,
 };
 use super::keys;
 use super::notify::{Event, Message, Notifier, Say};
@@ -20,19 +23,23 @@ use super::story::State;
 use super::tell;
 use crate::alert::{Alert, Host, Notice, Record, ecs};
 use crate::clock;
+use crate::diagnostics::counted;
 use crate::fold::Folded;
 use crate::followup::record::FollowUp;
 use crate::health::Counters;
+use crate::journal::shared::Shared;
 use crate::lineage::recent::{Light, Recent};
 use crate::lineage::table::Table;
 use crate::lineage::table::fate::{Fate, Handle};
 
 /// Processes of an incident.
-const MOST_PROCESSES: usize = 1000;
+const MOST_PROCESSES: u32 = 1000;
 /// Programs of an incident.
 const MOST_PROGRAMS: u64 = 2000;
 /// Things that wait for the keeper.
 const MOST_WAITING: usize = 20_000;
+/// Records that wait until the keeper looks at them.
+const MOST_SENT: usize = 1024;
 /// Incidents that take what was executed before, between two ticks: each costs some milliseconds.
 const MOST_CAUGHT_UP: usize = 20;
 /// How long after its last alert an incident still takes programs, in nanoseconds.
@@ -47,6 +54,10 @@ pub struct Desk {
     batch: Batch,
     /// The number of the next exec to be looked at.
     next_exec: u64,
+    /// Which boot this is: processes and sessions of others are strangers.
+    boot: String,
+    /// Incidents of a daemon before this one, until it is known what runs.
+    earlier: Vec<Earlier>,
     /// Incidents that took what was executed before, since the last tick.
     caught_up: usize,
     counters: Arc<Counters>,
@@ -61,8 +72,12 @@ impl Desk {
         host: Host,
         counters: Arc<Counters>,
         say: Say,
+        journal: &Shared,
     ) -> std::io::Result<Desk> {
-        let (keeper, last_id) = Keeper::start(&settings, folder, Arc::clone(&counters))?;
+        let (sender, sent) = bounded(MOST_SENT);
+        // It is nobody else's: there is one desk.
+        let _ = journal.sent.set(sender);
+        let (keeper, last_id, earlier) = Keeper::start(&settings, folder, Arc::clone(&counters), sent)?;
         let notifier = settings.notify.clone().map(|notify| Notifier::start(notify, say)).transpose()?;
         let collector = Collector::new(settings, last_id);
         Ok(Desk {
@@ -71,6 +86,8 @@ impl Desk {
             host,
             batch: Batch::default(),
             next_exec: 0,
+            boot: boot(),
+            earlier,
             caught_up: 0,
             counters,
             notifier,
@@ -82,11 +99,26 @@ impl Desk {
         self.keeper.decider()
     }
 
-    /// Takes an alert and gives it the id of its incident, if it belongs to one. `told`: it has a record of its own. The
+    /// Goes on with the incidents of a daemon before this one, once it is known what runs.
+    pub fn resume(&mut self, table: &Table) {
+        let present = Present {
+            table,
+            boot: &self.boot,
+            now_ns: clock::realtime_ns(),
+            now_at_ns: clock::monotonic_ns(),
+        };
+        let earlier = std::mem::take(&mut self.earlier);
+        if !earlier.is_empty() {
+            log::info!("{} goes on", counted(earlier.len() as u64, "incident", "incidents"));
+        }
+        self.batch.things.extend(self.collector.resume(earlier, &present));
+    }
+
+    /// Takes an alert, with the exceptions that are about it, and gives it the id of its incident, if it belongs to one. `told`: it has a record of its own. The
     /// notice is for an incident that has opened or has become more severe.
     pub fn alert(
         &mut self,
-        alert: &mut Alert,
+        (alert, exceptions): (&mut Alert, Vec<KeptException>),
         told: bool,
         table: &Table,
         recent: Option<&Recent>,
@@ -96,13 +128,14 @@ impl Desk {
         if alert.origin.ancestors.iter().any(|ancestor| ancestor.pid == own) {
             return None;
         }
-        let kept = KeptAlert::new(alert);
+        let mut kept = KeptAlert { exceptions, ..KeptAlert::new(alert) };
         let above = alert.origin.up_to_entry().iter().map(|ancestor| &ancestor.image);
         let programs: Vec<String> = above
             .chain([&alert.exec.image])
             .filter_map(|image| Some(String::from_utf8_lossy(image.name()?).into_owned()))
             .collect();
         let (keys, anchor) = keys::of(alert, table);
+        kept.keys = keys.iter().filter_map(|key| keys::kept(key, table, &self.boot)).collect();
         let record = told.then(|| ecs::line(&Record::Alert(Box::new(alert.clone())), None, &self.host));
         let joined = self.collector.alert((keys, anchor), &kept, &programs, record);
         alert.incident.clone_from(&joined.incident);
@@ -161,7 +194,7 @@ impl Desk {
             if let Some(handle) = table.handle(light.pid, light.time_ns)
                 && let Some(anchor) = table.reaches(handle, |it| wanted.contains(&it))
             {
-                take(group, light, handle, anchor, table, &mut things);
+                take(group, light, handle, anchor, (table, &self.boot), &mut things);
             }
         }
         let id = group.head.id.clone();
@@ -191,7 +224,7 @@ impl Desk {
                     taken.push(number);
                     let Some(group) = self.collector.group(number) else { continue };
                     let mut things = Vec::new();
-                    take(group, light, handle, anchor, table, &mut things);
+                    take(group, light, handle, anchor, (table, &self.boot), &mut things);
                     let id = group.head.id.clone();
                     self.keep(&id, things);
                 }
@@ -281,7 +314,7 @@ fn take(
     light: &Light,
     handle: Handle,
     anchor: Handle,
-    table: &Table,
+    (table, boot): (&Table, &str),
     things: &mut Vec<Thing>,
 ) {
     if light.time_ns > group.last_at_ns.saturating_add(AFTERWARDS_NS) {
@@ -292,7 +325,9 @@ fn take(
     if group.head.execs > MOST_PROGRAMS {
         return group.cut("programs");
     }
-    let Some(process) = process(group, handle, anchor, table, things) else { return group.cut("programs") };
+    let Some(process) = process(group, handle, anchor, (table, boot), things) else {
+        return group.cut("programs");
+    };
     let thing = Thing { item: Item::Program(KeptProgram::new(process, light)), record: None };
     if group.admit(&thing) {
         things.push(thing);
@@ -304,7 +339,7 @@ fn process(
     group: &mut Group,
     handle: Handle,
     anchor: Handle,
-    table: &Table,
+    (table, boot): (&Table, &str),
     things: &mut Vec<Thing>,
 ) -> Option<u32> {
     if let Some(&known) = group.processes.get(&handle) {
@@ -312,12 +347,12 @@ fn process(
     }
     let mut parent = None;
     for step in table.path(handle, anchor).into_iter().rev() {
-        let next = u32::try_from(group.processes.len()).ok()?;
         if let Some(&known) = group.processes.get(&step.handle) {
             parent = Some(known);
             continue;
         }
-        if group.processes.len() >= MOST_PROCESSES {
+        let next = group.next_process;
+        if next >= MOST_PROCESSES {
             return None;
         }
         let entry = step.handle == anchor;
@@ -327,6 +362,7 @@ fn process(
             parent,
             pid: step.pid,
             start_ns: clock::wall_from_monotonic(step.start_ns),
+            one: keys::one(step.handle, table, boot),
             uid: step.uid,
             entry,
             exe: shows.as_ref().and_then(|image| image.exe.as_deref()).map(path),
@@ -337,6 +373,7 @@ fn process(
             return None;
         }
         things.push(thing);
+        group.next_process += 1;
         group.processes.insert(step.handle, next);
         group.alive.push((step.handle, next));
         parent = Some(next);
@@ -362,4 +399,10 @@ fn ends(group: &mut Group, table: &Table) -> Vec<Thing> {
     });
     group.alive = alive;
     things
+}
+
+/// Which boot this is, as short as is enough to tell it from others.
+fn boot() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.chars().filter(char::is_ascii_hexdigit).take(16).collect()
 }

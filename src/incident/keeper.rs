@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::Settings;
-use super::collect::Thing;
+use super::collect::{Earlier, Thing};
 use super::kept::Head;
+use super::numbered::{Numbered, Sent};
+use super::open::{Board, MOST_SHOWN, Rows, Watcher};
 use super::store::{Decision, SCHEMA, Store};
 use super::story::State;
 use crate::clock;
@@ -21,10 +23,14 @@ use crate::health::Counters;
 /// How often age and size are looked at, and a failed batch is tried again.
 const TEND_EVERY: Duration = Duration::from_secs(30);
 const RETRY_EVERY: Duration = Duration::from_secs(3);
+/// How often it is looked whether records were sent that are awaited.
+const NUMBER_EVERY: Duration = Duration::from_millis(500);
 /// How long the end waits for the last batch.
 const CLOSING_TIME: Duration = Duration::from_secs(3);
 /// How long a decision may take: the control socket's thread waits for it.
 const DECIDING_TIME: Duration = Duration::from_secs(5);
+/// Incidents of the last run that go on.
+const MOST_RESUMED: usize = 32;
 /// Parts that wait while the disk refuses them.
 const MOST_WAITING: usize = 20_000;
 
@@ -47,6 +53,8 @@ impl Batch {
 enum Order {
     Write(Batch),
     Decide(String, Decision, Sender<Result<bool, String>>),
+    /// Somebody has begun to look on.
+    Show,
 }
 
 /// The thread, seen from the worker.
@@ -54,6 +62,7 @@ enum Order {
 pub struct Keeper {
     orders: Sender<Order>,
     closed: Closed,
+    board: Arc<Board>,
     done: Receiver<()>,
 }
 
@@ -65,9 +74,18 @@ type Closed = Arc<Mutex<Vec<String>>>;
 pub struct Decider {
     orders: Sender<Order>,
     closed: Closed,
+    board: Arc<Board>,
 }
 
 impl Decider {
+    /// Looks on at what is not closed.
+    pub fn watch(&self) -> Watcher {
+        let watcher = Watcher::new(&self.board);
+        // With no room for it there is another order, after which they are shown too.
+        let _ = self.orders.try_send(Order::Show);
+        watcher
+    }
+
     /// Has a decision written down; false if there is no such incident.
     pub fn decide(&self, id: &str, decision: Decision) -> Result<bool, String> {
         let (tell, told) = bounded(1);
@@ -85,12 +103,13 @@ impl Decider {
 
 impl Keeper {
     /// Opens the database in `folder` and starts the thread. Where nothing can be written, that is said, and tried again.
-    /// Also returns the number of the last id that was given.
+    /// Also returns the number of the last id that was given, and the incidents that may go on.
     pub fn start(
         settings: &Settings,
         folder: &Path,
         counters: Arc<Counters>,
-    ) -> std::io::Result<(Keeper, u64)> {
+        sent: Receiver<Sent>,
+    ) -> std::io::Result<(Keeper, u64, Vec<Earlier>)> {
         let store = match open(folder) {
             Ok(store) => Some(store),
             Err(error) => {
@@ -103,6 +122,13 @@ impl Keeper {
         };
         let last = store.as_ref().and_then(|store| store.last_id().ok().flatten());
         let last_id = last.as_deref().and_then(super::collect::id_number).unwrap_or(0);
+        let since_ns = clock::realtime_ns().saturating_sub(settings.window_ns);
+        let earlier = store.as_ref().map(|store| store.earlier(since_ns, MOST_RESUMED)).transpose();
+        let earlier = earlier.unwrap_or_else(|error| {
+            log::warn!("the incidents of the last run cannot go on: {error}; what follows is another");
+            None
+        });
+        let board = Arc::new(Board::default());
         let (orders, taken) = bounded(4);
         let (ended, done) = bounded(1);
         let mut writing = Writing {
@@ -112,6 +138,8 @@ impl Keeper {
             keep_ns: settings.keep_s.saturating_mul(1_000_000_000),
             max_size: settings.max_size,
             waiting: Batch::default(),
+            board: Arc::clone(&board),
+            numbered: Numbered::new(sent),
             counters,
         };
         std::thread::Builder::new().name("incidents".to_owned()).spawn(move || {
@@ -120,12 +148,16 @@ impl Keeper {
             // Nobody waits for it any more.
             let _ = ended.send(());
         })?;
-        Ok((Keeper { orders, closed: Closed::default(), done }, last_id))
+        Ok((Keeper { orders, closed: Closed::default(), board, done }, last_id, earlier.unwrap_or_default()))
     }
 
     /// The way to decide about incidents.
     pub fn decider(&self) -> Decider {
-        Decider { orders: self.orders.clone(), closed: Arc::clone(&self.closed) }
+        Decider {
+            orders: self.orders.clone(),
+            closed: Arc::clone(&self.closed),
+            board: Arc::clone(&self.board),
+        }
     }
 
     /// A batch would be taken now.
@@ -139,7 +171,7 @@ impl Keeper {
             Ok(()) => None,
             Err(error) => match error.into_inner() {
                 Order::Write(batch) => Some(batch),
-                Order::Decide(..) => None,
+                Order::Decide(..) | Order::Show => None,
             },
         }
     }
@@ -171,6 +203,8 @@ struct Writing {
     keep_ns: u64,
     max_size: u64,
     waiting: Batch,
+    board: Arc<Board>,
+    numbered: Numbered,
     failed: bool,
     counters: Arc<Counters>,
 }
@@ -179,7 +213,11 @@ impl Writing {
     fn run(&mut self, orders: &Receiver<Order>) {
         let mut next_tending = Instant::now();
         loop {
-            let pause = if self.failed { RETRY_EVERY } else { TEND_EVERY };
+            let pause = match (self.failed, self.numbered.awaited()) {
+                (true, _) => RETRY_EVERY,
+                (_, true) => NUMBER_EVERY,
+                _ => TEND_EVERY,
+            };
             match orders.recv_timeout(pause) {
                 Ok(Order::Write(batch)) => {
                     self.take(batch);
@@ -189,17 +227,20 @@ impl Writing {
                     // Who asked may have given up.
                     let _ = tell.send(self.decide(&id, &decision));
                 }
+                Ok(Order::Show) => {}
                 Err(RecvTimeoutError::Timeout) => {
                     if self.failed {
                         self.write();
                     }
                 }
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return self.number(),
             }
             if Instant::now() >= next_tending {
                 next_tending = Instant::now() + TEND_EVERY;
                 self.tend();
             }
+            self.number();
+            self.show();
         }
     }
 
@@ -214,17 +255,32 @@ impl Writing {
         self.waiting.things.extend(batch.things.into_iter().take(room));
     }
 
+    /// Puts records into the places of things that waited for them.
+    fn number(&mut self) {
+        let late = self.numbered.take();
+        if let Some(store) = self.store.as_mut().filter(|_| !late.is_empty())
+            && let Err(error) = store.set_records(&late)
+        {
+            log::debug!("records of incidents stay without numbers: {error}");
+        }
+    }
+
     fn write(&mut self) {
+        self.number();
+        self.numbered.number(self.waiting.things.iter_mut().map(|(_, thing)| thing));
         let written = match &mut self.store {
             Some(store) => store.write(&self.waiting.heads, &self.waiting.things),
             None => open(&self.folder).and_then(|mut store| {
-                store.write(&self.waiting.heads, &self.waiting.things)?;
+                let places = store.write(&self.waiting.heads, &self.waiting.things)?;
                 self.store = Some(store);
-                Ok(())
+                Ok(places)
             }),
         };
         match written {
-            Ok(()) => {
+            Ok(places) => {
+                for ((_, thing), place) in self.waiting.things.iter().zip(places) {
+                    self.numbered.wait(thing, place);
+                }
                 self.waiting = Batch::default();
                 if std::mem::take(&mut self.failed) {
                     log::info!("the incidents are written again");
@@ -241,6 +297,18 @@ impl Writing {
                 // It may have been removed: it is opened anew the next time, and moved aside if it is damaged.
                 self.store = None;
             }
+        }
+    }
+
+    /// Shows what is not closed to those who look on.
+    fn show(&self) {
+        if !self.board.watched() {
+            return;
+        }
+        let Some(store) = &self.store else { return self.board.put(Rows::default()) };
+        match store.not_closed(MOST_SHOWN) {
+            Ok((count, rows)) => self.board.put(Rows { count, rows }),
+            Err(error) => log::debug!("open incidents cannot be shown: {error}"),
         }
     }
 

@@ -3,6 +3,8 @@
 //! Texts that a process chose are written as [`for_json`] writes bytes, and cut. Times are nanoseconds since 1970; those
 //! called `at` are on CLOCK_MONOTONIC and only serve to find what belongs to the same exec.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::story::Cut;
@@ -142,6 +144,65 @@ pub struct KeptAlert {
     pub response_text: Option<String>,
     /// It was found running.
     pub already_running: bool,
+    /// By what it belongs to others.
+    #[serde(default)]
+    pub keys: Vec<KeptKey>,
+    /// The exceptions that are about it.
+    #[serde(default)]
+    pub exceptions: Vec<KeptException>,
+}
+
+/// An exception that covers an alerted program.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KeptException {
+    /// Its id.
+    pub id: String,
+    /// The rule that it is about.
+    pub rule: String,
+    /// It has expired; otherwise it silenced the rule, and others made the alert.
+    pub expired: bool,
+}
+
+impl KeptException {
+    /// Of pairs of a rule and an exception.
+    pub fn all(silenced: Vec<(String, String)>, expired: Vec<(String, String)>) -> Vec<KeptException> {
+        let with = |expired| move |(rule, id)| KeptException { id, rule, expired };
+        silenced.into_iter().map(with(false)).chain(expired.into_iter().map(with(true))).collect()
+    }
+}
+
+/// A process, so that it is known again by another daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptOne {
+    /// Which boot it belongs to.
+    pub boot: String,
+    /// Process id.
+    pub pid: u32,
+    /// When it was made, on CLOCK_MONOTONIC.
+    pub start_ns: u64,
+}
+
+/// What alerts have in common: see [`Key`](super::keys::Key).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeptKey {
+    /// The container's id.
+    Container(String),
+    /// The client's end of an ssh connection.
+    Ssh(SocketAddr),
+    /// The audit session, whose numbers begin anew with each boot.
+    Login {
+        /// Which boot it belongs to.
+        boot: String,
+        /// Its number.
+        session: u32,
+    },
+    /// The leader of a session that has a terminal.
+    Session(KeptOne),
+    /// The process where the outside came in.
+    Entry(KeptOne),
+    /// The service manager's unit.
+    Unit(String),
 }
 
 /// A utility.
@@ -166,6 +227,8 @@ pub struct KeptProcess {
     pub pid: u32,
     /// When it was made.
     pub start_ns: u64,
+    /// By what another daemon knows it again.
+    pub one: Option<KeptOne>,
     /// The real user.
     pub uid: Option<u32>,
     /// It is an entry.
@@ -241,6 +304,9 @@ pub struct KeptPeer {
 /// Alerts that were folded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptFolded {
+    /// The alert that was told.
+    #[serde(default)]
+    pub alert: String,
     /// When the last one was.
     pub time_ns: u64,
     /// A sentence.
@@ -262,7 +328,9 @@ impl KeptAlert {
     /// What is kept of an alert.
     pub fn new(alert: &Alert) -> Self {
         let (exec, details, origin) = (&alert.exec, &alert.exec.details, &alert.origin);
-        let [user, effective, login] = alert.users.clone();
+        // What a file or another program calls things is text of somebody's choosing too.
+        let name = |name: &String| for_json(name.as_bytes());
+        let [user, effective, login] = alert.users.each_ref().map(|user| user.as_ref().map(name));
         let id = |uid: Option<u32>| uid.map(|uid| uid.to_string());
         let user = user.or(id(details.uid(0)));
         let effective = effective.or(id(details.uid(1))).filter(|effective| Some(effective) != user.as_ref());
@@ -300,19 +368,21 @@ impl KeptAlert {
             },
             ssh_client: origin.ssh_client.map(|client| client.to_string()),
             elevation: origin.elevation.as_ref().map(|elevation| {
-                (elevation.program.to_owned(), elevation.user.clone().or(id(elevation.uid)))
+                (elevation.program.to_owned(), elevation.user.as_ref().map(name).or(id(elevation.uid)))
             }),
-            container: origin.place.container_id.clone(),
-            container_name: origin.container.name.clone(),
-            image: origin.container.image.clone(),
+            container: origin.place.container_id.as_ref().map(name),
+            container_name: origin.container.name.as_ref().map(name),
+            image: origin.container.image.as_ref().map(name),
             runtime: origin.place.runtime.map(str::to_owned),
-            pod: origin.container.pod_name.clone().or(origin.place.pod_uid.clone()),
-            unit: origin.place.unit.clone(),
+            pod: origin.container.pod_name.as_ref().or(origin.place.pod_uid.as_ref()).map(name),
+            unit: origin.place.unit.as_ref().map(name),
             response: response.map(|response| response.outcome.as_str().to_owned()),
             response_text: response.map(|response| {
                 format!("{}: {}", response.action.as_str(), response.outcome.sentence(response.certainty))
             }),
             already_running: alert.already_running(),
+            keys: Vec::new(),
+            exceptions: Vec::new(),
         }
     }
 }
@@ -368,7 +438,12 @@ impl KeptFollowUp {
 impl KeptFolded {
     /// What is kept of a record.
     pub fn new(record: &Folded) -> Self {
-        KeptFolded { time_ns: record.last_ns, text: record.sentence(), severity: record.rule.severity }
+        KeptFolded {
+            alert: record.alert_id.clone(),
+            time_ns: record.last_ns,
+            text: record.sentence(),
+            severity: record.rule.severity,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::kept::{KeptKey, KeptOne};
 use crate::alert::Alert;
 use crate::lineage::table::Table;
 use crate::lineage::table::fate::Handle;
@@ -59,6 +60,24 @@ pub fn of(alert: &Alert, table: &Table) -> (Vec<Key>, Option<Handle>) {
         );
     }
     (keys, anchor)
+}
+
+/// The key as it is kept, for another daemon; `None` for a process that has gone.
+pub fn kept(key: &Key, table: &Table, boot: &str) -> Option<KeptKey> {
+    Some(match key {
+        Key::Container(id) => KeptKey::Container(id.clone()),
+        Key::Ssh(client) => KeptKey::Ssh(*client),
+        Key::Login(session) => KeptKey::Login { boot: boot.to_owned(), session: *session },
+        Key::Session(leader) => KeptKey::Session(one(*leader, table, boot)?),
+        Key::Entry(leader) => KeptKey::Entry(one(*leader, table, boot)?),
+        Key::Unit(unit) => KeptKey::Unit(unit.clone()),
+    })
+}
+
+/// A process, so that another daemon knows it again.
+pub fn one(handle: Handle, table: &Table, boot: &str) -> Option<KeptOne> {
+    let (pid, start_ns) = table.identity(handle)?;
+    Some(KeptOne { boot: boot.to_owned(), pid, start_ns })
 }
 
 /// A unit of which everything belongs together.

@@ -7,7 +7,8 @@
 //! group opens as an incident once its [score] is high enough. Everything that it [keeps](kept) goes to the
 //! [`keeper`]'s thread, which alone writes the [database](store). Whoever asks reads that, and the
 //! [`tell`](tell::story) makes a [`Story`](story::Story) of it, with what is there [`now`] and the
-//! [answers](questions) to what an administrator asks first.
+//! [answers](questions) to what an administrator asks first. Who looks on with `execwatch watch` reads what is
+//! [`open`] from the keeper, not from the database. After a restart, [`collect`] goes on with what is not closed.
 
 pub mod arguments;
 pub mod collect;
@@ -19,11 +20,13 @@ pub mod keys;
 mod lines;
 pub mod notify;
 pub mod now;
+pub mod numbered;
+pub mod open;
 pub mod questions;
 pub mod report;
 pub mod score;
 pub mod show;
-mod shown;
+pub(crate) mod shown;
 mod span;
 pub mod store;
 pub mod story;

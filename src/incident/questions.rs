@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 
 use super::arguments::quoted;
-use super::kept::KeptAlert;
+use super::kept::{KeptAlert, KeptException};
 use super::now::Look;
 use super::story::{Answer, Command, Process, Story, Sure};
 use super::tell::Kept;
+use crate::alert::escape::of_json;
 use crate::followup::sentence::bytes;
 
 /// Pids that a command names, and items that a sentence lists.
@@ -21,6 +22,11 @@ pub fn answer(story: &mut Story, kept: &Kept<'_>, look: &mut dyn Look) {
     story.commands = commands(story, &kept.alerts, &held);
     story.what_else = what_else(story);
     story.way_in = way_in(story, kept, look);
+}
+
+/// A name of a story as a word for a shell, which knows nothing of escapes.
+fn word(name: &str) -> String {
+    quoted(&String::from_utf8_lossy(&of_json(name)))
 }
 
 fn answered(what: &str, answer: String, sure: Sure, source: &str) -> Answer {
@@ -68,7 +74,31 @@ fn who(alerts: &[&KeptAlert]) -> Vec<Answer> {
         answered("login user", "not known".to_owned(), Sure::Unknown, "audit login id")
     });
     answers.push(normal(alerts));
+    answers.push(exceptions(alerts));
     answers
+}
+
+/// Which exceptions are about it.
+fn exceptions(alerts: &[&KeptAlert]) -> Answer {
+    let all: BTreeSet<&KeptException> = alerts.iter().flat_map(|alert| &alert.exceptions).collect();
+    let told: Vec<String> = all
+        .iter()
+        .map(|exception| {
+            let KeptException { id, rule, expired } = exception;
+            let what = if *expired { "would have silenced" } else { "silenced" };
+            let why = if *expired { ", had it not expired" } else { ", but other rules matched too" };
+            format!("{id} {what} rule {rule}{why}")
+        })
+        .collect();
+    match told.is_empty() {
+        true => answered(
+            "exceptions",
+            "none covers any of it".to_owned(),
+            Sure::Known,
+            "exceptions in force then",
+        ),
+        false => answered("exceptions", listed(&told), Sure::Known, "exceptions in force then"),
+    }
 }
 
 fn normal(alerts: &[&KeptAlert]) -> Answer {
@@ -167,7 +197,7 @@ fn commands(story: &Story, alerts: &[&KeptAlert], held: &[(String, String)]) -> 
     }
     for alert in containers(alerts) {
         let Some(id) = &alert.container else { continue };
-        let id = quoted(id);
+        let id = word(id);
         match alert.runtime.as_deref() {
             Some(runtime @ ("docker" | "podman")) => {
                 add(format!("{runtime} pause {id}"), "freezes the container as it is");
@@ -185,12 +215,12 @@ fn commands(story: &Story, alerts: &[&KeptAlert], held: &[(String, String)]) -> 
     let services = alerts.iter().filter(|alert| alert.container.is_none());
     let units = different(services.map(|alert| alert.unit.as_ref()));
     for unit in units.into_iter().filter(|unit| unit.ends_with(".service") && !unit.starts_with("user@")) {
-        add(format!("systemctl stop {}", quoted(unit)), "ends the service, for everybody who uses it");
+        add(format!("systemctl stop {}", word(unit)), "ends the service, for everybody who uses it");
     }
     let sessions = different(alerts.iter().map(|alert| alert.unit.as_ref()));
     for scope in sessions.into_iter().filter(|unit| unit.ends_with(".scope")) {
         if let Some(session) = scope.strip_prefix("session-").and_then(|rest| rest.strip_suffix(".scope")) {
-            let line = format!("loginctl terminate-session {}", quoted(session));
+            let line = format!("loginctl terminate-session {}", word(session));
             add(line, "ends the login session with everything in it");
         }
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::collect::Thing;
+use super::collect::{Earlier, Thing};
 use super::kept::{Head, Item, KeptNote};
 use super::story::{State, Verdict};
 use crate::database::{Database, DatabaseError, Schema, signed};
@@ -82,8 +82,8 @@ impl Store {
         Ok(Store { database: Database::open(folder, &SCHEMA, write)? })
     }
 
-    /// Writes heads and things in one transaction. What an administrator has decided stays.
-    pub fn write(&mut self, heads: &[Head], things: &[(String, Thing)]) -> Result<(), DatabaseError> {
+    /// Writes heads and things in one transaction. What an administrator has decided stays. The places of the things.
+    pub fn write(&mut self, heads: &[Head], things: &[(String, Thing)]) -> Result<Vec<i64>, DatabaseError> {
         self.database.change(|transaction| {
                 let mut insert = transaction.prepare(
                     "INSERT INTO incident VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'open', NULL, NULL)
@@ -105,12 +105,25 @@ impl Store {
                         serde_json::to_string(&head.cut).unwrap_or_default(),
                     ])?;
                 }
+                let mut places = Vec::with_capacity(things.len());
                 let mut insert =
                     transaction.prepare("INSERT INTO thing (incident, data, record) VALUES (?1, ?2, ?3)")?;
                 for (id, thing) in things {
                     let data = serde_json::to_string(&thing.item).unwrap_or_default();
                     insert.execute(params![id, data, thing.record])?;
+                    places.push(transaction.last_insert_rowid());
                 }
+            Ok(places)
+        })
+    }
+
+    /// Puts records in the place of those that things have.
+    pub fn set_records(&mut self, records: &[(i64, String)]) -> Result<(), DatabaseError> {
+        self.database.change(|transaction| {
+            let mut update = transaction.prepare("UPDATE thing SET record = ?2 WHERE number = ?1")?;
+            for (place, record) in records {
+                update.execute(params![place, record])?;
+            }
             Ok(())
         })
     }
@@ -184,6 +197,49 @@ impl Store {
             "SELECT * FROM incident WHERE substr(id, 1, length(?1)) = ?1 ORDER BY id LIMIT 20",
             Some(id),
         )
+    }
+
+    /// How many are not closed, and those of which something was heard last.
+    pub fn not_closed(&self, most: usize) -> Result<(u64, Vec<Row>), DatabaseError> {
+        let count: i64 = self.database.run(|connection| {
+            connection
+                .query_row("SELECT count(*) FROM incident WHERE state <> 'closed'", [], |row| row.get(0))
+        })?;
+        let text =
+            format!("SELECT * FROM incident WHERE state <> 'closed' ORDER BY last DESC, id LIMIT {most}");
+        Ok((u64::try_from(count).unwrap_or(0), self.rows(&text, None)?))
+    }
+
+    /// The incidents that are not closed and of which something was heard since a moment, at most so many, the one that was
+    /// heard of last first, with what going on with them takes.
+    pub fn earlier(&self, since_ns: u64, most: usize) -> Result<Vec<Earlier>, DatabaseError> {
+        let (_, mut rows) = self.not_closed(most)?;
+        rows.retain(|row| row.head.last_ns >= since_ns);
+        let mut all = Vec::new();
+        for row in rows {
+            let id = row.head.id.clone();
+            let mut earlier = Earlier::new(row.head);
+            let mut wrong = None;
+            self.database.run(|connection| {
+                // One after another: all of them together may be megabytes.
+                let text = "SELECT data, length(record) FROM thing WHERE incident = ?1 ORDER BY number";
+                let mut statement = connection.prepare(text)?;
+                let mut rows = statement.query([&id])?;
+                while let Some(row) = rows.next()? {
+                    let (data, record): (String, Option<i64>) = (row.get(0)?, row.get(1)?);
+                    match serde_json::from_str(&data) {
+                        Ok(item) => earlier.take(item, usize::try_from(record.unwrap_or(0)).unwrap_or(0)),
+                        Err(error) => wrong = Some(error.to_string()),
+                    }
+                }
+                Ok(())
+            })?;
+            match wrong {
+                Some(wrong) => return Err(self.database.corrupt(wrong)),
+                None => all.push(earlier),
+            }
+        }
+        Ok(all)
     }
 
     fn rows(&self, text: &str, id: Option<&str>) -> Result<Vec<Row>, DatabaseError> {
@@ -268,6 +324,9 @@ mod tests {
         assert_eq!(rows.iter().map(|row| row.head.id.as_str()).collect::<Vec<_>>(), ["b1", "b2"]);
         assert_eq!((rows[0].head.alerts, rows[0].state, rows[0].verdict), (3, State::Closed, closed.verdict));
         assert_eq!(read.beginning_with("b").unwrap().len(), 2);
+        let (count, open) = read.not_closed(7).unwrap();
+        assert_eq!((count, open.len(), open[0].head.id.as_str()), (1, 1, "b2"));
+        assert_eq!(read.not_closed(0).unwrap(), (1, vec![]));
         let things = read.things("b1").unwrap();
         assert_eq!(things[0], note("x"));
         assert_eq!(

@@ -9,6 +9,7 @@
 //! docs/delivery.md tells what holds when, and why these are files and no database.
 
 pub mod crc;
+pub mod feed;
 pub mod folder;
 pub mod format;
 pub mod position;

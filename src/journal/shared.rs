@@ -4,9 +4,12 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Take};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
+
+use super::feed::Feed;
 use super::folder::Folder;
 use super::scan::Scanner;
 use super::segment_name;
@@ -81,6 +84,10 @@ pub struct Shared {
     pub unsaid: AtomicU64,
     /// The end has begun: nobody waits for room any more.
     pub ending: AtomicBool,
+    /// For those who look on.
+    pub feed: Arc<Feed>,
+    /// Who wants to know each record that is no notice as it was written, by its key. What finds no room is not sent.
+    pub sent: OnceLock<Sender<(String, Arc<Entry>)>>,
 }
 
 impl Shared {

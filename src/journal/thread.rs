@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
+use super::feed::Feed;
 use super::progress::{Condition, Progress};
 use super::shared::Shared;
 use super::start::{Attempt, Place};
@@ -198,9 +199,18 @@ impl Thread {
             return;
         }
         let first = self.shared.lock().next;
+        let watched = self.shared.feed.watched();
+        let asked = self.shared.sent.get().cloned();
+        let (mut shown, mut sent) = (Vec::new(), Vec::new());
         let entry = |(number, record)| {
             let id = RecordId { run: self.run, number };
-            Arc::new(Entry::new(&record, id, &self.forms, &self.host))
+            let entry = Entry::new(&record, id, &self.forms, &self.host);
+            if watched {
+                shown.push(Feed::show(&record, id, &entry, &self.host));
+            }
+            let entry = Arc::new(entry);
+            sent.extend(record.key().filter(|_| asked.is_some()).map(|key| (key, Arc::clone(&entry))));
+            entry
         };
         let entries: Vec<Arc<Entry>> = (first..).zip(records).map(entry).collect();
         self.save(&entries);
@@ -212,6 +222,14 @@ impl Thread {
         }
         drop(state);
         self.shared.wake();
+        for record in sent {
+            // Who lacks it does with less.
+            let _ = asked.as_ref().map(|asked| asked.try_send(record));
+        }
+        // After the outputs, which are not to wait for it.
+        if watched {
+            self.shared.feed.push(shown);
+        }
     }
 
     fn save(&mut self, entries: &[Arc<Entry>]) {

@@ -199,6 +199,13 @@ impl RuleSet {
             exception.is_about(rule) && !exception.expired(today) && exception.covers(subject)
         })
     }
+
+    /// The exception that would silence a rule, had it not expired by that day.
+    pub fn expired_exception(&self, rule: &Rule, subject: &Subject<'_>, today: Date) -> Option<&Exception> {
+        let exceptions = self.exceptions.iter().map(|counted| &counted.entry);
+        let mut expired = exceptions.filter(|exception| exception.is_about(rule) && exception.expired(today));
+        expired.find(|exception| exception.covers(subject))
+    }
 }
 
 /// Adds the counts of entries to those of the same id.

@@ -73,6 +73,12 @@ impl Setup {
         self
     }
 
+    /// No incidents are made of alerts.
+    pub(crate) fn without_incidents(mut self) -> Setup {
+        self.config += "[incident]\nenabled = false\n";
+        self
+    }
+
     /// Alerts as JSON to a syslog socket in place of the file.
     pub(crate) fn alerting_syslog(mut self, socket: &Path) -> Setup {
         self.config = format!(

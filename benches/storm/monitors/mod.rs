@@ -30,6 +30,8 @@ pub(crate) enum Kind {
     None,
     /// This package's daemon
     Execwatch,
+    /// The same without incidents: what they cost is the difference
+    NoIncidents,
     /// The C prototype of its capture
     Prototype,
     /// forkstat -e exec
@@ -47,6 +49,7 @@ impl Kind {
         match self {
             Kind::None => "none",
             Kind::Execwatch => "execwatch",
+            Kind::NoIncidents => "no-incidents",
             Kind::Prototype => "prototype",
             Kind::Forkstat => "forkstat",
             Kind::Extrace => "extrace",
@@ -97,6 +100,7 @@ pub(crate) fn start(kind: Kind, lab: &Lab<'_>) -> Result<Option<Box<dyn Monitor>
     Ok(Some(match kind {
         Kind::None => return Ok(None),
         Kind::Execwatch => Box::new(execwatch::Setup::shipped(lab)?.start()?),
+        Kind::NoIncidents => Box::new(execwatch::Setup::shipped(lab)?.without_incidents().start()?),
         Kind::Prototype => Box::new(prototype::start(lab)?),
         Kind::Forkstat => Box::new(peers::forkstat(lab)?),
         Kind::Extrace => Box::new(peers::extrace(lab)?),
@@ -113,7 +117,7 @@ pub(crate) fn obstacle(kind: Kind, lab: &Lab<'_>) -> Option<String> {
         found.is_err().then(|| format!("{program} is not installed"))
     };
     match kind {
-        Kind::None | Kind::Execwatch => None,
+        Kind::None | Kind::Execwatch | Kind::NoIncidents => None,
         Kind::Prototype if lab.prototype.is_none() => Some("there is no gcc that compiles it".to_owned()),
         Kind::Prototype => None,
         Kind::Forkstat => missing("forkstat"),

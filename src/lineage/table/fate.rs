@@ -94,6 +94,11 @@ impl Table {
         self.find(pid, time_ns).map(Handle)
     }
 
+    /// Pid and start of a process, on CLOCK_MONOTONIC in nanoseconds.
+    pub fn identity(&self, handle: Handle) -> Option<(u32, u64)> {
+        Some(self.entry(handle.0)?.key())
+    }
+
     /// What became of a process.
     pub fn fate(&self, handle: Handle) -> Fate {
         match self.entry(handle.0) {

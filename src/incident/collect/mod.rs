@@ -4,13 +4,20 @@
 //! incident; most never do, and go with their window. Everything is bounded: what an open incident does not keep is
 //! counted in it, and a group that has to go for want of room was no incident.
 
-use std::collections::{BTreeSet, HashMap};
+mod group;
+mod ids;
+mod resume;
+
+use std::collections::HashMap;
+
+pub use group::{Group, MOST_BYTES, Thing};
+use group::{place, way};
+pub use ids::{id_number, id_text};
+pub use resume::{Earlier, Present};
 
 use super::Settings;
 use super::kept::{Head, Item, KeptAlert};
 use super::keys::Key;
-use super::score::Evidence;
-use super::story::Cut;
 use crate::lineage::table::fate::Handle;
 
 /// Groups at once, open incidents included.
@@ -25,93 +32,8 @@ pub const MOST_ALERTS: usize = 500;
 const MOST_WAITING: usize = 2 << 20;
 /// Things that wait in one of them.
 const MOST_WAITING_EACH: usize = 64;
-/// Bytes of things that an incident keeps.
-pub const MOST_BYTES: usize = 4 << 20;
 /// Tools that a title names.
 const MOST_TOOLS: usize = 8;
-
-/// A thing to keep: what it is, and the record as it was sent.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Thing {
-    /// What it is.
-    pub item: Item,
-    /// The line of JSON of an alert, a follow-up or a folded record.
-    pub record: Option<String>,
-}
-
-impl Thing {
-    /// Bytes, roughly.
-    fn weight(&self) -> usize {
-        let own = match &self.item {
-            Item::Alert(alert) => 600 + alert.args.iter().map(String::len).sum::<usize>(),
-            Item::Program(program) => 120 + program.args.iter().map(String::len).sum::<usize>(),
-            Item::FollowUp(record) => 300 + 150 * record.peers.len() + 60 * record.files.len(),
-            Item::Process(_) | Item::End(_) | Item::Folded(_) | Item::Note(_) => 150,
-        };
-        own + self.record.as_ref().map_or(0, String::len)
-    }
-}
-
-/// Alerts that belong together.
-#[derive(Debug)]
-pub struct Group {
-    /// What the list shows, once it is open.
-    pub head: Head,
-    /// It is an incident.
-    pub open: bool,
-    /// Below these processes everything belongs to it.
-    pub anchors: Vec<Handle>,
-    /// Its processes by their numbers, once it is open.
-    pub processes: HashMap<Handle, u32>,
-    /// Those of which no end was told.
-    pub alive: Vec<(Handle, u32)>,
-    /// The head has changed since it was handed over.
-    pub changed: bool,
-    keys: Vec<Key>,
-    evidence: Evidence,
-    tools: BTreeSet<String>,
-    way: String,
-    /// When its last alert was, on CLOCK_MONOTONIC.
-    pub last_at_ns: u64,
-    /// The ids of alerts that are kept.
-    alerts: Vec<String>,
-    bytes: usize,
-    waiting: Vec<Thing>,
-}
-
-impl Group {
-    /// Counts something that was not kept.
-    pub fn cut(&mut self, what: &str) {
-        self.changed = true;
-        match self.head.cut.iter_mut().find(|cut| cut.what == what) {
-            Some(cut) => cut.count += 1,
-            None => self.head.cut.push(Cut { what: what.to_owned(), count: 1 }),
-        }
-    }
-
-    /// True if there is room for a thing of an incident; else it is counted.
-    pub fn admit(&mut self, thing: &Thing) -> bool {
-        let weight = thing.weight();
-        if self.bytes + weight > MOST_BYTES {
-            self.cut(match thing.item {
-                Item::Alert(_) => "alerts",
-                Item::Process(_) | Item::Program(_) | Item::End(_) => "programs",
-                Item::FollowUp(_) => "follow-ups",
-                Item::Folded(_) | Item::Note(_) => "notes",
-            });
-            return false;
-        }
-        self.bytes += weight;
-        true
-    }
-
-    fn title(&self) -> String {
-        let tools: Vec<&str> = self.tools.iter().map(String::as_str).collect();
-        let tools = if tools.is_empty() { "programs that match rules".to_owned() } else { tools.join(", ") };
-        let user = self.head.user.as_deref().unwrap_or("somebody");
-        format!("{user} {}: {tools}", self.way)
-    }
-}
 
 /// What came of an alert.
 #[derive(Debug, Default, PartialEq)]
@@ -266,22 +188,7 @@ impl Collector {
             place: place(alert),
             ..Head::default()
         };
-        let group = Group {
-            head,
-            open: false,
-            anchors: Vec::new(),
-            processes: HashMap::new(),
-            alive: Vec::new(),
-            changed: false,
-            keys: Vec::new(),
-            evidence: Evidence::default(),
-            tools: BTreeSet::new(),
-            way: way(alert),
-            last_at_ns: alert.at_ns,
-            alerts: Vec::new(),
-            bytes: 0,
-            waiting: Vec::new(),
-        };
+        let group = Group { way: way(alert), last_at_ns: alert.at_ns, ..Group::new(head) };
         self.groups.insert(number, group);
         number
     }
@@ -357,62 +264,12 @@ impl Collector {
     }
 }
 
-/// The digits of an id: none looks like another (Crockford's alphabet).
-const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-
-/// The number behind an id.
-pub fn id_number(id: &str) -> Option<u64> {
-    id.bytes().try_fold(0_u64, |number, byte| {
-        let digit = DIGITS.iter().position(|&digit| digit == byte)?;
-        number.checked_mul(32)?.checked_add(digit as u64)
-    })
-}
-
-/// An id: seconds since 1970 to the base of 32.
-pub fn id_text(number: u64) -> String {
-    let mut digits = Vec::new();
-    let mut rest = number;
-    while rest > 0 {
-        digits.push(char::from(DIGITS[(rest % 32) as usize]));
-        rest /= 32;
-    }
-    digits.into_iter().rev().collect()
-}
-
-/// Where an alert's program runs, for the list.
-fn place(alert: &KeptAlert) -> Option<String> {
-    let container = alert.container_name.clone().or_else(|| {
-        let id = alert.container.as_ref()?;
-        Some(id.get(..12).unwrap_or(id).to_owned())
-    });
-    container
-        .map(|name| format!("container {name}"))
-        .or_else(|| alert.unit.clone())
-        .or_else(|| alert.tty.as_ref().map(|tty| format!("terminal {tty}")))
-}
-
-/// How the way to it began, for the title.
-fn way(alert: &KeptAlert) -> String {
-    let leader = || {
-        let command = alert.leader.as_ref().map(|(_, command)| command.as_str()).unwrap_or_default();
-        let program = command.split(' ').next().unwrap_or_default();
-        program.rsplit('/').next().unwrap_or_default().to_owned()
-    };
-    match (alert.entry.as_deref(), &alert.ssh_client) {
-        (Some("ssh"), Some(client)) => format!("by ssh from {client}"),
-        (Some("container"), _) => format!("in {}", place(alert).unwrap_or_else(|| "a container".to_owned())),
-        (Some("service"), _) if alert.unit.is_some() => {
-            format!("below service {}", alert.unit.as_deref().unwrap_or_default())
-        }
-        (Some("service" | "init"), _) => format!("below {}", leader()),
-        (Some(other), _) => format!("by {other}"),
-        (None, _) => "by an unknown way".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::incident::story::Cut;
     use crate::rules::model::Severity;
 
     const S: u64 = 1_000_000_000;
@@ -500,6 +357,5 @@ mod tests {
             assert_eq!((id.len(), id_text(id_number(&id).unwrap())), (7, id.clone()));
             assert!(ids.insert(id));
         }
-        assert_eq!(id_number("1NGE"), None);
     }
 }

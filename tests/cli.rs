@@ -25,7 +25,7 @@ fn err(output: &Output) -> &str {
 fn help_and_version() {
     let help = execwatch(&["--help"]);
     assert_eq!(code(&help), 0);
-    for word in ["run", "check", "rules", "Exit codes"] {
+    for word in ["run", "check", "rules", "Exit codes", "no daemon answers"] {
         assert!(out(&help).contains(word), "{}", out(&help));
     }
     let version = execwatch(&["--version"]);

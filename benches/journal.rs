@@ -71,7 +71,7 @@ fn segments(folder: &Path, batch: usize) {
     let mut taken = Vec::new();
     while all < RECORDS {
         taken.clear();
-        assert_eq!(cursor.take(64, &mut taken), 0);
+        assert_eq!(cursor.take(64, &mut taken).lost, 0);
         all += taken.len() as u64;
     }
     println!(

@@ -73,6 +73,14 @@ pub fn rfc3339(time_ns: u64) -> String {
     format!("{date}T{hour:02}:{minute:02}:{second:02}.{microseconds:06}Z")
 }
 
+/// A span of time for a sentence: between two moments, or at one if they are the same.
+pub fn window(since_ns: u64, until_ns: u64) -> String {
+    if since_ns == until_ns {
+        return format!("at {}", rfc3339(until_ns));
+    }
+    format!("between {} and {}", rfc3339(since_ns), rfc3339(until_ns))
+}
+
 /// A time in nanoseconds since 1970 as RFC 3339 in a zone so many seconds ahead of UTC, exact to the nanosecond. The
 /// format has no seconds in an offset; a zone that has some, as before 1972, is shown in UTC.
 pub fn rfc3339_in_zone(time_ns: u64, offset: i32) -> String {

@@ -7,7 +7,7 @@ pub const OK: u8 = 0;
 pub const USAGE: u8 = 64;
 /// EX_NOINPUT: a file that should be read cannot be.
 pub const NO_INPUT: u8 = 66;
-/// EX_UNAVAILABLE: the kernel or the environment gives no process events.
+/// EX_UNAVAILABLE: the kernel or the environment gives no process events, or no daemon answers.
 pub const UNAVAILABLE: u8 = 69;
 /// EX_SOFTWARE: a mistake in execwatch, or a thread that ended.
 pub const SOFTWARE: u8 = 70;

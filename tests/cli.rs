@@ -28,6 +28,8 @@ fn help_and_version() {
     for word in ["run", "check", "rules", "Exit codes"] {
         assert!(out(&help).contains(word), "{}", out(&help));
     }
+    let words: Vec<&str> = out(&help).split_whitespace().collect();
+    assert!(words.join(" ").contains("69 no process events to be had or no daemon answers,"), "{words:?}");
     let version = execwatch(&["--version"]);
     assert_eq!((code(&version), out(&version)), (0, concat!("execwatch ", env!("CARGO_PKG_VERSION"), "\n")));
     for command in ["run", "check", "rules"] {

@@ -17,20 +17,6 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::{Daemon, Machine, alert_of, installed, program, wait_until};
 
-/// Makes a grandchild that waits until its parent and this script itself are gone, and becomes the program of the first
-/// argument.
-const DOUBLE_FORK: &str = r#"#!/bin/sh
-(
-  read -r parent rest < /proc/self/stat
-  (
-    while read -r own name state now rest < /proc/self/stat && [ "$now" = "$parent" ]; do :; done
-    while [ -d /proc/$$ ]; do :; done
-    exec "$1" "$2"
-  ) &
-) &
-exit 0
-"#;
-
 /// Waits in a child until the shell has gone, and becomes the program.
 fn orphaned(program: &Path) -> String {
     format!("(while [ -d /proc/$$ ]; do :; done; exec {} orphan) & exit 0", program.display())
@@ -78,7 +64,7 @@ fn a_thousand_double_forked_programs_show_their_script_in_a_storm() {
                  [rule.select.it]\nexe = '{dir}/bin/orphan'\n";
     let daemon = machine.daemon().rules(rules).start();
     let (orphan, other) = (daemon.program("orphan"), daemon.program("other"));
-    let script = program::script(&daemon.folder().join("bin/fork.sh"), DOUBLE_FORK);
+    let script = program::script(&daemon.folder().join("bin/fork.sh"), program::DOUBLE_FORK);
     let (next, stormed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let scripts: Vec<(usize, u32)> = std::thread::scope(|scope| {
         let storm = scope.spawn(|| {
@@ -427,7 +413,7 @@ fn what_was_lost_is_unknown_and_never_a_wrong_chain() {
     let Some(machine) = Machine::alone() else { return };
     let daemon = machine.daemon().capture("receive-buffer = 65536").start();
     let file = daemon.program("orphan");
-    let script = program::script(&daemon.folder().join("fork.sh"), DOUBLE_FORK);
+    let script = program::script(&daemon.folder().join("fork.sh"), program::DOUBLE_FORK);
     let run = |number: &str| {
         let pid = reaped(Command::new(&script).arg(&file).arg(number));
         let command =

@@ -362,3 +362,37 @@ fn without_leave_there_is_no_http() {
     assert!(!daemon.folder().join("metrics.prom").exists());
     daemon.stop();
 }
+
+/// Without a descriptor for another client the daemon goes on, says so once, and answers when there is one again.
+#[test]
+fn no_descriptor_for_a_client() {
+    let Some(machine) = Machine::shared() else { return };
+    let Some(prlimit) = installed("prlimit") else { return };
+    let daemon = machine.daemon().start();
+    let limit = |soft: usize| {
+        let arguments = ["--pid".to_owned(), daemon.pid().to_string(), format!("--nofile={soft}:")];
+        assert!(Command::new(&prlimit).args(arguments).status().unwrap().success());
+    };
+    let before = Command::new(&prlimit)
+        .args(["--pid", &daemon.pid().to_string(), "--nofile", "--output=SOFT", "--noheadings", "--raw"])
+        .output()
+        .unwrap();
+    let before: usize = String::from_utf8(before.stdout).unwrap().trim().parse().unwrap();
+    // As if all were used: a new one would have to be below this number.
+    limit(1);
+    let mut waiting: Vec<UnixStream> =
+        (0..3).map(|_| UnixStream::connect(daemon.control()).unwrap()).collect();
+    let said = "whoever asks at the control socket has to wait";
+    daemon.wait_for_message(said);
+    limit(before);
+    for client in &mut waiting {
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        client.write_all(b"{\"command\":\"status\"}\n").unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("\"version\""), "{answer}");
+    }
+    drop(waiting);
+    let ended = daemon.stop();
+    assert_eq!(ended.stderr.matches(said).count(), 1, "{}", ended.stderr);
+}

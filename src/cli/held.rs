@@ -130,7 +130,7 @@ fn shown(entry: &Entry) -> String {
     text
 }
 
-/// Gives an order about each id.
+/// Gives an order about each id; the worst of their exit codes.
 pub(super) fn order(command: &'static str, arguments: &OrderArguments) -> u8 {
     let mut worst = exit::OK;
     for id in &arguments.ids {
@@ -139,14 +139,26 @@ pub(super) fn order(command: &'static str, arguments: &OrderArguments) -> u8 {
         match arguments.place.ask(&request) {
             Ok(answer) => {
                 let said = answer.get("message").and_then(Value::as_str).unwrap_or_default();
-                if print(&format!("{said}\n")) != exit::OK {
-                    worst = exit::IO;
-                }
+                worst = worse(worst, print(&format!("{said}\n")));
             }
-            Err(code) => worst = code,
+            Err(code) => worst = worse(worst, code),
         }
     }
     worst
+}
+
+/// The worse of two exit codes: what stands in the way of every order, before what is said of one id.
+fn worse(one: u8, other: u8) -> u8 {
+    let rank = |code: u8| match code {
+        exit::OK => 0,
+        exit::SOFTWARE => 1,
+        exit::USAGE => 2,
+        exit::IO => 3,
+        exit::UNAVAILABLE => 4,
+        _ => 5,
+    };
+    // Of equals the first.
+    if rank(other) > rank(one) { other } else { one }
 }
 
 pub(super) fn disarm(arguments: &DisarmArguments) -> u8 {
@@ -187,6 +199,15 @@ fn failed(switch: &Switch, done: &str, error: &std::io::Error) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_worst_of_several_stays() {
+        let of = |codes: &[u8]| codes.iter().fold(exit::OK, |worst, &code| worse(worst, code));
+        assert_eq!(of(&[exit::OK, exit::OK]), exit::OK);
+        assert_eq!(of(&[exit::SOFTWARE, exit::OK]), exit::SOFTWARE);
+        assert_eq!(of(&[exit::UNAVAILABLE, exit::SOFTWARE]), exit::UNAVAILABLE);
+        assert_eq!(of(&[exit::SOFTWARE, exit::PERMISSION, exit::UNAVAILABLE]), exit::PERMISSION);
+    }
 
     #[test]
     fn times() {

@@ -35,8 +35,9 @@ use crate::trust::Trust;
 #[command(
     name = "execwatch",
     version,
-    after_help = "Exit codes: 0 well, 64 wrong command line, 66 no input, 69 no process events to be had, 70 internal error, 71 system \
-                  error, 74 output error, 75 already running, 77 not permitted, 78 mistake in configuration or rules."
+    after_help = "Exit codes: 0 well, 64 wrong command line, 66 no input, 69 no process events to be had or no daemon \
+                  answers, 70 internal error, 71 system error, 74 output error, 75 already running, 77 not permitted, 78 \
+                  mistake in configuration or rules."
 )]
 struct Arguments {
     #[command(subcommand)]

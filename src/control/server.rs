@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
@@ -21,6 +22,9 @@ const MOST_CLIENTS: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often streams are asked for more, though nothing woke the server.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long nobody is accepted after no descriptor was to be had: the socket stays ready, so without a pause the thread
+/// would do nothing else.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The control socket. It is closed and its file removed when this is dropped.
 pub struct Server {
@@ -37,7 +41,8 @@ impl Server {
         let failed = |error| PlaceError::Socket(path.clone(), error);
         let (stop, stopped) = UnixStream::pair().map_err(failed)?;
         let waker = Waker::new().map_err(|error| failed(error.into()))?;
-        let serving = Serving { listener, stopped, waker, commands, clients: Vec::new() };
+        let (clients, shortage) = (Vec::new(), Shortage::default());
+        let serving = Serving { listener, stopped, waker, commands, clients, shortage };
         let thread = std::thread::Builder::new()
             .name("control".to_owned())
             .stack_size(256 * 1024)
@@ -91,6 +96,33 @@ struct Serving {
     waker: Waker,
     commands: Commands,
     clients: Vec<Client>,
+    shortage: Shortage,
+}
+
+/// Whether a client can be accepted, as far as descriptors and memory go.
+#[derive(Debug, Default)]
+struct Shortage {
+    /// Nobody is accepted before.
+    until: Option<Instant>,
+    said: bool,
+}
+
+impl Shortage {
+    /// A client could not be accepted. True if that is to be said: once for each shortage.
+    fn note(&mut self, error: &io::Error, now: Instant) -> bool {
+        let number = error.raw_os_error().map(Errno::from_raw);
+        if !matches!(number, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)) {
+            // One that has gone again is no concern of ours.
+            return false;
+        }
+        self.until = Some(now + PAUSE);
+        !std::mem::replace(&mut self.said, true)
+    }
+
+    /// How long nobody is accepted any more.
+    fn left(&self, now: Instant) -> Option<Duration> {
+        self.until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero())
+    }
 }
 
 impl Serving {
@@ -130,16 +162,17 @@ impl Serving {
 
     /// Waits for something to do; `None` if it is to end.
     fn wait(&self) -> Option<Ready> {
+        let now = Instant::now();
+        let pause = self.shortage.left(now);
         // A stream that is not taken waits for its client alone.
         let waiting =
             self.clients.iter().filter(|client| client.stream_of.is_none() || client.answer.is_none());
-        let deadline = waiting.map(|client| client.deadline).min();
-        let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
+        let of_clients = waiting.map(|client| client.deadline.saturating_duration_since(now));
+        let timeout = of_clients.chain(pause).min().map_or(PollTimeout::NONE, |left| {
             // Rounded up, so that the deadline has passed after it.
-            let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
-        let has_room = self.clients.len() - self.streams() < MOST_CLIENTS;
+        let has_room = self.clients.len() - self.streams() < MOST_CLIENTS && pause.is_none();
         let accepting = if has_room { PollFlags::POLLIN } else { PollFlags::empty() };
         let mut waited = vec![
             PollFd::new(self.stopped.as_fd(), PollFlags::POLLIN),
@@ -161,8 +194,19 @@ impl Serving {
     }
 
     fn accept(&mut self) {
-        // One that has gone again is no concern of ours.
-        let Ok((stream, _)) = self.listener.accept() else { return };
+        let stream = match self.listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                if self.shortage.note(&error, Instant::now()) {
+                    log::warn!(
+                        "whoever asks at the control socket has to wait: {error}; it is tried again every {} ms",
+                        PAUSE.as_millis()
+                    );
+                }
+                return;
+            }
+        };
+        self.shortage = Shortage::default();
         let root = getsockopt(&stream, PeerCredentials).is_ok_and(|peer| peer.uid() == 0);
         if stream.set_nonblocking(true).is_err() {
             return;
@@ -277,4 +321,23 @@ impl Client {
 
 fn is_for_now(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_pauses_and_is_said_once() {
+        let start = Instant::now();
+        let mut shortage = Shortage::default();
+        let error = |number: Errno| io::Error::from(number);
+        assert!(!shortage.note(&error(Errno::ECONNABORTED), start));
+        assert_eq!(shortage.left(start), None);
+        assert!(shortage.note(&error(Errno::EMFILE), start));
+        assert_eq!(shortage.left(start), Some(PAUSE));
+        assert_eq!(shortage.left(start + PAUSE), None);
+        assert!(!shortage.note(&error(Errno::ENFILE), start + PAUSE));
+        assert_eq!(shortage.left(start + PAUSE), Some(PAUSE));
+    }
 }

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::Finding;
+use super::{Finding, privileges};
 use crate::clock;
 use crate::config::Config;
 use crate::connector::events::EventSocket;
@@ -62,13 +62,18 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
         priority: Some(config.capture.realtime_priority).filter(|&priority| priority > 0),
         receive_buffer: config.capture.receive_buffer,
     };
-    let by_choice = settings.priority.is_none() || settings.arrangement == Arrangement::Single;
+    let by_choice = is_by_choice(&settings);
     let new_sink = move |_| Box::new(Watch(sender.clone())) as Box<dyn ExecSink>;
-    match Listeners::start(settings, Arc::new(Counters::default()), Box::new(new_sink)) {
+    match Listeners::start(settings.clone(), Arc::new(Counters::default()), Box::new(new_sink)) {
         Ok(listeners) => {
-            scheduling(&mut findings, &listeners, by_choice);
-            findings
-                .extend(cpus::online().unwrap_or_else(|| vec![0]).into_iter().map(|cpu| probe(cpu, &seen)));
+            scheduling(&mut findings, &listeners, &settings);
+            let expected = match (by_choice, listeners.refusal()) {
+                (true, _) => Expected::BestEffort,
+                (false, Some(_)) => Expected::Refused,
+                (false, None) => Expected::Exact,
+            };
+            let cpus = cpus::online().unwrap_or_else(|| vec![0]);
+            findings.extend(cpus.into_iter().map(|cpu| probe(cpu, &seen, expected)));
             listeners.stop();
         }
         Err(error) => findings.push(Finding::fatal(AREA, error.to_string(), "see what is fatal above")),
@@ -93,22 +98,31 @@ fn buffer(findings: &mut Vec<Finding>, asked: usize, got: usize) {
     }
 }
 
-fn scheduling(findings: &mut Vec<Finding>, listeners: &Listeners, by_choice: bool) {
-    if let Some(refusal) = listeners.refusal() {
-        findings.push(Finding::warning(
-            AREA,
-            format!("programs cannot be held while they are read: {refusal}"),
-            "give execwatch CAP_SYS_NICE (systemd: LimitRTPRIO=99), and its cpu cgroup real-time run time \
-             (cpu.rt_runtime_us) where real-time tasks are grouped",
-        ));
-    } else if by_choice {
+fn is_by_choice(settings: &Settings) -> bool {
+    settings.priority.is_none() || settings.arrangement == Arrangement::Single
+}
+
+fn scheduling(findings: &mut Vec<Finding>, listeners: &Listeners, settings: &Settings) {
+    if is_by_choice(settings) {
         findings.push(Finding::note(
             AREA,
             "best effort by configuration: programs are not held while they are read",
         ));
+    } else if let Some(refusal) = listeners.refusal() {
+        findings.push(Finding::warning(
+            AREA,
+            format!("programs cannot be held while they are read: {refusal}"),
+            match privileges::may_schedule() {
+                Some(true) => {
+                    "give the cpu cgroup of execwatch real-time run time (cpu.rt_runtime_us): this kernel groups real-time \
+                     tasks"
+                }
+                _ => "give execwatch CAP_SYS_NICE (systemd: CapabilityBoundingSet=)",
+            },
+        ));
     }
     let runtime = std::fs::read_to_string("/proc/sys/kernel/sched_rt_runtime_us").ok();
-    if runtime.is_some_and(|text| text.trim() == "0") {
+    if settings.priority.is_some() && runtime.is_some_and(|text| text.trim() == "0") {
         findings.push(Finding::warning(
             AREA,
             "real-time tasks get no CPU time (kernel.sched_rt_runtime_us is 0)",
@@ -127,8 +141,18 @@ fn scheduling(findings: &mut Vec<Finding>, listeners: &Listeners, by_choice: boo
     }
 }
 
+/// What the configuration and the host let expect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    Exact,
+    /// The configuration does not ask for more.
+    BestEffort,
+    /// Real-time scheduling was refused.
+    Refused,
+}
+
 /// Executes a program on a CPU and waits for its event.
-fn probe(cpu: u32, seen: &Receiver<Seen>) -> Finding {
+fn probe(cpu: u32, seen: &Receiver<Seen>, expected: Expected) -> Finding {
     let child = std::thread::scope(|scope| {
         let starter = scope.spawn(|| {
             let mut set = CpuSet::new();
@@ -157,6 +181,10 @@ fn probe(cpu: u32, seen: &Receiver<Seen>) -> Finding {
     let found = std::iter::from_fn(|| seen.recv_deadline(deadline).ok()).find(|seen| seen.notice.pid == pid);
     // It only prints its version.
     let _ = child.wait();
+    judged(cpu, found, expected)
+}
+
+fn judged(cpu: u32, found: Option<Seen>, expected: Expected) -> Finding {
     match found {
         Some(Seen { notice, read_after_ns: Some(ns) }) if notice.held => Finding::good(
             AREA,
@@ -169,11 +197,23 @@ fn probe(cpu: u32, seen: &Receiver<Seen>) -> Finding {
                 ns / 1000
             ),
         ),
-        Some(_) => Finding::warning(
-            AREA,
-            format!("CPU {cpu}: best effort; a program was seen, but had ended before it was read"),
-            "allow real-time scheduling, so that programs are held while they are read",
-        ),
+        Some(_) => {
+            let found =
+                format!("CPU {cpu}: best effort; a program was seen, but had ended before it was read");
+            match expected {
+                Expected::BestEffort => Finding::note(AREA, found),
+                Expected::Refused => Finding::warning(
+                    AREA,
+                    found,
+                    "allow real-time scheduling, so that programs are held while they are read",
+                ),
+                Expected::Exact => Finding::warning(
+                    AREA,
+                    found,
+                    "try again; if it stays so, look for programs with a higher real-time priority on this CPU",
+                ),
+            }
+        }
         None => Finding::fatal(
             AREA,
             format!("CPU {cpu}: the exec of an own program was not seen within {} s", PATIENCE.as_secs()),
@@ -230,6 +270,23 @@ fn real_time_priority(stat: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::Level;
+
+    /// What the configuration asks for is no reason to warn; what it does not get is.
+    #[test]
+    fn a_program_that_ended_is_a_warning_only_where_more_was_asked_for() {
+        let judged = |read_after_ns, expected| {
+            let notice = ExecNotice { pid: 7, cpu: 0, timestamp_ns: 1, held: false };
+            judged(0, Some(Seen { notice, read_after_ns }), expected)
+        };
+        assert_eq!(judged(None, Expected::BestEffort).level, Level::Note);
+        assert_eq!(judged(Some(1), Expected::BestEffort).level, Level::Note);
+        for expected in [Expected::Refused, Expected::Exact] {
+            let finding = judged(None, expected);
+            let about_scheduling = finding.remedy.unwrap().contains("allow real-time scheduling");
+            assert_eq!((finding.level, about_scheduling), (Level::Warning, expected == Expected::Refused));
+        }
+    }
 
     #[test]
     fn priorities_are_read_from_stat() {

@@ -54,7 +54,10 @@ fn outputs(findings: &mut Vec<Finding>, output: &config::Output) {
             Err(error) => Finding::warning(
                 AREA,
                 format!("{} cannot be written: {}: {error}", file.path.display(), folder.display()),
-                format!("mkdir -p -m 0750 {}", folder.display()),
+                match error.kind() {
+                    io::ErrorKind::NotFound => format!("mkdir -p -m 0750 {}", folder.display()),
+                    _ => "name another file in [output.file] path".to_owned(),
+                },
             ),
         });
     }
@@ -114,17 +117,21 @@ fn folder(what: &str, path: &Path, key: &str) -> Vec<Finding> {
             )];
         }
         Err(error) => {
-            let remedy = format!("mkdir -p -m 0700 {shown}");
+            let remedy = format!("see to what is in its way, or name another in {key}");
             return vec![Finding::warning(AREA, format!("{what} {shown} cannot be used: {error}"), remedy)];
         }
     };
+    if !about.is_dir() {
+        let remedy = format!("move away what has that name, or name another in {key}");
+        return vec![Finding::warning(AREA, format!("{what} {shown} is no folder"), remedy)];
+    }
     let mut findings = Vec::new();
     let mode = about.permissions().mode() & 0o7777;
-    if about.uid() != 0 || mode & 0o077 != 0 {
+    if let Some(remedy) = for_root_alone(about.uid(), mode, path) {
         findings.push(Finding::warning(
             AREA,
             format!("{what} {shown} is open to others than root (owner {}, mode {mode:04o})", about.uid()),
-            format!("chown root: {shown} && chmod 0700 {shown}"),
+            remedy,
         ));
     }
     let file = File::open(path);
@@ -155,6 +162,14 @@ fn folder(what: &str, path: &Path, key: &str) -> Vec<Finding> {
     findings
 }
 
+/// What makes a folder root's alone; `None` if it is.
+fn for_root_alone(owner: u32, mode: u32, path: &Path) -> Option<String> {
+    let chown = (owner != 0).then(|| format!("chown root: {}", path.display()));
+    let chmod = (mode & 0o077 != 0).then(|| format!("chmod 0700 {}", path.display()));
+    let commands: Vec<String> = chown.into_iter().chain(chmod).collect();
+    (!commands.is_empty()).then(|| commands.join(" && "))
+}
+
 /// A file or folder of the configuration, which decides what is seen. One that is not there is a matter of `check`.
 fn trusted(path: &Path) -> Vec<Finding> {
     let fatal = |Distrust { path, what, reason, remedy }: Distrust| {
@@ -179,9 +194,20 @@ fn server(remote: &config::Remote, server: &config::Server) -> Finding {
                 "the syslog server {server} of [[output.remote]] {} cannot be used: {error}",
                 remote.name
             ),
-            "check address, firewall and certificates; what it does not take waits in the journal",
+            if server.transport == config::Transport::Tls && is_of_certificates(&error) {
+                "check the certificates and [output.remote.tls]; what it does not take waits in the journal"
+            } else {
+                "check its address and the firewalls between; what it does not take waits in the journal"
+            },
         ),
     }
+}
+
+/// An error of TLS or of its files; those of the network come from the kernel or from looking up the name.
+fn is_of_certificates(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound, Other, PermissionDenied};
+    error.raw_os_error().is_none()
+        && matches!(error.kind(), InvalidData | NotFound | Other | PermissionDenied)
 }
 
 fn time() -> Vec<Finding> {
@@ -201,5 +227,31 @@ fn time() -> Vec<Finding> {
             format!("the kernel does not know its clock to be synchronised; it says {says}"),
         )],
         None => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Level;
+
+    #[test]
+    fn a_remedy_names_only_what_is_wrong() {
+        let of = |owner, mode| for_root_alone(owner, mode, Path::new("/s"));
+        assert_eq!(of(0, 0o700), None);
+        assert_eq!(of(0, 0o755).unwrap(), "chmod 0700 /s");
+        assert_eq!(of(7, 0o700).unwrap(), "chown root: /s");
+        assert_eq!(of(7, 0o777).unwrap(), "chown root: /s && chmod 0700 /s");
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_folder() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for path in [file.path().to_owned(), file.path().join("below")] {
+            let findings = folder("the state folder", &path, "[state] folder");
+            let remedy = findings[0].remedy.as_ref().unwrap();
+            assert_eq!(findings[0].level, Level::Warning);
+            assert!(remedy.contains("[state] folder") && !remedy.contains("mkdir"), "{remedy}");
+        }
     }
 }

@@ -76,7 +76,7 @@ impl Finding {
 /// Looks at everything. `file` is where the configuration was read.
 pub fn examine(config: &Config, file: &Path) -> Vec<Finding> {
     let mut findings = kernel::examine(Path::new("/"));
-    let privileges = privileges::examine();
+    let privileges = privileges::examine(config);
     let root = privileges.iter().all(|finding| finding.level != Level::Fatal);
     findings.extend(privileges);
     if root {
@@ -89,7 +89,8 @@ pub fn examine(config: &Config, file: &Path) -> Vec<Finding> {
 /// What explains that the daemon could not listen, for its log: everything that is fatal.
 pub fn explain_failure() -> Vec<Finding> {
     let mut findings = kernel::examine(Path::new("/"));
-    findings.extend(privileges::examine());
+    // What is fatal is so by no choice of the configuration.
+    findings.extend(privileges::examine(&Config::default()));
     findings.retain(|finding| finding.level == Level::Fatal);
     findings
 }

@@ -1,28 +1,56 @@
 //! What this process may do.
 
-use super::Finding;
+use super::{Finding, Level};
+use crate::config::Config;
+use crate::response::Mode;
 
 const AREA: &str = "privileges";
+const CAP_KILL: u32 = 5;
+const CAP_SYS_NICE: u32 = 23;
 
-/// Capabilities by their bit (capabilities(7)), and what lacks without each.
-const NEEDED: [(u32, &str, bool, &str); 5] = [
-    (12, "CAP_NET_ADMIN", true, "process events cannot be listened to"),
-    (19, "CAP_SYS_PTRACE", true, "executables and folders of other users' programs cannot be read"),
-    (2, "CAP_DAC_READ_SEARCH", false, "files of other users cannot be compared with installed utilities"),
-    (23, "CAP_SYS_NICE", false, "programs are not held while they are read: best effort"),
-    (5, "CAP_KILL", false, "responses cannot end programs of other users"),
+/// Capabilities by their bit (capabilities(7)), how bad it is to be without, and what lacks then.
+const NEEDED: [(u32, &str, Level, &str); 5] = [
+    (12, "CAP_NET_ADMIN", Level::Fatal, "process events cannot be listened to"),
+    (19, "CAP_SYS_PTRACE", Level::Fatal, "executables and folders of other users' programs cannot be read"),
+    (
+        2,
+        "CAP_DAC_READ_SEARCH",
+        Level::Warning,
+        "files of other users cannot be compared with installed utilities",
+    ),
+    (CAP_SYS_NICE, "CAP_SYS_NICE", Level::Warning, "programs are not held while they are read: best effort"),
+    (CAP_KILL, "CAP_KILL", Level::Warning, "responses cannot end programs of other users"),
 ];
 
-pub(super) fn examine() -> Vec<Finding> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    of_status(&status, nix::unistd::geteuid().is_root())
+pub(super) fn examine(config: &Config) -> Vec<Finding> {
+    of_status(&own_status(), nix::unistd::geteuid().is_root(), config)
 }
 
-fn of_status(status: &str, root: bool) -> Vec<Finding> {
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+/// Whether this process may use real-time scheduling; `None` if that cannot be known.
+pub(super) fn may_schedule() -> Option<bool> {
+    effective(&own_status()).map(|mask| mask >> CAP_SYS_NICE & 1 == 1)
+}
+
+fn own_status() -> String {
+    std::fs::read_to_string("/proc/self/status").unwrap_or_default()
+}
+
+fn effective(status: &str) -> Option<u64> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+/// The configuration asks for nothing that takes this capability.
+fn is_unused(bit: u32, config: &Config) -> bool {
+    match bit {
+        CAP_SYS_NICE => config.capture.realtime_priority == 0,
+        CAP_KILL => config.response.mode != Mode::Enforce,
+        _ => false,
+    }
+}
+
+fn of_status(status: &str, root: bool, config: &Config) -> Vec<Finding> {
+    let effective = effective(status);
     let mut findings = Vec::new();
     if !root {
         findings.push(Finding::fatal(
@@ -36,17 +64,21 @@ fn of_status(status: &str, root: bool) -> Vec<Finding> {
         findings.push(Finding::note(AREA, "/proc/self/status does not tell which capabilities there are"));
         return findings;
     };
-    for (bit, name, needed, without) in NEEDED {
+    for (bit, name, level, without) in NEEDED {
         if effective >> bit & 1 == 1 {
+            continue;
+        }
+        if is_unused(bit, config) {
+            findings.push(Finding::note(
+                AREA,
+                format!("{name} is missing; by its configuration execwatch does not need it"),
+            ));
             continue;
         }
         let found = format!("{name} is missing: {without}");
         let remedy =
             format!("give it back (docker: --cap-add {}, systemd: CapabilityBoundingSet=)", &name[4..]);
-        findings.push(match needed {
-            true => Finding::fatal(AREA, found, remedy),
-            false => Finding::warning(AREA, found, remedy),
-        });
+        findings.push(Finding { level, ..Finding::warning(AREA, found, remedy) });
     }
     if findings.is_empty() {
         findings.push(Finding::good(AREA, "root, with every capability that is needed"));
@@ -57,11 +89,13 @@ fn of_status(status: &str, root: bool) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::{Level, worst};
+    use crate::doctor::worst;
 
     #[test]
     fn capabilities_are_read_from_their_mask() {
-        let of = |mask: &str, root| of_status(&format!("Name:\tx\nCapEff:\t{mask}\n"), root);
+        let mut config = Config::default();
+        config.response.mode = Mode::Enforce;
+        let of = |mask: &str, root| of_status(&format!("Name:\tx\nCapEff:\t{mask}\n"), root, &config);
         assert_eq!(worst(&of("000001ffffffffff", true)), Level::Good);
         assert_eq!(worst(&of("000001ffffffffff", false)), Level::Fatal);
         // All but CAP_SYS_NICE; all but CAP_NET_ADMIN.
@@ -73,5 +107,14 @@ mod tests {
         );
         assert_eq!(worst(&of(&without(12), true)), Level::Fatal);
         assert_eq!(worst(&of("zz", true)), Level::Note);
+        assert_eq!(worst(&of(&without(5), true)), Level::Warning);
+        // What the configuration does without is no lack.
+        config.response.mode = Mode::Off;
+        config.capture.realtime_priority = 0;
+        for bit in [5, 23] {
+            let status = format!("CapEff:\t{}\n", without(bit));
+            let findings = of_status(&status, true, &config);
+            assert_eq!((worst(&findings), findings.len()), (Level::Note, 1), "{findings:?}");
+        }
     }
 }

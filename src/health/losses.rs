@@ -93,12 +93,8 @@ impl Losses {
         self.said = *totals;
         self.last_said = Some(now);
         self.window = None;
-        let message = format!(
-            "not everything was seen between {} and {}: {}",
-            calendar::rfc3339(since),
-            calendar::rfc3339(until),
-            said.join(", ")
-        );
+        let message =
+            format!("not everything was seen {}: {}", calendar::window(since, until), said.join(", "));
         log::warn!("{message}");
         Some(Notice { kind: "loss", severity: Severity::Medium, time_ns: now_ns, message })
     }
@@ -136,5 +132,12 @@ mod tests {
         );
         assert!(!said.contains("a rule"), "{said}");
         assert!(look(5, 1, 72, true).unwrap().contains("1 program ended"));
+        // The first look has no moment before it.
+        let totals = Totals { gone: 1, ..Totals::default() };
+        let said = Losses::default().look(&totals, start, 5 * S, false).unwrap().message;
+        assert_eq!(
+            said,
+            "not everything was seen at 1970-01-01T00:00:05.000000Z: 1 program ended before it was read"
+        );
     }
 }

@@ -91,27 +91,22 @@ pub struct PositionFile {
 }
 
 impl PositionFile {
-    /// Opens the file of an output, with what it says; makes it, saying `new`, if there is none.
+    /// Opens the file of an output, with what it says; makes it, saying `new`, if there is none or it cannot be read.
     pub fn open(folder: &Folder, output: &str, new: u64) -> io::Result<(PositionFile, Option<Kept>)> {
         let name = file_name(output);
-        match folder.open_to_write(&name) {
-            Ok(file) => {
-                let mut bytes = [0; LENGTH + 1];
-                let length = file.read_at(&mut bytes, 0)?;
-                let kept = read(bytes.get(..length).unwrap_or_default());
-                Ok((PositionFile { file }, Some(kept)))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Complete or not there: an empty file would mean that everything is to be repeated.
-                let making = format!(".{name}.new");
-                let _ = folder.remove(&making);
-                let file = folder.create(&making)?;
-                file.write_all_at(&write(new), 0)?;
-                folder.rename(&making, &name)?;
-                Ok((PositionFile { file }, None))
-            }
-            Err(error) => Err(error),
-        }
+        let opened = folder.open_to_write(&name).and_then(|file| {
+            let kept = content(&file)?;
+            Ok((PositionFile { file }, Some(kept)))
+        });
+        opened.or_else(|_| {
+            // Complete or not there: an empty file would mean that everything is to be repeated.
+            let making = format!(".{name}.new");
+            let _ = folder.remove(&making);
+            let file = folder.create(&making)?;
+            file.write_all_at(&write(new), 0)?;
+            folder.rename(&making, &name)?;
+            Ok((PositionFile { file }, None))
+        })
     }
 
     /// Writes the position down.
@@ -120,12 +115,20 @@ impl PositionFile {
     }
 }
 
-/// What the file of an output says, if it can only be read.
-pub fn look(folder: &Folder, file: &str) -> Option<Kept> {
-    let file = folder.open(file).ok()?;
+/// What the file of an output says, if it can only be read; `None` if there is no such file. An error says nothing of the
+/// position: there is one, and it cannot be read.
+pub fn look(folder: &Folder, file: &str) -> io::Result<Option<Kept>> {
+    match folder.open(file) {
+        Ok(file) => content(&file).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn content(file: &File) -> io::Result<Kept> {
     let mut bytes = [0; LENGTH + 1];
-    let length = file.read_at(&mut bytes, 0).ok()?;
-    Some(read(bytes.get(..length).unwrap_or_default()))
+    let length = file.read_at(&mut bytes, 0)?;
+    Ok(read(bytes.get(..length).unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -164,9 +167,15 @@ mod tests {
         let folder = Folder::make(&temporary.path().join("positions")).unwrap();
         let (file, kept) = PositionFile::open(&folder, "syslog /dev/log", 7).unwrap();
         assert_eq!(kept, None);
-        assert_eq!(look(&folder, "syslog%20%2fdev%2flog"), Some(Kept::Number(7)));
+        assert_eq!(look(&folder, "syslog%20%2fdev%2flog").unwrap(), Some(Kept::Number(7)));
+        assert_eq!(look(&folder, "another").unwrap(), None);
         file.keep(9).unwrap();
         let (_, kept) = PositionFile::open(&folder, "syslog /dev/log", 20).unwrap();
         assert_eq!(kept, Some(Kept::Number(9)));
+        // What is no file is replaced, and until then it is an error and not an output without a position.
+        std::os::unix::fs::symlink("/nowhere", folder.path().join("link")).unwrap();
+        assert!(look(&folder, "link").is_err());
+        let (_, kept) = PositionFile::open(&folder, "link", 3).unwrap();
+        assert_eq!((kept, look(&folder, "link").unwrap()), (None, Some(Kept::Number(3))));
     }
 }

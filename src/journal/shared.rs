@@ -129,6 +129,21 @@ pub struct Cursor {
     reader: Option<Reader>,
 }
 
+/// What came of an attempt to take records.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Records that cannot be had any more.
+    pub lost: u64,
+    /// Why the next records cannot be read now. They count as lost only when they are [given up](Cursor::give_up).
+    pub failed: Option<io::Error>,
+}
+
+impl Taken {
+    fn with(lost: u64) -> Self {
+        Taken { lost, failed: None }
+    }
+}
+
 /// Why a wait for records ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Woken {
@@ -156,8 +171,8 @@ impl Cursor {
         self.next
     }
 
-    /// Appends up to `most` records to `into`; the number of those that cannot be had any more.
-    pub fn take(&mut self, most: usize, into: &mut Vec<Arc<Entry>>) -> u64 {
+    /// Appends up to `most` records to `into`.
+    pub fn take(&mut self, most: usize, into: &mut Vec<Arc<Entry>>) -> Taken {
         let mut lost = 0;
         loop {
             let place = {
@@ -183,25 +198,47 @@ impl Cursor {
                 place
             };
             match place {
-                Place::Nowhere => return lost,
+                Place::Nowhere => return Taken::with(lost),
                 Place::Memory => {
                     self.reader = None;
-                    return lost;
+                    return Taken::with(lost);
                 }
                 Place::Segment { first, last, bytes, mark } => {
                     lost += first.saturating_sub(self.next);
                     self.next = self.next.max(first);
-                    lost += self.read(first, bytes, mark, most, into);
+                    let (missing, outcome) = self.read(first, bytes, mark, most, into);
+                    lost += missing;
                     if !into.is_empty() {
-                        return lost;
+                        return Taken::with(lost);
                     }
-                    // Nothing more can be read of it, although there was something.
                     self.reader = None;
-                    lost += (last + 1).saturating_sub(self.next);
-                    self.next = self.next.max(last + 1);
+                    match outcome {
+                        // A segment that was given up meanwhile is no error: what is missing is counted.
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                            return Taken { lost, failed: Some(error) };
+                        }
+                        // Nothing more can be read of it, although there was something.
+                        _ => lost += self.pass(last),
+                    }
                 }
             }
         }
+    }
+
+    /// Passes over what is left of the segment that cannot be read; how many records that are.
+    pub fn give_up(&mut self) -> u64 {
+        let place = self.find(&self.shared.lock());
+        self.reader = None;
+        match place {
+            Place::Segment { last, .. } => self.pass(last),
+            Place::Memory | Place::Nowhere => 0,
+        }
+    }
+
+    fn pass(&mut self, last: u64) -> u64 {
+        let lost = (last + 1).saturating_sub(self.next);
+        self.next = self.next.max(last + 1);
+        lost
     }
 
     fn find(&self, state: &State) -> Place {
@@ -228,7 +265,8 @@ impl Cursor {
         }
     }
 
-    /// Reads on in a segment, in which the first number that is wanted may be; how many are missing between.
+    /// Reads on in a segment, in which the first number that is wanted may be; how many are missing between, and whether it
+    /// could be read.
     fn read(
         &mut self,
         first: u64,
@@ -236,7 +274,7 @@ impl Cursor {
         mark: (u64, u64),
         most: usize,
         into: &mut Vec<Arc<Entry>>,
-    ) -> u64 {
+    ) -> (u64, io::Result<()>) {
         let mut lost = 0;
         let mut attempt = || -> io::Result<()> {
             let going_on = self.reader.take().filter(|it| it.segment == first && it.next <= self.next);
@@ -261,13 +299,8 @@ impl Cursor {
             self.reader = Some(reader);
             Ok(())
         };
-        if let Err(error) = attempt() {
-            // A segment that was given up meanwhile is no error: what is missing is counted.
-            if error.kind() != io::ErrorKind::NotFound {
-                log::error!("the journal's segment {} cannot be read: {error}", segment_name(first));
-            }
-        }
-        lost
+        let outcome = attempt();
+        (lost, outcome)
     }
 
     /// Waits until there may be something to take, or `interrupted` says so after a [`Shared::wake`], or for a time.

@@ -59,7 +59,8 @@ pub(super) enum Attempt {
 /// Opens folder, lock and positions.
 struct Opened {
     folder: Arc<Folder>,
-    positions: Option<Folder>,
+    /// `None` if there is none and none can be made; an error if there is one that cannot be used.
+    positions: io::Result<Option<Folder>>,
     lock: Flock<File>,
 }
 
@@ -83,8 +84,12 @@ fn open(path: &Path) -> Result<Opened, Obstacle> {
         io::ErrorKind::WouldBlock => Obstacle::Lasting("another execwatch has it".to_owned()),
         _ => Obstacle::Lasting(error.to_string()),
     })?;
-    // If it cannot be made, records can still be sent from the journal.
-    let positions = Folder::make(&path.join(POSITIONS)).ok();
+    let path = path.join(POSITIONS);
+    let positions = match Folder::open_at(&path) {
+        // If it cannot be made, records can still be sent from the journal.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Folder::make(&path).ok()),
+        result => result.map(Some),
+    };
     Ok(Opened { folder, positions, lock })
 }
 
@@ -132,7 +137,7 @@ impl Place {
         };
         let synchroniser = Synchroniser::start(Arc::clone(&opened.folder), failed)?;
         shared.set_folder(Arc::clone(&opened.folder));
-        self.positions = opened.positions;
+        self.positions = opened.positions.unwrap_or_default();
         self.lock = Some(opened.lock);
         let age_s = i64::try_from(settings.max_age.as_secs() / 8).unwrap_or(i64::MAX);
         Ok(Store::new(opened.folder, settings.segment_size(), age_s, saved, synchroniser))
@@ -270,7 +275,7 @@ impl Beginning {
             }
         };
         let folder = Arc::clone(&opened.folder);
-        let kept = self.positions(opened.positions.as_ref());
+        let kept = self.positions(&opened.positions);
         // An output that is new wants nothing of what is there.
         let of_outputs = kept.iter().flatten().map(|kept| match kept {
             Kept::Number(number) => *number,
@@ -305,7 +310,8 @@ impl Beginning {
                 Some(Kept::Damaged) => {
                     output.advance(first - 1);
                     let message = format!(
-                        "the position of output {} is damaged; it repeats what the journal holds, with the same ids",
+                        "the position of output {} is damaged or cannot be read; it repeats what the journal holds, with \
+                         the same ids",
                         output.name()
                     );
                     self.say("journal-damaged", Severity::Low, message);
@@ -338,11 +344,22 @@ impl Beginning {
         }
     }
 
-    /// What is kept of each output's position.
-    fn positions(&self, folder: Option<&Folder>) -> Vec<Option<Kept>> {
+    /// What is kept of each output's position. One that cannot be read counts as damaged: an output without a position
+    /// would be a new one, for which nothing waits.
+    fn positions(&self, folder: &io::Result<Option<Folder>>) -> Vec<Option<Kept>> {
+        if let Err(error) = folder {
+            let path = self.place.path.join(POSITIONS);
+            log::warn!("the folder of the outputs' positions, {}, cannot be used: {error}", path.display());
+        }
         let look = |output: &Arc<Progress>| {
-            let folder = folder.filter(|_| output.keeps())?;
-            position::look(folder, &position::file_name(output.name()))
+            if !output.keeps() {
+                return None;
+            }
+            let Ok(folder) = folder else { return Some(Kept::Damaged) };
+            position::look(folder.as_ref()?, &position::file_name(output.name())).unwrap_or_else(|error| {
+                log::warn!("the position of output {} cannot be read: {error}", output.name());
+                Some(Kept::Damaged)
+            })
         };
         self.outputs.iter().map(look).collect()
     }
@@ -361,12 +378,15 @@ impl Beginning {
             if known.contains(&file) {
                 continue;
             }
-            if let Some(Kept::Number(number)) = position::look(folder, &file)
-                && number < last
-            {
+            let waited = match position::look(folder, &file) {
+                Ok(Some(Kept::Number(number))) if number >= last => None,
+                Ok(Some(Kept::Number(number))) => Some(counted(last - number, "record", "records")),
+                Ok(None) => None,
+                Ok(Some(Kept::Damaged)) | Err(_) => Some("an unknown number of records".to_owned()),
+            };
+            if let Some(waited) = waited {
                 messages.push(format!(
-                    "{} that waited for output {} will not be sent there: it is not configured any more",
-                    counted(last - number, "record", "records"),
+                    "{waited} that waited for output {} will not be sent there: it is not configured any more",
                     position::output_name(&file)
                 ));
             }

@@ -19,6 +19,8 @@ use crate::output::entry::Entry;
 
 /// A place is remembered every so many bytes, so that an output need not read a segment from its beginning.
 const MARK_EVERY: u64 = 256 * 1024;
+/// Numbers in names of files above this one are not counted on from.
+const LAST_NUMBER: u64 = u64::MAX / 2;
 /// The buffer of a batch is given back if it was larger.
 const KEPT_BUFFER: usize = 1 << 20;
 
@@ -45,7 +47,7 @@ impl Clocks {
 pub struct Recovered {
     /// Segments with something in them that an output still wants.
     pub segments: VecDeque<Segment>,
-    /// The highest number found.
+    /// The highest number found, also in the name of a segment that cannot be read.
     pub last: u64,
     /// What was damaged.
     pub damage: Damage,
@@ -60,19 +62,20 @@ pub fn recover(folder: &Folder, sent: u64, clocks: Clocks) -> io::Result<Recover
     for (at, &first) in firsts.iter().enumerate() {
         let name = segment_name(first);
         let limit = firsts.get(at + 1).copied();
-        if limit.is_some_and(|limit| limit - 1 <= sent) {
+        if limit.is_some_and(|limit| limit - 1 <= sent) && !is_of_another_version(folder, &name) {
             // If it cannot be removed, it is tried again at the next start.
             let _ = folder.remove(&name);
             continue;
         }
         match look_through(folder, &name, first, limit.unwrap_or(u64::MAX), clocks) {
-            Ok(Looked::Later(version)) => found.messages.push(format!(
-                "the journal's segment {name} is left alone: it is of a later version of execwatch ({version}, {VERSION} is known here)"
-            )),
+            Ok(Looked::Later(version)) => {
+                found.pass_by(first);
+                found.messages.push(format!(
+                    "the journal's segment {name} is left alone: it is of a later version of execwatch ({version}, {VERSION} is known here)"
+                ));
+            }
             Ok(Looked::Segment(segment, damage)) => {
-                found.damage.places += damage.places;
-                found.damage.bytes += damage.bytes;
-                found.damage.torn += damage.torn;
+                found.count(&segment, damage, limit);
                 found.last = found.last.max(segment.last);
                 if segment.last <= sent || segment.last == 0 {
                     let _ = folder.remove(&name);
@@ -81,16 +84,51 @@ pub fn recover(folder: &Folder, sent: u64, clocks: Clocks) -> io::Result<Recover
                 }
             }
             Err(error) => {
-                found.messages.push(format!("the journal's segment {name} cannot be read: {error}"));
+                found.pass_by(first);
+                found.messages.push(format!(
+                    "the journal's segment {name} is left alone, and what it holds is not sent: it cannot be read: {error}"
+                ));
             }
         }
     }
     Ok(found)
 }
 
+impl Recovered {
+    /// A segment stays where it is without being read: neither its number nor its name is given again.
+    fn pass_by(&mut self, first: u64) {
+        // No run comes so far. Whoever puts such a name there must not bring the counting to its end.
+        if first <= LAST_NUMBER {
+            self.last = self.last.max(first);
+        }
+    }
+
+    /// What is torn at the end of a segment was being written when somebody was killed, and the next run began with the
+    /// same number. If the next segment begins with another, whole records are missing there: that is damage.
+    fn count(&mut self, segment: &Segment, damage: Damage, limit: Option<u64>) {
+        let Damage { places, bytes, torn } = damage;
+        let next = segment.last.max(segment.first.saturating_sub(1)).saturating_add(1);
+        self.damage.places += places;
+        self.damage.bytes += bytes;
+        if torn > 0 && limit.is_some_and(|limit| limit > next) {
+            self.damage.places += 1;
+            self.damage.bytes += torn;
+        } else {
+            self.damage.torn += torn;
+        }
+    }
+}
+
 enum Looked {
     Segment(Segment, Damage),
     Later(u32),
+}
+
+/// What it holds, and whether that was sent, only the version knows that wrote it.
+fn is_of_another_version(folder: &Folder, name: &str) -> bool {
+    let mut head = [0; SEGMENT_HEAD];
+    let read = folder.open(name).and_then(|file| file.read_exact_at(&mut head, 0));
+    read.is_ok() && format::segment_version(&head).is_some_and(|version| version != VERSION)
 }
 
 /// Reads a whole segment. Its `last` is 0 if it holds no record.
@@ -136,6 +174,8 @@ pub struct Store {
     /// Seconds after which a new segment is begun.
     segment_age_s: i64,
     current: Option<Current>,
+    /// A file without records that this run made and could not remove.
+    left: Option<u64>,
     buffer: Vec<u8>,
     synchroniser: Synchroniser,
     /// All up to this record were written, or will never be.
@@ -151,7 +191,16 @@ impl Store {
         saved: u64,
         synchroniser: Synchroniser,
     ) -> Store {
-        Store { folder, segment_size, segment_age_s, current: None, buffer: Vec::new(), synchroniser, saved }
+        Store {
+            folder,
+            segment_size,
+            segment_age_s,
+            current: None,
+            left: None,
+            buffer: Vec::new(),
+            synchroniser,
+            saved,
+        }
     }
 
     /// All up to this record were written, or will never be.
@@ -216,22 +265,28 @@ impl Store {
         current.segment.bytes >= self.segment_size || now_s - current.began_s >= self.segment_age_s
     }
 
-    /// Makes the file of a segment that begins with this record.
-    fn begin(&self, first: u64) -> io::Result<File> {
+    /// Makes the file of a segment that begins with this record. A file that has its name already is replaced only if this
+    /// run made it, in an attempt that failed; another's stays, and that is an error.
+    fn begin(&mut self, first: u64) -> io::Result<File> {
         let name = segment_name(first);
-        let file = match self.folder.create(&name) {
-            // Of an attempt that failed: records with this number were never written.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.folder.remove(&name)?;
-                self.folder.create(&name)?
-            }
-            result => result?,
-        };
+        if self.left == Some(first) {
+            self.remove_empty(first);
+        }
+        let file = self.folder.create(&name)?;
         if let Err(error) = file.write_all_at(&segment_head(), 0) {
-            let _ = self.folder.remove(&name);
+            self.remove_empty(first);
             return Err(error);
         }
         Ok(file)
+    }
+
+    /// Removes a file of this run that holds no record; if it cannot be, that is remembered.
+    fn remove_empty(&mut self, first: u64) {
+        let is_there = match self.folder.remove(&segment_name(first)) {
+            Ok(()) => false,
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        };
+        self.left = is_there.then_some(first);
     }
 
     /// Lets go of a segment that cannot be written to; if it holds no record, it is removed.
@@ -239,7 +294,7 @@ impl Store {
         if let Some(current) = self.current.take()
             && current.segment.last == 0
         {
-            let _ = self.folder.remove(&segment_name(current.segment.first));
+            self.remove_empty(current.segment.first);
         }
     }
 

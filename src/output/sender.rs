@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender as Orders;
+use nix::errno::Errno;
 
 use super::Destination;
 use super::backoff::Backoff;
@@ -23,6 +24,8 @@ use crate::rules::model::Severity;
 const BATCH: usize = 64;
 /// First and last pause between attempts at a broken output.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+/// How long it is tried to read records that the disk does not give.
+const READ_PATIENCE: Duration = Duration::from_secs(300);
 /// At most one notice about losses in this time.
 const LOSS_NOTICE_EVERY: Duration = Duration::from_secs(60);
 /// How often it is looked whether the end of that time has come.
@@ -50,6 +53,8 @@ pub struct Sender {
     signals: Arc<Signals>,
     orders: Orders<Order>,
     backoff: Backoff,
+    /// Since when the journal cannot be read.
+    unread: Option<Instant>,
     /// All up to this record were given to the destination, or will never be.
     given: u64,
     /// The last of these, as many as the destination may hold back.
@@ -86,6 +91,7 @@ impl Sender {
             signals,
             orders,
             backoff: Backoff::new(PAUSES),
+            unread: None,
             given,
             held: VecDeque::new(),
             unsaid: 0,
@@ -108,10 +114,17 @@ impl Sender {
                 break;
             }
             batch.clear();
-            let lost = self.cursor.take(BATCH, &mut batch);
-            if lost > 0 {
-                self.lose(lost);
+            let taken = self.cursor.take(BATCH, &mut batch);
+            if taken.lost > 0 {
+                self.lose(taken.lost);
             }
+            if let Some(error) = taken.failed {
+                if !self.wait_for_journal(&error) {
+                    break;
+                }
+                continue;
+            }
+            self.unread = None;
             if batch.is_empty() {
                 self.given = self.cursor.next() - 1;
                 self.keep_position();
@@ -141,6 +154,40 @@ impl Sender {
         }
         self.take_back();
         self.progress.set_sending(0);
+    }
+
+    /// The next records cannot be read now, which is no reason to lose them: waits until it is tried again. What the disk
+    /// does not give for long is given up, or else nothing behind it would be sent either. False at the end, where they
+    /// wait for the next start.
+    fn wait_for_journal(&mut self, error: &io::Error) -> bool {
+        let since = *self.unread.get_or_insert_with(|| {
+            log::warn!(
+                "output {} cannot read its next records from the journal: {error}; trying again, records wait",
+                self.progress.name()
+            );
+            Instant::now()
+        });
+        self.given = self.cursor.next() - 1;
+        self.keep_position();
+        self.say_losses();
+        self.progress.set_error(format!("the journal cannot be read: {error}"), clock::realtime_ns());
+        self.progress.set_condition(Condition::Retrying);
+        if !is_shortage(error) && since.elapsed() > READ_PATIENCE {
+            let count = self.cursor.give_up();
+            log::error!(
+                "output {} gives up {}, which cannot be read from the journal: {error}",
+                self.progress.name(),
+                counted(count, "record", "records")
+            );
+            self.lose(count);
+            self.progress.set_condition(Condition::Working);
+            self.unread = None;
+            return true;
+        }
+        let signals = Arc::clone(&self.signals);
+        let is_over = || signals.over.load(Relaxed) || signals.ending.load(Relaxed);
+        self.cursor.pause(self.backoff.pause(), || is_over() || signals.reopen.load(Relaxed));
+        !is_over()
     }
 
     /// At the end gives the receiver a moment to take what it has.
@@ -279,4 +326,10 @@ impl Sender {
     fn take_back(&self) {
         self.progress.take_back(self.destination.held());
     }
+}
+
+/// Something was wanting that others hold: it will be there again, and says nothing of the disk.
+fn is_shortage(error: &io::Error) -> bool {
+    let number = error.raw_os_error().map(Errno::from_raw);
+    matches!(number, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EINTR | Errno::EAGAIN))
 }

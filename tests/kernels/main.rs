@@ -35,19 +35,6 @@ const ORPHANS: usize = 50;
 /// More programs than the smallest receive buffer has room for.
 const FLOOD: usize = 800;
 
-/// Makes a grandchild that waits until its parent and this script are gone, and becomes the program of the first argument.
-const DOUBLE_FORK: &str = r#"#!/bin/sh
-(
-  read -r parent rest < /proc/self/stat
-  (
-    while read -r own name state now rest < /proc/self/stat && [ "$now" = "$parent" ]; do :; done
-    while [ -d /proc/$$ ]; do :; done
-    exec "$1" "$2"
-  ) &
-) &
-exit 0
-"#;
-
 /// Denies every program of the test whose name begins with `target`.
 const DENY: &str = "[[rule]]\nid = \"deny\"\ntitle = \"A test of deny\"\nseverity = \"high\"\naction = \"deny\"\n\
                     [rule.select.it]\n\"exe|startswith\" = \"{dir}/bin/target\"\n";
@@ -338,7 +325,7 @@ fn deny(machine: &Machine) -> String {
 fn lineage(machine: &Machine) -> String {
     let daemon = machine.daemon().start();
     let orphan = daemon.program("orphan");
-    let script = program::script(&daemon.folder().join("fork.sh"), DOUBLE_FORK);
+    let script = program::script(&daemon.folder().join("fork.sh"), program::DOUBLE_FORK);
     let mut shells = Vec::new();
     for number in 0..ORPHANS {
         let mut child = Command::new(&script).arg(&orphan).arg(number.to_string()).spawn().unwrap();

@@ -9,8 +9,8 @@ test_lint() {
         rpmlint -c packaging/rpm/rpmlint.toml "$rpm"
     # cargo-generate-rpm and cargo-deb have their lists of files apart.
     ok ".deb and .rpm hold the same files" same_files "$unpacked"
-    ok "the binary is below 8 MB" test "$(stat -c %s "$unpacked/usr/sbin/execwatch")" -lt $((8 << 20))
-    ok "the packages are below 3 MB" test "$(stat -c %s "$deb")" -lt $((3 << 20)) -a "$(stat -c %s "$rpm")" -lt $((3 << 20))
+    ok "the binary is below 8 MiB" test "$(stat -c %s "$unpacked/usr/sbin/execwatch")" -lt $((8 << 20))
+    ok "the packages are below 3 MiB" test "$(stat -c %s "$deb")" -lt $((3 << 20)) -a "$(stat -c %s "$rpm")" -lt $((3 << 20))
     ok "the binary asks for glibc 2.17 at most" old_enough "$unpacked/usr/sbin/execwatch"
     for page in "$unpacked"/usr/share/man/man*/*.gz; do
         zcat "$page" >"$work/page"
@@ -29,7 +29,35 @@ test_lint() {
     done
     ok "the completions of bash are taken" \
         bash -c '. "$1" && complete -p execwatch' - "$unpacked/usr/share/bash-completion/completions/execwatch"
+    ok "reload of OpenRC's script tells the daemon also of files with a mistake" openrc_reload
+    ok "after a rotation every syslog server is told" rotation_told
     ok "logrotate reads its file" logrotate --debug --state "$work/rotated" packaging/logrotate/execwatch
+}
+
+# The function of the script, with programs in the place of OpenRC's; `execwatch check` finds a mistake.
+openrc_reload() {
+    mkdir -p "$work/openrc"
+    printf '#!/bin/sh\necho "$@" >"%s"\n' "$work/openrc/told" >"$work/openrc/supervise-daemon"
+    printf '#!/bin/sh\nexit 78\n' >"$work/openrc/execwatch"
+    chmod 755 "$work/openrc/supervise-daemon" "$work/openrc/execwatch"
+    PATH=$work/openrc:$PATH RC_SVCNAME=execwatch dash -c '
+        ebegin() { :; }; eend() { return "$1"; }
+        . packaging/openrc/execwatch
+        command=execwatch
+        reload' && grep -qx 'execwatch --signal HUP' "$work/openrc/told"
+}
+
+# The script after a rotation, under systemd, with a systemctl that writes down what it is asked.
+rotation_told() {
+    local service
+    mkdir -p "$work/rotation"
+    printf '#!/bin/sh\necho "$@" >>"%s"\n' "$work/rotation/told" >"$work/rotation/systemctl"
+    chmod 755 "$work/rotation/systemctl"
+    sed -n '/postrotate/,/endscript/{/script$/d;/postrotate/d;p}' packaging/logrotate/execwatch |
+        sed "s|-d /run/systemd/system|-d /|" | PATH=$work/rotation:$PATH dash
+    for service in execwatch rsyslog syslog-ng; do
+        grep -qx -- "kill --signal=HUP $service.service" "$work/rotation/told" || return 1
+    done
 }
 
 # Says nothing and succeeds.

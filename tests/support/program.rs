@@ -4,6 +4,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// A script that makes a grandchild which waits until its parent and the script itself are gone, and becomes the program of
+/// the first argument.
+pub(crate) const DOUBLE_FORK: &str = r#"#!/bin/sh
+(
+  read -r parent rest < /proc/self/stat
+  (
+    while read -r own name state now rest < /proc/self/stat && [ "$now" = "$parent" ]; do :; done
+    while [ -d /proc/$$ ]; do :; done
+    exec "$1" "$2"
+  ) &
+) &
+exit 0
+"#;
+
 /// Makes a program at `path` that ends at once, successfully, whatever its arguments: a static executable of some 130
 /// bytes, so that storms are fast, and it works in a bare chroot; a copy of true(1) on other architectures.
 pub(crate) fn tiny(path: &Path) -> PathBuf {

@@ -281,7 +281,11 @@ fn when_full_the_oldest_give_way_and_are_counted() {
     wait_until("the rest", || status.outputs(0)[0].lag == 0);
     let (got, lost) = (own(&away), status.outputs(0)[0].lost);
     assert!(got.is_sorted() && got.last() == Some(&1000) && lost > 100, "{lost}");
-    assert_eq!(got.len() as u64 + lost, 1000);
+    // The notices are records, too.
+    wait_until("all to be told or counted", || {
+        let output = &status.outputs(0)[0];
+        away.numbers().len() as u64 + output.lost == output.position
+    });
     assert_eq!(status.outputs(0)[1].lost, 0);
     delivery.close(Instant::now() + DEADLINE);
 }
@@ -469,18 +473,134 @@ fn a_damaged_position_repeats_what_there_is() {
     assert_eq!(told.count_of("the position of output a is damaged"), 1);
 }
 
+/// An output whose position cannot be read is no new one: what waits for it stays and is sent.
+#[test]
+fn a_position_that_cannot_be_read_takes_nothing() {
+    // A folder in the place of the file, a file in the place of the folder.
+    for of_all in [false, true] {
+        let (place, told) = waiting();
+        let path = place.journal().join(if of_all { "positions" } else { "positions/a" });
+        if of_all {
+            std::fs::remove_dir_all(&path).unwrap();
+            std::fs::write(&path, "").unwrap();
+        } else {
+            std::fs::remove_file(&path).unwrap();
+            std::fs::create_dir(&path).unwrap();
+        }
+        let (got, lost) = restarted(&place, &told);
+        assert_eq!((got, lost), ((1..61).collect(), 0));
+        assert_eq!(told.count_of("the position of output a is damaged or cannot be read"), 1);
+    }
+}
+
+/// A segment that cannot be read for now is waited for, and what it holds is not lost.
+#[test]
+fn a_segment_that_cannot_be_read_for_now() {
+    let (place, told) = waiting();
+    told.away.store(true, Relaxed);
+    let delivery = place.start(&[("a", &told)]);
+    let status = delivery.status();
+    // The first records were read already.
+    let file = place.journal().join(&place.segments()[2]);
+    let (bytes, mut away) = (std::fs::read(&file).unwrap(), file.clone());
+    away.set_extension("away");
+    std::fs::rename(&file, &away).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    told.away.store(false, Relaxed);
+    wait_until("an attempt", || {
+        let error = status.outputs(0).remove(0).last_error;
+        error.is_some_and(|(message, _)| message.contains("the journal cannot be read"))
+    });
+    assert_eq!(status.outputs(0)[0].lost, 0);
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::rename(&away, &file).unwrap();
+    assert_eq!(std::fs::read(&file).unwrap(), bytes);
+    wait_until("the rest", || status.outputs(0)[0].lag == 0);
+    assert_eq!((own(&told), status.outputs(0)[0].lost), ((1..61).collect(), 0));
+    assert_eq!(status.outputs(0)[0].condition, Condition::Working);
+    end(delivery);
+}
+
+/// What is torn behind the newest record was never whole; whole records that are missing before others are damage.
+#[test]
+fn only_the_newest_segment_may_be_torn() {
+    let (place, told) = waiting();
+    let file = place.journal().join(&place.segments()[1]);
+    change(&file, |bytes| bytes.truncate(bytes.len() - 100));
+    let (got, lost) = restarted(&place, &told);
+    assert_eq!((got.len(), lost), (59, 1));
+    assert_eq!(told.count_of("is damaged in 1 place"), 1, "{:?}", told.texts());
+    assert_eq!(told.count_of("of a record that was not written to its end"), 0);
+    // What a killed run left before the segments of the next is no damage: its number was given again.
+    let (place, told) = waiting();
+    let file = place.journal().join(&place.segments()[1]);
+    change(&file, |bytes| bytes.extend(crate::journal::format::MARK));
+    let (got, lost) = restarted(&place, &told);
+    assert_eq!((got.len(), lost), (60, 0));
+    assert_eq!(told.count_of("journal-damaged"), 1, "{:?}", told.texts());
+    assert_eq!(told.count_of("of a record that was not written to its end"), 1);
+}
+
 #[test]
 fn a_segment_of_a_later_version_is_left_alone() {
     let (place, told) = waiting();
-    let (file, name) = (place.journal().join(segment_name(500)), segment_name(500));
+    let (file, name) = (place.journal().join(segment_name(61)), segment_name(61));
     let mut head = b"execwjnl\x02\0\0\0".to_vec();
     head.extend(crate::journal::crc::crc32c(&head).to_le_bytes());
     std::fs::write(&file, &head).unwrap();
     let (got, lost) = restarted(&place, &told);
-    assert_eq!((got.len(), lost), (60, 0));
+    // One at least is in there.
+    assert_eq!((got.len(), lost), (60, 1));
     assert_eq!(told.count_of("of a later version of execwatch"), 1);
     assert_eq!(std::fs::read(&file).unwrap(), head);
-    assert_eq!(place.segments().last(), Some(&name));
+    // What is written goes on beside it, and its number is not given again.
+    assert!(told.numbers().contains(&62) && !told.numbers().contains(&61), "{:?}", told.numbers());
+    told.away.store(true, Relaxed);
+    let mut delivery = place.start(&[("a", &told)]);
+    offer(&mut delivery, 61..63, 1);
+    end(delivery);
+    assert!(
+        place.segments().last() > Some(&name) && place.segments().contains(&name),
+        "{:?}",
+        place.segments()
+    );
+    told.away.store(false, Relaxed);
+    let (got, _) = restarted(&place, &told);
+    assert_eq!((got.len(), got.last()), (62, Some(&62)));
+    assert_eq!(std::fs::read(&file).unwrap(), head);
+}
+
+/// The same for one that cannot be read at all, also with a number with which counting would come to its end.
+#[test]
+fn a_segment_that_cannot_be_read_is_left_alone() {
+    for number in [61, u64::MAX] {
+        let (place, told) = waiting();
+        let file = place.journal().join(segment_name(number));
+        std::fs::create_dir(&file).unwrap();
+        let mut delivery = place.start(&[("a", &told)]);
+        offer(&mut delivery, 61..63, 1);
+        delivery.close(Instant::now() + DEADLINE);
+        assert_eq!(own(&told), (1..63).collect::<Vec<_>>());
+        assert!(!told.numbers().contains(&number) && file.is_dir());
+        assert_eq!(told.count_of("it cannot be read"), 1, "{:?}", told.texts());
+    }
+}
+
+/// Somebody else's file has the name of the next segment: it is not touched, and records wait in memory.
+#[test]
+fn a_file_that_this_run_did_not_make_is_not_replaced() {
+    let place = Place::new(Settings::default());
+    let told = Arc::new(Told::default());
+    let mut delivery = place.start(&[("a", &told)]);
+    let file = place.journal().join(segment_name(1));
+    std::fs::write(&file, "another's").unwrap();
+    offer(&mut delivery, 1..4, 1);
+    let status = delivery.status();
+    wait_until("all", || own(&told).len() == 3);
+    assert!(!status.journal().on_disk);
+    delivery.close(Instant::now() + DEADLINE);
+    assert_eq!(std::fs::read(&file).unwrap(), b"another's");
+    assert_eq!(told.count_of("journal-failed"), 1);
 }
 
 #[test]

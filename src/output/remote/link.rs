@@ -43,7 +43,7 @@ impl Link {
         let addresses: Vec<SocketAddr> =
             (server.host.as_str(), server.port).to_socket_addrs()?.take(MOST_ADDRESSES).collect();
         let deadline = Instant::now() + settings.connect_timeout;
-        let mut failure = io::Error::other("its name has no address");
+        let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "its name has no address");
         for (at, address) in addresses.iter().enumerate() {
             // Each of those that are left has an equal part of the time that is left.
             let left = deadline.saturating_duration_since(Instant::now());

@@ -17,7 +17,7 @@ pub const CEE_COOKIE: &str = "@cee: ";
 pub enum Form {
     /// One line of `key=value`, under 1 KB.
     Text,
-    /// One line of JSON, as long as it takes.
+    /// One line of JSON, as long as it takes up to [`LONGEST_JSON`].
     Json,
     /// One line of JSON that fits a syslog message: see [`short_json::LONGEST`].
     ShortJson,

@@ -3,6 +3,7 @@
 //! What a server has not read when it ends is gone with its socket, and nobody is told. So messages are kept until it is
 //! seen that the queue is empty and the server still the same; if it is not, they are sent again.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,6 +19,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, socket,
 };
 
+use super::message::smallest;
 use crate::sys;
 use crate::sys::socket::unsent;
 
@@ -237,14 +239,20 @@ fn connect_stream(path: &Path) -> io::Result<UnixStream> {
 
 /// Sends, and waits a moment for a full queue.
 fn deliver_datagram(socket: &UnixDatagram, message: &[u8], manner: Manner) -> Result<(), Refused> {
+    let (mut rest, mut shortened) = (Cow::Borrowed(message), false);
     loop {
-        let result = match socket.send(message) {
+        let result = match socket.send(&rest) {
             Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) && manner == Manner::Journald => {
                 let file = sealed(message)?;
                 let rights = [file.as_raw_fd()];
                 let control = [ControlMessage::ScmRights(&rights)];
                 sendmsg::<()>(socket.as_raw_fd(), &[], &control, MsgFlags::empty(), None)
                     .map_err(io::Error::from)
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) && !shortened => {
+                shortened = true;
+                rest = Cow::Owned(smallest(message));
+                continue;
             }
             result => result,
         };
@@ -376,6 +384,21 @@ mod tests {
         let third = bind(&path);
         server.send(b"9").unwrap();
         assert_eq!(received(&third), ["8", "9"]);
+    }
+
+    /// It would be refused each time, and nothing behind it would be sent.
+    #[test]
+    fn a_datagram_that_is_too_long_is_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let reader = bind(&path);
+        let mut server = Local::new(path, Manner::Syslog);
+        server.send(&vec![b'x'; 16 << 20]).unwrap();
+        server.send(b"next").unwrap();
+        let mut buffer = [0; 1000];
+        let length = reader.recv(&mut buffer).unwrap();
+        assert!(length <= 480 && buffer[..length].ends_with(b" bytes]"), "{length}");
+        assert_eq!(received(&reader), ["next"]);
     }
 
     /// The server hangs: it does not read, or its backlog is full. Each attempt ends by itself.

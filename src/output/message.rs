@@ -33,9 +33,24 @@ pub struct Messages {
     sequence: u32,
 }
 
-/// Longest text in bytes. None is longer unless the configuration was changed after a record was written down in another
-/// form; no datagram would hold it whenever it is tried, and nothing behind it would be sent.
+/// Longest text in bytes. The forms for syslog have at most [`short_json::LONGEST`](super::short_json::LONGEST); one is longer
+/// only if the configuration was changed after a record was written down in another form. No datagram would hold it
+/// whenever it is tried, and nothing behind it would be sent.
 const LONGEST: usize = 60 * 1024;
+/// What every receiver of datagrams must take (RFC 5426 3.2).
+const SMALLEST: usize = 480;
+
+/// A message that the host refused to send in a datagram (EMSGSIZE), so short that it is taken. A small
+/// net.core.wmem_default can refuse what the forms' own limits let pass, and would at each attempt. The log says that it was
+/// cut, and so does the mark at its end.
+pub fn smallest(message: &[u8]) -> Vec<u8> {
+    log::warn!(
+        "a message of {} bytes was cut to {SMALLEST}: this host sends no datagram of that length; look at the sysctl \
+         net.core.wmem_default, or use TCP",
+        message.len()
+    );
+    cut(&String::from_utf8_lossy(message), SMALLEST).into_owned().into_bytes()
+}
 
 impl Messages {
     /// For records in `format` from the host of this name.

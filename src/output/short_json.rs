@@ -1,30 +1,150 @@
 //! JSON that fits a syslog message.
+//!
+//! What is least missed is cut first: arguments, then long strings, then the farthest ancestors, then whatever is long. A
+//! last form that holds nothing of a process's choosing is always short enough.
 
+use serde_json::{Map, Value, json};
+
+use crate::alert::escape::{self, cut};
 use crate::alert::{Alert, Host, Record, RecordId, ecs};
 use crate::process::ring::ARGUMENTS;
 
 /// Longest line in bytes for a syslog message with a short header. rsyslog cuts one at 8 KB by default, which would leave
 /// broken JSON.
 pub const LONGEST: usize = 8000;
+/// The limits of a string in bytes, before it is escaped, and of a list, one after another until the line is short enough.
+/// An escape has six bytes for one: this is 4 KB of control characters cut to 16.
+const LIMITS: [usize; 4] = [1024, 256, 64, 16];
+/// What is never cut: by these a record is found, told from others and put in its order. None is of a process's choosing.
+const KEPT: [&str; 9] = [
+    "/@timestamp",
+    "/event/id",
+    "/event/action",
+    "/event/dataset",
+    "/rule/id",
+    "/process/start",
+    "/execwatch/record",
+    "/execwatch/notice",
+    "/execwatch/incident",
+];
+/// What else the last form has.
+const ESSENTIAL: [&str; 7] = [
+    "/ecs/version",
+    "/event/kind",
+    "/event/module",
+    "/event/severity",
+    "/event/sequence",
+    "/process/pid",
+    "/execwatch/severity",
+];
+/// Bytes of each of its strings. Even if all are full of escapes, it has less than 7000 bytes.
+const LONGEST_ESSENTIAL: usize = 64;
 
-/// The line, of at most `longest` bytes.
+/// The line, of at most `longest` bytes if those are some thousands. If strings and lists had to be cut, it has
+/// `execwatch.shortened`.
 pub fn line(record: &Record, id: Option<RecordId>, host: &Host, longest: usize) -> String {
     let line = ecs::line(record, id, host);
     let whole = |record: Record| ecs::line(&record, id, host);
-    match record {
+    let line = match record {
         Record::Alert(alert) => alert_line(line, alert.clone(), longest, whole),
         Record::FollowUp(record) => {
-            cut(line, record.clone(), |it| it.shorten(), |it| whole(Record::FollowUp(it)), longest)
+            say_less(line, record.clone(), |it| it.shorten(), |it| whole(Record::FollowUp(it)), longest)
         }
         Record::Folded(record) => {
-            cut(line, record.clone(), |it| it.shorten(), |it| whole(Record::Folded(it)), longest)
+            say_less(line, record.clone(), |it| it.shorten(), |it| whole(Record::Folded(it)), longest)
         }
         Record::Notice(_) => line,
+    };
+    if line.len() <= longest { line } else { fitted(&line, longest) }
+}
+
+/// Cuts strings, ancestors and lists of a line of JSON until it is short enough.
+fn fitted(line: &str, longest: usize) -> String {
+    // What was written as JSON can be read.
+    let whole: Value = serde_json::from_str(line).unwrap_or_default();
+    let mut left_out = 0;
+    for limit in LIMITS {
+        let mut value = whole.clone();
+        if let Some(ancestors) = value.pointer_mut("/execwatch/ancestors").and_then(Value::as_array_mut) {
+            ancestors.truncate(ancestors.len().saturating_sub(left_out));
+        }
+        limit_to(&mut value, limit);
+        for pointer in KEPT {
+            if let (Some(place), Some(kept)) = (value.pointer_mut(pointer), whole.pointer(pointer)) {
+                place.clone_from(kept);
+            }
+        }
+        mark(&mut value);
+        let mut line = escape::json_line(&value);
+        if line.len() > longest {
+            left_out += drop_farthest(&mut value, line.len() - longest);
+            line = escape::json_line(&value);
+        }
+        if line.len() <= longest {
+            return line;
+        }
+    }
+    escape::json_line(&last_form(&whole))
+}
+
+/// Cuts all strings and lists below.
+fn limit_to(value: &mut Value, limit: usize) {
+    match value {
+        Value::String(text) if text.len() > limit => *text = cut(text, limit).into_owned(),
+        Value::Array(values) => {
+            values.truncate(limit);
+            values.iter_mut().for_each(|value| limit_to(value, limit));
+        }
+        Value::Object(fields) => fields.values_mut().for_each(|value| limit_to(value, limit)),
+        _ => {}
     }
 }
 
+/// Drops ancestors until the line is so many bytes shorter, the farthest first; how many.
+fn drop_farthest(value: &mut Value, excess: usize) -> usize {
+    let ancestors = value.pointer_mut("/execwatch/ancestors").and_then(Value::as_array_mut);
+    let Some(ancestors) = ancestors else { return 0 };
+    let (mut dropped, mut saved) = (0, 0);
+    while saved < excess
+        && let Some(farthest) = ancestors.pop()
+    {
+        // The comma before it is not there if it was the only one.
+        saved += escape::json_line(&farthest).len() + usize::from(!ancestors.is_empty());
+        dropped += 1;
+    }
+    dropped
+}
+
+fn mark(value: &mut Value) {
+    if let Some(own) = value.get_mut("execwatch").and_then(Value::as_object_mut) {
+        own.insert("shortened".to_owned(), true.into());
+    }
+}
+
+/// What a record is found by, and nothing else.
+fn last_form(whole: &Value) -> Value {
+    let mut last = json!({ "execwatch": {} });
+    for pointer in KEPT.iter().chain(&ESSENTIAL) {
+        let Some(mut value) = whole.pointer(pointer).cloned() else { continue };
+        // A list is not among them.
+        limit_to(&mut value, LONGEST_ESSENTIAL);
+        let Some(fields) = last.as_object_mut() else { continue };
+        let names: Vec<&str> = pointer.split('/').skip(1).collect();
+        match names[..] {
+            [name] => drop(fields.insert(name.to_owned(), value)),
+            [part, name] => {
+                let part = fields.entry(part).or_insert_with(|| Map::new().into());
+                part.as_object_mut().map(|part| part.insert(name.to_owned(), value));
+            }
+            _ => {}
+        }
+    }
+    mark(&mut last);
+    last
+}
+
 /// Lets a record say less until its line is short enough.
-fn cut<R: Clone>(
+fn say_less<R: Clone>(
     mut line: String,
     mut record: R,
     shorten: fn(&mut R) -> bool,
@@ -63,4 +183,129 @@ fn alert_line(
         line = whole(Record::Alert(alert.clone()));
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::escape::is_unprintable;
+    use crate::alert::origin::{Ancestor, Origin};
+    use crate::alert::{Matched, Notice};
+    use crate::process::exec::{Exec, Image};
+    use crate::rules::model::Severity;
+    use proptest::prelude::*;
+
+    const ID: RecordId = RecordId { run: 7, number: 8 };
+
+    fn alert(exe: &[u8], argv: &[&[u8]], ancestors: usize) -> Box<Alert> {
+        let image = Image::new(Some(exe), Some(argv));
+        let mut exec = Exec { pid: 4242, image: image.clone(), ..Exec::default() };
+        exec.details.parent = image.clone();
+        exec.details.set_cwd(exe);
+        exec.details.set_comm(exe);
+        let ancestor = |pid| Ancestor { pid, image: image.clone(), ..Ancestor::default() };
+        let origin = Origin {
+            ancestors: (1..).map(ancestor).take(ancestors).collect(),
+            earlier: vec![image.clone(); 8],
+            ..Origin::default()
+        };
+        Box::new(Alert {
+            id: "1886c0e686a4cd15-1092".to_owned(),
+            time_ns: 1_767_225_600_000_000_000,
+            rule: Matched { id: "netcat-shell".to_owned(), title: "t".to_owned(), severity: Severity::High },
+            rules: vec!["netcat-shell".to_owned()],
+            attack: Vec::new(),
+            utility: None,
+            sha256: None,
+            file_names: [None, None],
+            exec,
+            origin,
+            start_ns: None,
+            users: [None, None, None],
+            namespaces: Vec::new(),
+            baseline: None,
+            incident: None,
+        })
+    }
+
+    /// What must be there however much was cut.
+    fn read(line: &str) -> Value {
+        let value: Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(value["event"]["id"], "1886c0e686a4cd15-1092");
+        assert_eq!(value["rule"]["id"], "netcat-shell");
+        assert_eq!(value["execwatch"]["record"], ID.to_string());
+        assert_eq!(value["execwatch"]["severity"], "high");
+        assert_eq!(value["process"]["pid"], 4242);
+        assert_eq!(value["@timestamp"], "2026-01-01T00:00:00.000000Z");
+        value
+    }
+
+    #[test]
+    fn what_is_cut_first() {
+        let line = |exe: &[u8], longest| {
+            line(&Record::Alert(alert(exe, &[b"nc"], 32)), Some(ID), &Host::default(), longest)
+        };
+        // Nothing, as long as it fits.
+        let short = read(&line(b"/usr/bin/nc", 100_000));
+        assert_eq!(short["execwatch"]["shortened"], Value::Null);
+        let path = [b"/usr/bin/".to_vec(), vec![b'x'; 100]].concat();
+        let value = read(&line(&path, LONGEST));
+        let ancestors = value["execwatch"]["ancestors"].as_array().expect("the nearest are kept");
+        assert!((1..32).contains(&ancestors.len()) && ancestors[0]["pid"] == 1, "{ancestors:?}");
+        assert_eq!(value["process"]["executable"], String::from_utf8(path).expect("ASCII"));
+        assert_eq!(value["execwatch"]["shortened"], true);
+    }
+
+    #[test]
+    fn the_last_form_is_short_whatever_it_is_made_of() {
+        let mut whole = json!({});
+        for pointer in KEPT.iter().chain(&ESSENTIAL) {
+            let names: Vec<&str> = pointer.split('/').skip(1).collect();
+            let text = "\u{1}".repeat(4096);
+            match names[..] {
+                [name] => whole[name] = text.into(),
+                [part, name] => whole[part][name] = text.into(),
+                _ => panic!("{pointer}"),
+            }
+        }
+        let line = escape::json_line(&last_form(&whole));
+        assert!(line.len() < 7000, "{}", line.len());
+        for pointer in KEPT.iter().chain(&ESSENTIAL) {
+            assert!(last_form(&whole).pointer(pointer).is_some(), "{pointer}");
+        }
+        // Too much of everything, in a place where no limit helps.
+        let many: Map<String, Value> = (0..2000).map(|number| (number.to_string(), 1.into())).collect();
+        let line =
+            fitted(&json!({ "process": { "pid": 1 }, "many": many, "execwatch": {} }).to_string(), LONGEST);
+        assert_eq!(line, r#"{"execwatch":{"shortened":true},"process":{"pid":1}}"#);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn never_too_long(
+            byte in prop_oneof![Just(1u8), Just(0xffu8), Just(b'"'), any::<u8>()],
+            pattern in proptest::collection::vec(any::<u8>(), 0..20),
+            length in 0usize..4096,
+            ancestors in 0usize..=32,
+            longest in 7000usize..LONGEST,
+        ) {
+            let path: Vec<u8> = pattern.iter().copied().chain(std::iter::repeat(byte)).take(length).collect();
+            let record = Record::Alert(alert(&path, &[&path, &path], ancestors));
+            let line = line(&record, Some(ID), &Host::default(), longest);
+            prop_assert!(line.len() <= longest, "{} of {}", line.len(), longest);
+            prop_assert!(!line.contains(is_unprintable));
+            read(&line);
+        }
+
+        #[test]
+        fn a_notice_is_never_too_long(character in any::<char>(), length in 0usize..40_000) {
+            let message = character.to_string().repeat(length);
+            let notice = Notice { kind: "test", severity: Severity::High, time_ns: 1, message };
+            let line = line(&Record::Notice(notice), Some(ID), &Host::default(), LONGEST);
+            prop_assert!(line.len() <= LONGEST);
+            let value: Value = serde_json::from_str(&line).expect("JSON");
+            prop_assert_eq!(&value["execwatch"]["notice"], "test");
+        }
+    }
 }

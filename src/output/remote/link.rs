@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::super::message::smallest;
 use super::backlog::End;
 use super::tcp::{self, Timed};
 use super::tls::TlsLink;
@@ -88,7 +89,12 @@ impl Link {
         use std::io::Write;
         match self {
             Link::Udp { socket, sent, .. } => {
-                socket.send(frame)?;
+                match socket.send(frame) {
+                    Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                        socket.send(&smallest(frame))?
+                    }
+                    result => result?,
+                };
                 *sent += 1;
                 Ok(())
             }
@@ -211,5 +217,31 @@ impl Link {
         if let Link::Tls(link) = &mut self {
             link.close();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It would be refused each time, and nothing behind it would be sent.
+    #[test]
+    fn a_datagram_that_is_too_long_is_cut() {
+        let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        socket.connect(server.local_addr().unwrap()).unwrap();
+        let mut link = Link::Udp { socket, sent: 0, sure: 0 };
+        let long = format!("<83>execwatch: {}", "\u{e9}".repeat(40_000));
+        link.write(long.as_bytes(), Duration::ZERO).unwrap();
+        link.write(b"next", Duration::ZERO).unwrap();
+        assert_eq!(link.position(), 2);
+        let mut buffer = [0; 1000];
+        let length = server.recv(&mut buffer).unwrap();
+        let text = std::str::from_utf8(&buffer[..length]).unwrap();
+        assert!(text.starts_with("<83>execwatch: \u{e9}") && text.ends_with(" bytes]"), "{text}");
+        assert!(length <= 480, "{length}");
+        let length = server.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"next");
     }
 }

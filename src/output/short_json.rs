@@ -75,9 +75,12 @@ fn fitted(line: &str, longest: usize) -> String {
             }
         }
         mark(&mut value);
+        tell_incomplete(&mut value, &whole);
         let mut line = escape::json_line(&value);
         if line.len() > longest {
-            left_out += drop_farthest(&mut value, line.len() - longest);
+            // `false` has a byte more than `true`.
+            left_out += drop_farthest(&mut value, line.len() + 1 - longest);
+            tell_incomplete(&mut value, &whole);
             line = escape::json_line(&value);
         }
         if line.len() <= longest {
@@ -113,6 +116,17 @@ fn drop_farthest(value: &mut Value, excess: usize) -> usize {
         dropped += 1;
     }
     dropped
+}
+
+/// A chain of which some were left out reaches no process without a parent.
+fn tell_incomplete(value: &mut Value, whole: &Value) {
+    let count =
+        |value: &Value| value.pointer("/execwatch/ancestors").and_then(Value::as_array).map_or(0, Vec::len);
+    if count(value) < count(whole)
+        && let Some(complete) = value.pointer_mut("/execwatch/ancestors_complete")
+    {
+        *complete = false.into();
+    }
 }
 
 fn mark(value: &mut Value) {
@@ -206,6 +220,7 @@ mod tests {
         let ancestor = |pid| Ancestor { pid, image: image.clone(), ..Ancestor::default() };
         let origin = Origin {
             ancestors: (1..).map(ancestor).take(ancestors).collect(),
+            complete: true,
             earlier: vec![image.clone(); 8],
             ..Origin::default()
         };
@@ -248,12 +263,14 @@ mod tests {
         // Nothing, as long as it fits.
         let short = read(&line(b"/usr/bin/nc", 100_000));
         assert_eq!(short["execwatch"]["shortened"], Value::Null);
+        assert_eq!(short["execwatch"]["ancestors_complete"], true);
         let path = [b"/usr/bin/".to_vec(), vec![b'x'; 100]].concat();
         let value = read(&line(&path, LONGEST));
         let ancestors = value["execwatch"]["ancestors"].as_array().expect("the nearest are kept");
         assert!((1..32).contains(&ancestors.len()) && ancestors[0]["pid"] == 1, "{ancestors:?}");
         assert_eq!(value["process"]["executable"], String::from_utf8(path).expect("ASCII"));
         assert_eq!(value["execwatch"]["shortened"], true);
+        assert_eq!(value["execwatch"]["ancestors_complete"], false);
     }
 
     #[test]

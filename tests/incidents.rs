@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+#[path = "incident/outline.rs"]
+mod outline;
 mod support;
 
 use std::fs;
@@ -270,6 +272,15 @@ fn an_intrusion_by_way_of_a_web_server_is_one_incident_that_answers_what_is_aske
     assert_eq!(file(".cache")["now"]["owner"], "root");
     assert!(file(".cache")["now"]["sha256"].is_string());
     assert_eq!(file("loot")["now"], Value::Null);
+
+    let names = [
+        (place.clone(), "FOLDER"),
+        (format!(":{port}"), ":DOOR"),
+        (format!(":{}", outside.web), ":WEB"),
+        (format!(":{}", outside.control), ":CONTROL"),
+        (format!("\"{}\"", outside.control), "\"CONTROL\""),
+    ];
+    outline::compare(&outline::outline(story, &names));
 
     // Its alerts carry its id, also the one with which it opened.
     let id = story["incident"]["id"].as_str().unwrap();

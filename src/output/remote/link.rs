@@ -151,7 +151,7 @@ impl Link {
     fn listen(&mut self) -> io::Result<()> {
         match self {
             Link::Udp { .. } => Ok(()),
-            Link::Tcp(timed) => tcp::listen(timed),
+            Link::Tcp(timed) => tcp::listen(timed, |_, _| Ok(())),
             Link::Tls(link) => link.listen(),
         }
     }

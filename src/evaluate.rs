@@ -112,13 +112,15 @@ impl Evaluator {
             }
         }
         // Who was acted on is told, even if the worker, who knows more, finds no match or an exception.
-        if let Some(response) = exec.response.filter(|response| response.outcome.acted())
-            && !rules.iter().any(|rule| rule.id == response.rule.as_str())
-            && let Some((_, rule)) = ruleset.find(response.rule.as_str())
+        let acted = exec.response.filter(|response| response.outcome.acted()).map(|response| response.rule);
+        if let Some(acted) = &acted
+            && !rules.iter().any(|rule| rule.id == acted.as_str())
+            && let Some((_, rule)) = ruleset.find(acted.as_str())
         {
             rules.push(rule);
         }
-        let mut judged = Judged::all(rules, self.baseline.as_mut(), || Tuple::of_program(&subject), seconds);
+        let program = || Tuple::of_program(&subject);
+        let mut judged = Judged::all(rules, acted.as_ref(), self.baseline.as_mut(), program, seconds);
         judged.retain(|judged| {
             let known = judged.effect == Effect::Silenced;
             if known {
@@ -152,9 +154,11 @@ struct Judged<'r> {
 }
 
 impl<'r> Judged<'r> {
-    /// Asks the baseline of each match. A program of which too little is known to compare it is left as it is.
+    /// Asks the baseline of each match. A program of which too little is known to compare it is left as it is, and so is
+    /// the match of the rule that `acted`, which may ask for nothing any more since a reload.
     fn all(
         rules: Vec<&'r Rule>,
+        acted: Option<&RuleName>,
         baseline: Option<&mut Baseline>,
         program: impl FnOnce() -> Option<Tuple>,
         time_s: u64,
@@ -168,7 +172,7 @@ impl<'r> Judged<'r> {
         };
         let judge = |rule: &'r Rule| {
             // Nothing is done about a program without an alert, and no match of such a rule is normal.
-            if rule.action != Action::Alert {
+            if rule.action != Action::Alert || acted.is_some_and(|acted| acted.as_str() == rule.id) {
                 return unjudged(rule);
             }
             let (past, effect) = baseline.judge(&program.with_rule(&rule.id), rule.severity, time_s);

@@ -69,6 +69,11 @@ impl<T> Reader<T> {
         true
     }
 
+    /// What was taken last is what is shared now.
+    pub fn is_current(&self) -> bool {
+        self.published.generation.load(Ordering::Acquire) == self.generation
+    }
+
     /// What was taken last.
     pub fn get(&self) -> &T {
         &self.current
@@ -87,9 +92,9 @@ mod tests {
         let last = published.replace(Arc::new(2));
         assert_eq!((Arc::strong_count(&last), *reader.get()), (2, 1), "the reader still has it");
         let held = published.current.lock().unwrap();
-        assert!(!reader.refresh());
+        assert!(!reader.refresh() && !reader.is_current());
         drop(held);
-        assert!(reader.refresh() && !reader.refresh());
+        assert!(reader.refresh() && !reader.refresh() && reader.is_current());
         assert_eq!((Arc::strong_count(&last), *reader.get()), (1, 2));
     }
 }

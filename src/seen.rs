@@ -51,7 +51,9 @@ impl Seen {
             self.waiting.push(exec);
             return None;
         }
-        self.is_told(&exec).then_some(exec)
+        // What was done about a program must be told, and a stopped one remembered, even if a look was faster.
+        let told = self.is_told(&exec) || exec.response.is_some();
+        told.then_some(exec)
     }
 
     /// The look at /proc is complete: what it found that nobody else told of.
@@ -122,6 +124,8 @@ impl Certainty {
 mod tests {
     use super::*;
     use crate::process::exec::Image;
+    use crate::response::{Outcome, Response, RuleName};
+    use crate::rules::action::Action;
     use Certainty::{AlreadyRunning, Exact, Missed};
 
     fn exec(certainty: Certainty, argument: &str) -> Exec {
@@ -149,6 +153,24 @@ mod tests {
         assert!(seen.first_time(&exec(AlreadyRunning, "a")));
         assert!(!seen.first_time(&exec(Exact, "a")));
         assert!(seen.first_time(&exec(Exact, "a")));
+    }
+
+    #[test]
+    fn what_a_listener_did_is_evaluated_even_if_a_look_was_faster() {
+        let mut seen = Seen::default();
+        assert!(seen.first_time(&exec(Missed, "a")));
+        let held = Exec {
+            response: Some(Response {
+                action: Action::Hold,
+                rule: RuleName::new("hold"),
+                outcome: Outcome::Held,
+                certainty: Exact,
+            }),
+            ..exec(Exact, "a")
+        };
+        assert_eq!(evaluated(&mut seen, &[held]), 1);
+        // The mark of the look was used up by it all the same.
+        assert_eq!(evaluated(&mut seen, &[exec(Exact, "a")]), 1);
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender};
+
 use crate::alert::{Alert, HostClock, Notice, Record};
 use crate::clock;
 use crate::evaluate::Evaluator;
@@ -67,8 +69,8 @@ pub struct Signals {
     execs_missed: AtomicU64,
     events_missed: AtomicU64,
     notices: Mutex<Vec<Notice>>,
-    /// `[response]` as it was reloaded, until the worker takes it.
-    responses: Mutex<Option<response::Settings>>,
+    /// `[response]` as it was reloaded, until the worker takes it; and who is told when it is in force.
+    responses: Mutex<Option<(response::Settings, Sender<()>)>>,
 }
 
 /// Notices of other threads that wait for the worker; what is more is only logged.
@@ -83,9 +85,11 @@ impl Signals {
         }
     }
 
-    /// Has the worker respond by these settings, when it is woken.
-    pub fn configure_responses(&self, settings: response::Settings) {
-        *self.responses.lock().unwrap_or_else(PoisonError::into_inner) = Some(settings);
+    /// Has the worker respond by these settings, when it is woken. It says when they are in force, for listeners too.
+    pub fn configure_responses(&self, settings: response::Settings) -> Receiver<()> {
+        let (taken, in_force) = crossbeam_channel::bounded(1);
+        *self.responses.lock().unwrap_or_else(PoisonError::into_inner) = Some((settings, taken));
+        in_force
     }
 
     fn notices(&self) -> MutexGuard<'_, Vec<Notice>> {
@@ -280,9 +284,8 @@ impl Worker {
             && let Some(response) = exec.response.filter(|response| response.outcome.acted())
         {
             // Only a rule that was taken away meanwhile has no alert.
-            let rule = response.rule.as_str();
-            let message =
-                format!("pid {} was {} by rule `{rule}`, which is gone", exec.pid, response.outcome.as_str());
+            let message = self.responder.abandon(&exec, response);
+            log::warn!("{message}");
             self.write(notice("response", Severity::High, message));
         }
         if let Some(mut alert) = verdict.alert {
@@ -360,8 +363,12 @@ impl Worker {
     /// Responds by newer settings, if there are some.
     fn take_response_settings(&mut self) {
         let newer = self.signals.responses.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(settings) = newer {
-            self.responder.configure(settings);
+        if let Some((settings, taken)) = newer {
+            match self.responder.configure(settings) {
+                // Who reloaded may have given up.
+                Ok(()) => drop(taken.try_send(())),
+                Err(error) => log::warn!("responses keep their settings: {error}"),
+            }
             self.tend_responses(false);
         }
     }

@@ -7,11 +7,9 @@ mod support;
 use std::fs;
 use std::process::Command;
 
-use nix::sys::ptrace;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 use serde_json::Value;
 use support::connector::{Connector, witness};
+use support::stopped::Stopped;
 use support::{Daemon, Machine, Setup, Staying, installed, wait_until};
 
 /// A daemon that matches programs of its own folder and tries its listeners every second.
@@ -113,41 +111,16 @@ fn a_daemon_starts_on_a_host_where_others_took_back_too_much() {
     assert!(!witness.hears());
 }
 
-/// A thread of the daemon that is stopped until this is dropped: ptrace(2) stops one alone.
-struct Stopped(Pid);
-
-impl Stopped {
-    fn named(daemon: &Daemon<'_>, name: &str) -> Option<Stopped> {
-        let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
-        let thread = tasks
-            .map(|task| task.unwrap().path())
-            .find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name))?;
-        let thread = Pid::from_raw(thread.file_name()?.to_str()?.parse().ok()?);
-        ptrace::seize(thread, ptrace::Options::empty()).unwrap();
-        ptrace::interrupt(thread).unwrap();
-        let stopped = waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
-        assert!(matches!(stopped, WaitStatus::PtraceEvent(..) | WaitStatus::Stopped(..)), "{stopped:?}");
-        Some(Stopped(thread))
-    }
-
-    /// A listener and its CPU: that of the first CPU, or of all where none can be pinned.
-    fn listener(daemon: &Daemon<'_>) -> Stopped {
-        Stopped::named(daemon, "listen-0").or_else(|| Stopped::named(daemon, "listen-any")).unwrap()
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        // The daemon may have ended.
-        let _ = ptrace::detach(self.0, None);
-    }
+/// A listener and its CPU: that of the first CPU, or of all where none can be pinned.
+fn stopped_listener(daemon: &Daemon<'_>) -> Stopped {
+    Stopped::named(daemon, "listen-0").or_else(|| Stopped::named(daemon, "listen-any")).unwrap()
 }
 
 #[test]
 fn a_listener_that_hangs_is_replaced() {
     let Some(machine) = Machine::alone() else { return };
     let daemon = watchful(&machine, "canary = \"1s\"").start();
-    let stopped = Stopped::listener(&daemon);
+    let stopped = stopped_listener(&daemon);
     let during = Staying::start_on(&file(&daemon, "during"), Some(0));
     daemon.wait_for_record("blindness", notice("blind"));
     daemon.wait_for_record("seeing again", notice("sees-again"));
@@ -187,7 +160,7 @@ fn what_overflowed_is_said_with_its_time_and_found_if_it_still_runs() {
     let daemon = setup.start();
     let before = Staying::start_on(&file(&daemon, "before"), Some(0));
     daemon.wait_for(|alert| alert["process"]["pid"] == before.pid());
-    let stopped = Stopped::listener(&daemon);
+    let stopped = stopped_listener(&daemon);
     // All on the CPU whose listener is stopped; one program of the shell's for each.
     let script = format!("i=0; while [ $i -lt {FLOOD} ]; do {}; i=$((i+1)); done", flood.display());
     assert!(Command::new("taskset").args(["-c", "0", "sh", "-c", &script]).status().unwrap().success());

@@ -54,7 +54,6 @@ use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::{ExecSender, queue};
 use crate::process::relatives::HostProcesses;
 use crate::process::ring::ring;
-use crate::response;
 use crate::response::decide::Decider;
 use crate::response::orders::orders;
 use crate::rules::current::Current;
@@ -170,7 +169,7 @@ impl Daemon {
             .map_err(|error| os_failure("cannot make the queue", error))?;
         let host = setup::this_host();
         // Before the first of the other threads. What needs more than is kept must be opened before.
-        harden::process(config.hardening, Needs { responses: config.response.mode != response::Mode::Off });
+        harden::process(config.hardening, Needs { responses: setup::needs_responses(&config) });
         sys::memory::own_arenas();
         let delivery = setup::start_delivery(&config, options.json, &host)?;
         let journal = delivery.shared();
@@ -292,6 +291,7 @@ impl Daemon {
         let textfile = setup::start_textfile(&config, &health)?;
         let reloading = Reloading {
             load,
+            responses: config.response.clone(),
             started: config.clone(),
             rules,
             files,

@@ -2,8 +2,9 @@
 //! if nothing is wrong with them. If anything is, what was in force stays. Both is said: in the log, in the stream of
 //! records, and to whoever asked.
 //!
-//! What takes effect at once are utilities, rules, exceptions, and how responses are made. What the daemon was set up with stays until the next
-//! start, and is named if it was changed (see `restart`).
+//! What takes effect at once are utilities, rules, exceptions, and how responses are made. Between rules and responses
+//! there is a moment, in which nothing is done that the old or the new `[response]` forbids. What the daemon was set up
+//! with stays until the next start, and is named if it was changed (see `restart`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::identity::keeper::Keeper;
 use crate::identity::settle::Executables;
 use crate::process::capture::Prefilter;
 use crate::process::queue::ExecSender;
+use crate::response;
 use crate::rules::current::Current;
 use crate::rules::model::Severity;
 use crate::rules::ruleset::RuleSet;
@@ -36,6 +38,8 @@ pub type Load = Box<dyn Fn(&Diagnostics) -> (Config, Option<RuleSet>) + Send>;
 const MOST_LOGGED: usize = 20;
 /// How often it is tried to free rules that a listener still holds.
 const FREE_EVERY: Duration = Duration::from_secs(1);
+/// How long the worker may take until it responds by other settings. It goes round many times a second.
+const WORKER_TIME: Duration = Duration::from_secs(10);
 /// How long the end waits for a reload that is under way.
 const CLOSING_TIME: Duration = Duration::from_secs(2);
 
@@ -107,6 +111,8 @@ pub(super) struct Reloading {
     pub files: Arc<Executables>,
     /// Looks for installed utilities.
     pub keeper: Option<Keeper>,
+    /// How responses are made now.
+    pub responses: response::Settings,
     /// Writes notices.
     pub signals: Arc<Signals>,
     /// Wakes the worker.
@@ -195,18 +201,49 @@ impl Reloading {
         outcome
     }
 
+    /// Responds by these settings; false if the worker does not take them in time.
+    fn respond_by(&mut self, settings: response::Settings) -> bool {
+        if settings == self.responses {
+            return true;
+        }
+        let in_force = self.signals.configure_responses(settings.clone());
+        self.sender.wake();
+        let taken = in_force.recv_timeout(WORKER_TIME).is_ok();
+        if taken {
+            self.responses = settings;
+        }
+        taken
+    }
+
     fn accept(&mut self, config: &Config, ruleset: RuleSet, diagnostics: Vec<String>) -> Outcome {
+        let responses_follow = restart::responses_follow(&self.started);
+        let before = self.responses.clone();
+        // Until the new rules are in force, and the old ones are not, nothing is done that either forbids.
+        if responses_follow && !self.respond_by(before.stricter(&config.response)) {
+            // Whenever it takes them.
+            let _ = self.signals.configure_responses(before);
+            return Outcome {
+                accepted: false,
+                message: format!(
+                    "not reloaded: the worker is too busy to take [response] within {} s; what was in force stays in \
+                     force; try again",
+                    WORKER_TIME.as_secs()
+                ),
+                diagnostics,
+                at_next_start: Vec::new(),
+            };
+        }
         let ruleset = Arc::new(ruleset);
         if ruleset.wants().packages {
             self.files.packages.want();
         }
         self.rules.replace(Arc::clone(&ruleset));
-        let response = if restart::responses_follow(&self.started) {
-            self.signals.configure_responses(config.response.clone());
-            config.response.clone()
-        } else {
-            self.started.response.clone()
-        };
+        if responses_follow && !self.respond_by(config.response.clone()) {
+            // They are where the worker finds them.
+            self.responses = config.response.clone();
+            log::warn!("the worker is busy: [response] follows when it is not; until then, less is done");
+        }
+        let response = self.responses.clone();
         let in_force = Config { rules: config.rules.clone(), response, ..self.started.clone() };
         self.health.set_rules(fingerprint::of(&in_force, &ruleset), Arc::clone(&ruleset));
         if let Some(keeper) = &self.keeper

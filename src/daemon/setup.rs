@@ -38,6 +38,7 @@ use crate::process::proc_dir::ProcRoot;
 use crate::process::queue::ExecSender;
 use crate::response;
 use crate::response::act::Responder;
+use crate::response::held::Held;
 use crate::response::orders::OrderReceiver;
 use crate::rules::ruleset::RuleSet;
 use crate::worker::Signals;
@@ -73,6 +74,13 @@ pub(super) fn follow_alerts(
     })
     .map(Some)
     .map_err(|error| os_failure("cannot start the thread that follows alerts", error))
+}
+
+/// Processes are sent signals: by rules with an action, or to let go what a daemon before this one holds still.
+pub(super) fn needs_responses(config: &Config) -> bool {
+    // What cannot be read is said when it is opened.
+    config.response.mode != response::Mode::Off
+        || Held::list(&config.runtime_folder).is_ok_and(|held| !held.is_empty())
 }
 
 /// Makes the runtime folder, finds what was held before, and says what is made of the actions of rules.

@@ -57,14 +57,14 @@ pub const KEPT: [Capability; 4] = [
     },
 ];
 
-/// Kept only if a response is configured.
+/// Kept only if responses are configured, or something is still held.
 pub const KILL: Capability =
     Capability { name: "KILL", number: 5, reason: "responses that end, stop or continue a process" };
 
 /// What parts that are switched on need besides.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// A rule asks for a response: processes are sent signals, also from listeners.
+    /// Processes are sent signals, also from listeners: rules may ask for a response, or something is held from before.
     pub responses: bool,
 }
 

@@ -60,8 +60,8 @@ const WAYS: [Way; 9] = [
     ),
     (
         |totals| totals.unrecorded,
-        "program was killed or stopped without an alert, for which the queue was full",
-        "programs were killed or stopped without an alert, for which the queue was full",
+        "program was acted on without an alert, for which the queue was full",
+        "programs were acted on without an alert, for which the queue was full",
     ),
     (
         |totals| totals.not_followed,

@@ -57,7 +57,7 @@ pub struct ListenerCounters {
     pub unexpected: AtomicU64,
     /// Files of which it could not be told whether they are a utility's.
     pub unidentified: AtomicU64,
-    /// Programs killed or stopped whose alert found the queue to the worker full.
+    /// Programs killed, stopped or let go on at once whose alert found the queue to the worker full.
     pub unrecorded: AtomicU64,
     /// Longest time a program was held, in nanoseconds.
     pub longest_hold_ns: AtomicU64,

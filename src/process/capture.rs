@@ -17,7 +17,7 @@ use crate::cpus;
 use crate::health::ListenerCounters;
 use crate::identity::Unsettled;
 use crate::identity::identify::{Identifier, Possible};
-use crate::response::decide::Decider;
+use crate::response::decide::{Decider, Room};
 use crate::rules::catalogue::{Hints, KnownFile};
 use crate::rules::current::Subscription;
 use crate::rules::ruleset::RuleSet;
@@ -220,6 +220,7 @@ impl Capture {
             identifier: &mut self.identifier,
             // What runs already is not stopped before its first instruction.
             decider: None,
+            room: Room::Left,
             limit,
         };
         let candidate = reading.unheld(&mut self.buffers, Some(self.rules.wants()), &mut exec);
@@ -236,6 +237,12 @@ impl Capture {
 impl ExecSink for Capture {
     fn exec(&mut self, notice: ExecNotice) {
         self.rules.refresh();
+        if let Some(decider) = &mut self.decider
+            && decider.refresh(self.rules.filter().ruleset())
+        {
+            // A policy that allows more is put in force after the rules it belongs to.
+            self.rules.refresh();
+        }
         let claimed = self.claimed.take().or_else(|| self.sender.claim());
         let mut guard = claimed.as_ref().map(|claimed| self.sender.exec(claimed));
         let exec = guard.as_deref_mut().unwrap_or(&mut self.spare);
@@ -254,6 +261,7 @@ impl ExecSink for Capture {
             prefilter: self.rules.filter(),
             identifier: &mut self.identifier,
             decider,
+            room: if claimed.is_some() { Room::Left } else { Room::None },
             limit,
         };
         // A listener that comes so late was kept from its CPU, and the program was not.
@@ -380,6 +388,8 @@ struct Reading<'c> {
     identifier: &'c mut Identifier,
     /// Where rules act on held programs.
     decider: Option<&'c mut Decider>,
+    /// Whether the event has a slot.
+    room: Room,
     /// Bytes kept of the argument list.
     limit: usize,
 }
@@ -434,7 +444,8 @@ impl Reading<'_> {
     /// Lets a rule act on the program that asks for it. After everything was read: what was killed may have gone.
     fn respond(&mut self, dir: &ProcDir<'_>, exec: &mut Exec, held: bool, stopped_early: Option<u64>) {
         if let Some(decider) = &mut self.decider {
-            exec.response = decider.decide(self.prefilter.ruleset(), dir, exec, held, stopped_early);
+            let rules = self.prefilter.ruleset();
+            exec.response = decider.decide(rules, dir, exec, (held, self.room), stopped_early);
         }
     }
 }

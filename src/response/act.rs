@@ -93,9 +93,10 @@ impl Responder {
         self.keeper.settings()
     }
 
-    /// Changes what is configured, from the next tick on.
-    pub fn configure(&mut self, settings: Settings) {
+    /// Changes what is configured, for listeners too, from the return on.
+    pub fn configure(&mut self, settings: Settings) -> io::Result<()> {
         self.keeper.configure(settings);
+        self.keeper.tick()
     }
 
     /// Carries out what administrators ordered, and writes down what is held.
@@ -155,6 +156,32 @@ impl Responder {
         }
         if response.outcome.acted() && matches!(response.action, Action::Deny | Action::Hold) {
             terminal::tell(alert, &self.keeper.settings().terminal_message);
+        }
+    }
+
+    /// Lets go on what a listener stopped for a rule that is no longer there, of which no alert can tell: nobody could
+    /// decide about it. A sentence about what was done.
+    pub fn abandon(&self, exec: &Exec, response: Response) -> String {
+        let pid = exec.pid;
+        let done = response.outcome.as_str();
+        let what = format!("pid {pid} was {done} by rule `{}`, which is gone", response.rule.as_str());
+        if !response.outcome.stopped() {
+            return what;
+        }
+        let released = exec
+            .details
+            .start_ticks
+            .ok_or(Miss::Gone)
+            .and_then(|start| Target::find(&self.proc, pid, start)?.send(&self.proc, Signal::SIGCONT));
+        match released {
+            Ok(()) => format!("{what}; it was released"),
+            Err(Miss::Gone) => format!("{what}; it had ended before it could be released"),
+            Err(Miss::Failed(number)) => {
+                let error = io::Error::from_raw_os_error(number);
+                format!(
+                    "{what}; it stays stopped, because it could not be released: {error}; use `kill -CONT {pid}`"
+                )
+            }
         }
     }
 
@@ -269,7 +296,7 @@ impl Responder {
     /// Ends: releases what is held, unless it is to stay so.
     pub fn close(&mut self) -> Vec<Said> {
         let keep = self.keeper.settings().keep_held;
-        if let Some(message) = self.held.close(keep, &self.proc) {
+        for message in self.held.close(keep, &self.proc) {
             self.say(Severity::Medium, message);
         }
         std::mem::take(&mut self.said)

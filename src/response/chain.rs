@@ -151,6 +151,7 @@ impl Processes for NearProcesses {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -185,15 +186,24 @@ mod tests {
         use std::os::unix::process::CommandExt;
         // The leader of the session ends; who is left of it is adopted.
         let mut shell = std::process::Command::new("sh");
-        shell.args(["-c", "sleep 100 >/dev/null 2>&1 & echo $!"]);
+        shell.args(["-c", "sleep 100 >/dev/null 2>&1 & echo $! $$"]);
         let output = {
             let mut leader = std::process::Command::new("setsid");
             leader.arg(shell.get_program()).args(shell.get_args()).process_group(0).output().unwrap()
         };
-        let orphan: u32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let (orphan, leader) = said.trim().split_once(' ').unwrap();
+        let (orphan, leader): (u32, u32) = (orphan.parse().unwrap(), leader.parse().unwrap());
         let proc = Arc::new(ProcRoot::open(Path::new("/proc")).unwrap());
         let mut details = Details::default();
-        details.read(&proc, &proc.process(orphan).unwrap(), &mut Scratch::default(), false);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        // A process that ends closes its files, which ends the output, before its children are adopted.
+        while details.ppid.is_none_or(|ppid| ppid == leader) {
+            assert!(Instant::now() < deadline, "the leader of the session does not end");
+            details.clear();
+            details.read(&proc, &proc.process(orphan).unwrap(), &mut Scratch::default(), false);
+            std::thread::yield_now();
+        }
         let adopter = details.ppid.unwrap();
         let mut ancestors = Ancestors::default();
         let hidden = Chain::new(proc).read(orphan, &mut details, false, &mut ancestors);

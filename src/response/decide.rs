@@ -14,7 +14,7 @@ use super::disarm::Switch;
 use super::guard::Candidate;
 use super::policy::{self, Policy};
 use super::signal::{Miss, Target, send_to_held};
-use super::{Guard, Mode, Outcome, Response, RuleName};
+use super::{Fate, Guard, Mode, Outcome, Response, RuleName};
 use crate::alert::Clock;
 use crate::calendar::Date;
 use crate::clock;
@@ -28,8 +28,19 @@ use crate::rules::held::Decision;
 use crate::rules::ruleset::RuleSet;
 use crate::rules::subject::{Subject, Surroundings};
 
+/// How often a policy is tried to be taken whose lock somebody has.
+const TRIES: usize = 64;
 /// The kernel gives paths of this length at most.
 const LONGEST_PATH: usize = 4096 + 16;
+
+/// Whether there is room in the queue to the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// The worker will hear of the program, and remembers it if it is stopped.
+    Left,
+    /// Nobody will.
+    None,
+}
 
 /// Decides for one listener.
 #[derive(Debug)]
@@ -74,15 +85,24 @@ impl Decider {
         }
     }
 
-    /// Something may be decided: responses are not switched off, and there are rules for it.
-    pub fn active(&mut self, rules: &RuleSet) -> bool {
+    /// Takes a newer policy, if there is one and there are rules for it; true if it did. A reload may have put newer rules
+    /// in force before it.
+    pub fn refresh(&mut self, rules: &RuleSet) -> bool {
         if !rules.acts_on_held() {
             return false;
         }
-        if self.policy.refresh() {
+        // Whoever has the lock has it for some instructions, unless this thread took that one's CPU.
+        let taken = (0..TRIES).any(|_| !self.policy.is_current() && self.policy.refresh());
+        if taken {
             self.surroundings.accounts = self.policy.get().accounts();
         }
-        self.policy.get().settings.mode != Mode::Off
+        taken
+    }
+
+    /// Something may be decided: responses are not switched off, and there are rules for it. Not by a policy older than
+    /// the rules, which may protect less: then the worker decides.
+    pub fn active(&self, rules: &RuleSet) -> bool {
+        rules.acts_on_held() && self.policy.is_current() && self.policy.get().settings.mode != Mode::Off
     }
 
     /// Stops a held program as soon as executable and arguments show that a rule acts on it, before its details are read:
@@ -107,16 +127,17 @@ impl Decider {
         stopped.then(clock::monotonic_ns)
     }
 
-    /// Decides about a program, and lets it go on if it was stopped early and nothing is done about it.
+    /// Decides about a program, and lets it go on if it was stopped early and nothing is done about it. `Room` says
+    /// whether the worker will hear of it.
     pub fn decide(
         &mut self,
         rules: &RuleSet,
         dir: &ProcDir<'_>,
         exec: &mut Exec,
-        held: bool,
+        (held, room): (bool, Room),
         stopped_early: Option<u64>,
     ) -> Option<Response> {
-        let mut response = self.respond(rules, dir, exec, held);
+        let mut response = self.respond(rules, dir, exec, held, room);
         if let Some(response) = &mut response {
             let signalled_ns = stopped_early.unwrap_or_else(clock::monotonic_ns);
             response.certainty = match signalled_ns.saturating_sub(exec.timestamp_ns) <= self.hold_limit_ns {
@@ -140,6 +161,7 @@ impl Decider {
         dir: &ProcDir<'_>,
         exec: &mut Exec,
         held: bool,
+        room: Room,
     ) -> Option<Response> {
         let hints = exec.details.hints(exec.details.comm());
         if !rules.could_act_on_held(&exec.image, hints) {
@@ -186,7 +208,10 @@ impl Decider {
         let outcome = match kept {
             Some(guard) => Outcome::Refused(guard),
             None if policy.settings.mode == Mode::DryRun => Outcome::DryRun,
-            None => send(&self.proc, dir, exec, rule.action, held, &mut self.exe),
+            None => {
+                let signal = signal_for(rule.action, room, policy.settings.after_hold);
+                send(&self.proc, dir, exec, (signal, held), &mut self.exe)
+            }
         };
         let rule_name = RuleName::new(&rule.id);
         // The caller knows how early it was stopped.
@@ -199,16 +224,24 @@ fn today(policy: &Policy, exec: &Exec) -> Date {
     Date::of_unix_time(policy.clock().wall_from_monotonic(exec.timestamp_ns) / 1_000_000_000)
 }
 
-/// Sends the signal of an action.
+/// The signal of an action. What nobody would remember is not stopped for ever: it meets at once what becomes of held
+/// programs that nobody decides about. SIGCONT, because it may have been stopped early.
+fn signal_for(action: Action, room: Room, after_hold: Fate) -> Signal {
+    match (action, room, after_hold) {
+        (Action::Hold, Room::Left, _) => Signal::SIGSTOP,
+        (Action::Hold, Room::None, Fate::Release) => Signal::SIGCONT,
+        _ => Signal::SIGKILL,
+    }
+}
+
+/// Sends a signal.
 fn send(
     proc: &ProcRoot,
     dir: &ProcDir<'_>,
     exec: &Exec,
-    action: Action,
-    held: bool,
+    (signal, held): (Signal, bool),
     buffer: &mut [u8],
 ) -> Outcome {
-    let signal = if action == Action::Hold { Signal::SIGSTOP } else { Signal::SIGKILL };
     let sent = (|| {
         let target = Target::open(dir, exec.pid, exec.details.start_ticks.ok_or(Miss::Gone)?)?;
         // Executable and arguments were read by number and the rest through the folder: they must be one process's.
@@ -221,9 +254,9 @@ fn send(
     match (sent, held, signal) {
         (Err(Miss::Gone), ..) => Outcome::Gone,
         (Err(Miss::Failed(number)), ..) => Outcome::Failed(number),
-        (Ok(()), true, Signal::SIGSTOP) => Outcome::Held,
-        (Ok(()), true, _) => Outcome::Prevented,
-        (Ok(()), false, Signal::SIGSTOP) => Outcome::Stopped { after_us },
-        (Ok(()), false, _) => Outcome::Killed { after_us },
+        (Ok(()), true, Signal::SIGKILL) => Outcome::Prevented,
+        (Ok(()), true, _) => Outcome::Held,
+        (Ok(()), false, Signal::SIGKILL) => Outcome::Killed { after_us },
+        (Ok(()), false, _) => Outcome::Stopped { after_us },
     }
 }

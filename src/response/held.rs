@@ -58,6 +58,33 @@ pub struct Entry {
     pub tty: String,
     /// The ancestors, the nearest first, by pid and executable.
     pub ancestors: Vec<String>,
+    /// What its time asks for failed, which was said.
+    #[serde(skip)]
+    failed: bool,
+}
+
+/// Why an order was not carried out.
+#[derive(Debug)]
+enum Failure {
+    /// It had ended before.
+    Gone,
+    /// It is as it was.
+    Refused(io::Error),
+}
+
+impl From<Miss> for Failure {
+    fn from(miss: Miss) -> Self {
+        match miss {
+            Miss::Gone => Failure::Gone,
+            Miss::Failed(number) => Failure::Refused(io::Error::from_raw_os_error(number)),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Miss::from(error).into()
+    }
 }
 
 /// What is to be done with something held.
@@ -67,6 +94,24 @@ pub enum Order {
     Release,
     /// It is killed.
     Kill,
+}
+
+impl Order {
+    /// What becomes of something held that nobody decides about.
+    fn of(fate: Fate) -> Order {
+        match fate {
+            Fate::Kill => Order::Kill,
+            Fate::Release => Order::Release,
+        }
+    }
+
+    /// What it is when it is carried out.
+    fn done(self) -> &'static str {
+        match self {
+            Order::Kill => "killed",
+            Order::Release => "released",
+        }
+    }
 }
 
 /// All that is held.
@@ -114,6 +159,7 @@ impl Entry {
             command: shown(&exec.image.raw_arguments().map(join).unwrap_or_default()),
             tty: details.tty_name().flatten().unwrap_or_else(|| "none".to_owned()),
             ancestors: ancestors.collect(),
+            failed: false,
         }
     }
 
@@ -140,30 +186,36 @@ impl Entry {
         }
     }
 
-    /// Carries an order out.
-    fn obey(&self, order: Order, proc: &ProcRoot) -> Result<(), Miss> {
+    /// Carries an order out. What cannot be carried out whole leaves a control group frozen.
+    fn obey(&self, order: Order, proc: &ProcRoot) -> Result<(), Failure> {
         match &self.group {
             None => {
                 let target = Target::find(proc, self.pid, self.start_ticks)?;
                 let signal = if order == Order::Kill { Signal::SIGKILL } else { Signal::SIGCONT };
-                target.send(proc, signal)
+                Ok(target.send(proc, signal)?)
             }
             Some(folder) => {
-                let group = Group::of_folder(folder).ok_or(Miss::Gone)?;
+                let group = Group::of_folder(folder).ok_or(Failure::Gone)?;
                 if order == Order::Kill {
-                    for pid in group.members().unwrap_or_default() {
-                        // A frozen process of version 1 dies when it is thawed.
-                        let Some((_, start)) = proc.process(pid).ok().and_then(|dir| signal::state(&dir))
-                        else {
-                            continue;
-                        };
-                        let _ = Target::find(proc, pid, start).and_then(|it| it.send(proc, Signal::SIGKILL));
-                    }
+                    kill_members(group.members(), proc)?;
                 }
                 Ok(group.thaw()?)
             }
         }
     }
+}
+
+/// Kills the members of a frozen control group; `None` for too many. A frozen process of version 1 dies when it is thawed.
+fn kill_members(members: Option<Vec<u32>>, proc: &ProcRoot) -> Result<(), Failure> {
+    let too_many = || Failure::Refused(io::Error::other("more processes are in it than can be looked at"));
+    for pid in members.ok_or_else(too_many)? {
+        let Some((_, start)) = proc.process(pid).ok().and_then(|dir| signal::state(&dir)) else { continue };
+        match Target::find(proc, pid, start).and_then(|it| it.send(proc, Signal::SIGKILL)) {
+            Ok(()) | Err(Miss::Gone) => {}
+            Err(miss) => return Err(miss.into()),
+        }
+    }
+    Ok(())
 }
 
 impl Held {
@@ -207,13 +259,19 @@ impl Held {
             self.changed = true;
             return None;
         }
-        let (order, done) = match fate {
-            Fate::Kill => (Order::Kill, "killed"),
-            Fate::Release => (Order::Release, "released"),
-        };
-        // It is gone if that fails.
-        let _ = entry.obey(order, proc);
-        Some(format!("{} was {done} at once: {MOST} are held already", entry.what()))
+        let (what, done) = (entry.what(), Order::of(fate).done());
+        Some(match entry.obey(Order::of(fate), proc) {
+            Ok(()) => format!("{what} was {done} at once: {MOST} are held already"),
+            Err(Failure::Gone) => format!("{what} had ended before it was held"),
+            Err(Failure::Refused(error)) => {
+                // Nobody else would know of it. Not without end, although the kernel hardly refuses so often.
+                if self.entries.len() < 2 * MOST {
+                    self.entries.push(entry);
+                    self.changed = true;
+                }
+                format!("{what} could not be {done} at once, although {MOST} are held already: {error}")
+            }
+        })
     }
 
     /// Carries out an order of an administrator's; a sentence that says what was done, or why not.
@@ -228,12 +286,11 @@ impl Held {
         };
         let entry = self.entries.remove(at);
         self.changed = true;
-        let done = if order == Order::Kill { "killed" } else { "released" };
+        let done = order.done();
         match entry.obey(order, proc) {
             Ok(()) => Ok(format!("{} was {done}", entry.what())),
-            Err(Miss::Gone) => Err(format!("{} had ended before", entry.what())),
-            Err(Miss::Failed(number)) => {
-                let error = io::Error::from_raw_os_error(number);
+            Err(Failure::Gone) => Err(format!("{} had ended before", entry.what())),
+            Err(Failure::Refused(error)) => {
                 let message = format!("{} could not be {done}: {error}", entry.what());
                 self.entries.push(entry);
                 Err(message)
@@ -246,7 +303,8 @@ impl Held {
     pub(super) fn tick(&mut self, fate: Fate, now_s: u64, proc: &ProcRoot) -> Vec<String> {
         let mut said = Vec::new();
         let before = self.entries.len();
-        self.entries.retain(|entry| match entry.stopped(proc) {
+        let order = Order::of(fate);
+        self.entries.retain_mut(|entry| match entry.stopped(proc) {
             None => {
                 said.push(format!("{} ended while it was held", entry.what()));
                 false
@@ -257,12 +315,17 @@ impl Held {
                 false
             }
             Some(_) if entry.until_s.is_some_and(|until| now_s >= until) => {
-                let (order, done) = match fate {
-                    Fate::Kill => (Order::Kill, "killed"),
-                    Fate::Release => (Order::Release, "released"),
-                };
-                let _ = entry.obey(order, proc);
-                said.push(format!("{} was {done}: nobody decided within its time", entry.what()));
+                let (what, done) = (entry.what(), order.done());
+                match entry.obey(order, proc) {
+                    Ok(()) => said.push(format!("{what} was {done}: nobody decided within its time")),
+                    Err(Failure::Gone) => said.push(format!("{what} ended while it was held")),
+                    // It is tried again and again, and said once.
+                    Err(Failure::Refused(error)) if !std::mem::replace(&mut entry.failed, true) => {
+                        said.push(format!("{what} could not be {done} when its time was over: {error}"));
+                        return true;
+                    }
+                    Err(Failure::Refused(_)) => return true,
+                }
                 false
             }
             Some(_) => true,
@@ -272,23 +335,31 @@ impl Held {
         said
     }
 
-    /// At the end of the daemon: releases the programs, unless they are to stay; frozen groups stay.
-    pub(super) fn close(&mut self, keep: bool, proc: &ProcRoot) -> Option<String> {
+    /// At the end of the daemon: releases the programs, unless they are to stay; frozen groups stay. Sentences about it.
+    pub(super) fn close(&mut self, keep: bool, proc: &ProcRoot) -> Vec<String> {
+        let mut said = Vec::new();
+        let mut released = 0;
         let before = self.entries.len();
-        if !keep {
-            self.entries.retain(|entry| {
-                let released = entry.group.is_none();
-                if released {
-                    // It is gone if that fails.
-                    let _ = entry.obey(Order::Release, proc);
+        self.entries.retain(|entry| {
+            if keep || entry.group.is_some() {
+                return true;
+            }
+            match entry.obey(Order::Release, proc) {
+                Ok(()) => released += 1,
+                Err(Failure::Gone) => said.push(format!("{} ended while it was held", entry.what())),
+                Err(Failure::Refused(error)) => {
+                    said.push(format!("{} stays stopped: it could not be released: {error}", entry.what()));
+                    return true;
                 }
-                !released
-            });
-        }
-        let released = before - self.entries.len();
-        self.changed |= released > 0;
+            }
+            false
+        });
+        self.changed |= self.entries.len() != before;
         self.save();
-        (released > 0).then(|| format!("{released} held programs were released because execwatch ends"))
+        if released > 0 {
+            said.push(format!("{released} held programs were released because execwatch ends"));
+        }
+        said
     }
 
     /// Writes the file if it is out of date, in one step.
@@ -309,5 +380,61 @@ impl Held {
                 log::warn!("what is held cannot be written to {}: {error}", self.path.display());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(pid: u32, start_ticks: u64) -> Entry {
+        let text = format!(
+            r#"{{"id":"a","pid":{pid},"start_ticks":{start_ticks},"since_s":0,"until_s":1,"rule":"r","title":"t",
+            "severity":"high","user":"u","exe":"/x","command":"x","tty":"none","ancestors":[]}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_released_is_not_said_to_be_and_stays_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        let proc = ProcRoot::open(Path::new("/proc")).unwrap();
+        let (mut held, found) = Held::open(folder.path(), &proc);
+        assert_eq!(found, 0);
+        // A frozen group whose switch can be read but not turned: the folder has a file that nobody may write to, not
+        // even root, because it is a link to one of the kernel's.
+        let group = folder.path().join("group");
+        fs::create_dir(&group).unwrap();
+        std::os::unix::fs::symlink("/proc/self/stat", group.join("cgroup.freeze")).unwrap();
+        let frozen = Entry { group: Some(group), until_s: None, ..entry(1, 1) };
+        assert!(held.add(frozen, Fate::Kill, &proc).is_none());
+        let refused = held.order("a", Order::Release, &proc).unwrap_err();
+        assert!(refused.contains("could not be released: "), "{refused}");
+        assert_eq!(held.entries().len(), 1);
+    }
+
+    #[test]
+    fn a_group_with_more_members_than_are_looked_at_is_not_said_to_be_killed() {
+        let proc = ProcRoot::open(Path::new("/proc")).unwrap();
+        assert!(matches!(kill_members(None, &proc), Err(Failure::Refused(_))));
+        assert!(kill_members(Some(Vec::new()), &proc).is_ok());
+    }
+
+    #[test]
+    fn its_time_ends_what_is_stopped_and_what_has_gone_is_said_to_have_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let proc = ProcRoot::open(Path::new("/proc")).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let pid = child.id();
+        let (_, start) = signal::state(&proc.process(pid).unwrap()).unwrap();
+        let (mut held, _) = Held::open(folder.path(), &proc);
+        assert!(held.add(entry(pid, start), Fate::Kill, &proc).is_none());
+        assert!(held.add(entry(pid, start + 1), Fate::Kill, &proc).is_none());
+        // Before a moment has passed since, it may still be on its way to the stop.
+        let said = held.tick(Fate::Kill, 1, &proc);
+        assert!(said[0].contains("was killed: nobody decided"), "{said:?}");
+        assert!(said[1].contains("ended while it was held"), "{said:?}");
+        assert!(held.entries().is_empty());
+        assert!(!child.wait().unwrap().success());
     }
 }

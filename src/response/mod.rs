@@ -31,8 +31,8 @@ use crate::process::exec::Certainty;
 use crate::rules::action::Action;
 use crate::rules::catalogue::LONGEST_NAME;
 
-/// Whether responses are given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Whether responses are given; the strictest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Mode {
     /// No. The actions of rules mean nothing.
     #[default]
@@ -93,6 +93,19 @@ impl Default for Settings {
             after_hold: Fate::Kill,
             keep_held: false,
             terminal_message: String::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// What both allow: less is done under these than under either, whichever rules are in force.
+    pub fn stricter(&self, other: &Settings) -> Settings {
+        let more = other.protected.iter().filter(|pattern| !self.protected.contains(pattern));
+        Settings {
+            mode: self.mode.min(other.mode),
+            per_minute: self.per_minute.min(other.per_minute),
+            protected: self.protected.iter().chain(more).cloned().collect(),
+            ..self.clone()
         }
     }
 }
@@ -337,6 +350,20 @@ mod tests {
         for id in ["", "netcat-shell", longest.as_str()] {
             assert_eq!(RuleName::new(id).as_str(), id);
         }
+    }
+
+    #[test]
+    fn the_stricter_of_two_settings_allows_only_what_both_do() {
+        let of = |mode, per_minute, protected: &[&str]| Settings {
+            mode,
+            per_minute,
+            protected: protected.iter().map(|&pattern| pattern.to_owned()).collect(),
+            ..Settings::default()
+        };
+        let (one, other) = (of(Mode::Enforce, 5, &["/a", "/b"]), of(Mode::DryRun, 30, &["/b", "/c"]));
+        assert_eq!(one.stricter(&other), of(Mode::DryRun, 5, &["/a", "/b", "/c"]));
+        assert_eq!(one.stricter(&one), one);
+        assert_eq!(one.stricter(&of(Mode::Off, 5, &[])).mode, Mode::Off);
     }
 
     #[test]

@@ -55,8 +55,12 @@ pub(super) fn fell(
             if found.contains_key(&child) || spared.contains(&child) || found.len() >= MOST {
                 continue;
             }
+            // Who is older is no descendant, whatever the table still has under this number.
+            if process.start_ticks.saturating_add(SLACK) < start_ticks {
+                continue;
+            }
             if !descends(child, &shown, &found)
-                && !lineage(child).is_some_and(|lineage| descended(&lineage, &found))
+                && !lineage(child).is_some_and(|lineage| descended(process.start_ticks, &lineage, &found))
             {
                 continue;
             }
@@ -114,7 +118,9 @@ fn descends(pid: u32, shown: &HashMap<u32, Shown>, found: &HashMap<u32, u64>) ->
     // A circle could only come from processes that changed while they were read.
     for _ in 0..shown.len() {
         let Some(process) = shown.get(&at).filter(|process| process.ppid != 0) else { return false };
-        if found.contains_key(&process.ppid) {
+        // One of them may have ended meanwhile, and another may have got its number.
+        let start = shown.get(&process.ppid).map(|parent| parent.start_ticks);
+        if start.is_some() && found.get(&process.ppid) == start.as_ref() {
             return true;
         }
         at = process.ppid;
@@ -122,13 +128,74 @@ fn descends(pid: u32, shown: &HashMap<u32, Shown>, found: &HashMap<u32, u64>) ->
     false
 }
 
-/// One of those found made it, or made who made it, as events told.
-fn descended(lineage: &Lineage, found: &HashMap<u32, u64>) -> bool {
+/// Ticks by which start times of the table, which are those of events, may differ from what /proc says.
+const SLACK: u64 = 2;
+
+/// One of those found made it, or made who made it, as events told. `start_ticks` is its own start.
+///
+/// The table may have given up when a maker was started. Its number alone says nothing, which another may have got since;
+/// but then the other was started after what the maker made.
+fn descended(start_ticks: u64, lineage: &Lineage, found: &HashMap<u32, u64>) -> bool {
+    let mut below = Some(start_ticks);
     lineage.ancestors.iter().any(|ancestor| {
-        // Start times of the table are those of events, which differ by a tick from what /proc says.
-        let same = |start: u64| {
-            ancestor.start_ns.is_none_or(|ns| clock::start_ticks_from_monotonic(ns).abs_diff(start) <= 2)
-        };
-        found.get(&ancestor.pid).is_some_and(|&start| same(start))
+        let start = ancestor.start_ns.map(clock::start_ticks_from_monotonic);
+        let made = std::mem::replace(&mut below, start);
+        found.get(&ancestor.pid).is_some_and(|&found| match start {
+            Some(start) => start.abs_diff(found) <= SLACK,
+            None => made.is_some_and(|made| made >= found),
+        })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lineage::Ancestor;
+    use crate::process::relatives::Learnt;
+
+    /// The ancestors of a process, the nearest first, by pid and start in ticks.
+    fn lineage(ancestors: &[(u32, Option<u64>)]) -> Lineage {
+        let ancestors = ancestors.iter().map(|&(pid, start)| Ancestor {
+            pid,
+            start_ns: start.map(clock::monotonic_from_start_ticks),
+            uids: None,
+            image: None,
+            learnt: Learnt::Unknown,
+            earlier: Vec::new(),
+            ended: true,
+        });
+        Lineage { ancestors: ancestors.collect(), ..Lineage::default() }
+    }
+
+    #[test]
+    fn a_maker_of_unknown_start_is_not_who_got_its_number_later() {
+        // The launcher 5000 made a daemon at 1000 and ended; the table gave it up. Another 5000 was started at 2000.
+        let reused = HashMap::from([(5000, 2000)]);
+        let daemon = lineage(&[(5000, None)]);
+        assert!(!descended(1000, &daemon, &reused));
+        // What the daemon made later is its own, and no more of the other.
+        let of_daemon = lineage(&[(6000, Some(1000)), (5000, None)]);
+        assert!(!descended(3000, &of_daemon, &reused));
+        // Between them somebody else was given up too: when it was made is unknown, and so nothing is known.
+        assert!(!descended(3000, &lineage(&[(6000, None), (5000, None)]), &reused));
+
+        // Whoever was made under this number after the found one was started was made by it.
+        assert!(descended(2000, &daemon, &reused));
+        assert!(descended(3000, &lineage(&[(6000, Some(2500)), (5000, None)]), &reused));
+        // A known start decides by itself, up to what events and /proc differ by.
+        assert!(descended(3000, &lineage(&[(5000, Some(2001))]), &reused));
+        assert!(!descended(3000, &lineage(&[(5000, Some(1000))]), &reused));
+    }
+
+    #[test]
+    fn a_parent_in_proc_counts_only_if_it_is_the_one_that_was_found() {
+        let shown = HashMap::from([
+            (10, Shown { ppid: 1, start_ticks: 100 }),
+            (11, Shown { ppid: 10, start_ticks: 200 }),
+            (12, Shown { ppid: 11, start_ticks: 300 }),
+        ]);
+        assert!(descends(12, &shown, &HashMap::from([(10, 100)])));
+        assert!(!descends(12, &shown, &HashMap::from([(10, 99)])));
+        assert!(!descends(10, &shown, &HashMap::from([(10, 100)])));
+    }
 }

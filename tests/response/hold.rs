@@ -3,6 +3,7 @@
 use std::process::Child;
 
 use super::*;
+use crate::support::stopped::Stopped;
 use crate::support::{installed, wait_until, within};
 
 /// The instruction at which a stopped process is: the last field of /proc/PID/syscall (proc_pid_syscall(5)).
@@ -152,6 +153,28 @@ fn held_programs_are_released_at_the_end_or_kept_for_the_next_daemon() {
 }
 
 #[test]
+fn what_was_held_can_be_released_by_a_daemon_that_responds_no_more() {
+    let Some(machine) = Machine::alone() else { return };
+    let runtime = tempfile::tempdir().unwrap();
+    let runtime = runtime.path().to_str().unwrap().to_owned();
+    let keeping = format!("{ENFORCE}\nat-stop = \"keep\"");
+    let setup = responding_in(&machine, &keeping, &rule("hold"), &runtime);
+    let Some(target) = mark(&setup.folder(), "target") else { return };
+    let daemon = setup.start();
+    let written = Written::new(Path::new(&runtime), "written");
+    let mut children = Children(vec![start(&target, &written)]);
+    let alert = daemon.wait_for(|alert| response(alert, "outcome") == "held");
+    daemon.stop();
+    assert_eq!((state(children.0[0].id()), written.bytes()), (Some('T'), 0));
+    let daemon = responding_in(&machine, "mode = \"off\"", &rule("hold"), &runtime).start();
+    let (said, done) = execwatch(&daemon, &["release", alert["event"]["id"].as_str().unwrap()]);
+    assert!(done && said.contains("was released"), "{said}");
+    assert!(children.0[0].wait().unwrap().success());
+    assert_eq!(written.bytes(), 1);
+    daemon.stop();
+}
+
+#[test]
 fn a_program_that_somebody_continues_is_told_of() {
     let Some(machine) = Machine::alone() else { return };
     let daemon = responding(&machine, ENFORCE, &rule("hold")).start();
@@ -170,5 +193,71 @@ fn a_program_that_somebody_continues_is_told_of() {
         within(std::time::Duration::from_millis(10), || (state(pid) == Some('T')).then_some(())).is_none()
     );
     children.0[0].kill().unwrap();
+    daemon.stop();
+}
+
+#[test]
+fn without_room_in_the_queue_nothing_stays_stopped_unknown() {
+    const COUNT: usize = 64;
+    /// The least that can be configured.
+    const ROOM: usize = 16;
+    let Some(machine) = Machine::alone() else { return };
+    for after in ["kill", "release"] {
+        let lines = format!("{ENFORCE}\nafter-hold = \"{after}\"");
+        let setup = queueing(&machine, ROOM, &lines, &rule("hold"), "{dir}/run");
+        let Some(target) = mark(&setup.folder(), "target") else { return };
+        let daemon = setup.start();
+        // The daemon's own folder goes with it.
+        let kept = tempfile::tempdir().unwrap();
+        let written = Written::new(kept.path(), "written");
+        let worker = Stopped::named(&daemon, "worker").unwrap();
+        let mut children = Children((0..COUNT).map(|_| start(&target, &written)).collect());
+        let mut left: Vec<u32> = children.0.iter().map(Child::id).collect();
+        wait_until("what there is no room for has ended", || {
+            left.retain(|&pid| !ended(pid));
+            (left.len() <= ROOM).then_some(())
+        });
+        drop(worker);
+        wait_until("what is held is listed", || {
+            let (said, _) = execwatch(&daemon, &["held", "--json"]);
+            let listed = |pid: u32| said.contains(&format!("\"pid\":{pid},"));
+            left.retain(|&pid| !ended(pid));
+            left.iter().all(|&pid| listed(pid)).then_some(())
+        });
+        let before = written.bytes();
+        let totals = daemon.stop().totals;
+        let unrecorded = totals.get("unrecorded");
+        let missed = totals.get("dropped");
+        assert!(unrecorded + missed >= (COUNT - ROOM) as u64, "{after}: {unrecorded}, {missed} missed");
+        // Whoever was held is released at the end, and nobody is left behind.
+        let ends: Vec<ExitStatus> = children.0.iter_mut().map(|child| child.wait().unwrap()).collect();
+        let died = ends.into_iter().filter(|&end| killed(end)).count() as u64;
+        match after {
+            "kill" => assert_eq!(died, unrecorded, "{after}"),
+            _ => assert!(died == 0 && before >= unrecorded, "{after}: {died} died, {before} ran"),
+        }
+        assert_eq!(written.bytes(), COUNT as u64 - died);
+    }
+}
+
+#[test]
+fn what_was_stopped_for_a_rule_that_a_reload_took_away_is_released() {
+    let Some(machine) = Machine::alone() else { return };
+    let setup = responding(&machine, ENFORCE, &rule("hold"));
+    let Some(target) = mark(&setup.folder(), "target") else { return };
+    let daemon = setup.start();
+    let written = Written::new(daemon.folder(), "written");
+    let worker = Stopped::named(&daemon, "worker").unwrap();
+    let mut children = Children(vec![start(&target, &written)]);
+    let pid = children.0[0].id();
+    wait_for_stop(pid);
+    fs::write(daemon.folder().join("rules/test.toml"), rule_on("deny", "\"exe\" = \"/nothing\"")).unwrap();
+    let (said, done) = execwatch(&daemon, &["reload"]);
+    assert!(done && state(pid) == Some('T'), "{said}");
+    drop(worker);
+    assert!(children.0[0].wait().unwrap().success());
+    assert_eq!(written.bytes(), 1);
+    let message = format!("pid {pid} was held by rule `test-hold`, which is gone; it was released");
+    daemon.wait_for_record("what became of it", |record| record["message"] == message.as_str());
     daemon.stop();
 }

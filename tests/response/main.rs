@@ -40,8 +40,19 @@ fn responding<'m>(machine: &'m Machine, response: &str, rules: &str) -> Setup<'m
 
 /// The same with its own runtime folder.
 fn responding_in<'m>(machine: &'m Machine, response: &str, rules: &str, runtime: &str) -> Setup<'m> {
+    queueing(machine, 8192, response, rules, runtime)
+}
+
+/// The same with room for so many programs in the queue to the worker.
+fn queueing<'m>(
+    machine: &'m Machine,
+    queue_length: usize,
+    response: &str,
+    rules: &str,
+    runtime: &str,
+) -> Setup<'m> {
     machine.daemon().rules(rules).config(&format!(
-        "[capture]\nqueue-length = 8192\nalready-running = false\n[rules]\nbuiltin = false\n\
+        "[capture]\nqueue-length = {queue_length}\nalready-running = false\n[rules]\nbuiltin = false\n\
          [response]\n{response}\n[fold]\nenabled = false\n[output.syslog]\nenabled = false\n\
          [output.file]\npath = \"{{dir}}/alerts.json\"\n\
          [state]\nfolder = \"{{dir}}/state\"\nruntime-folder = \"{runtime}\"\n"

@@ -22,6 +22,7 @@ pub(crate) mod connector;
 mod daemon;
 pub(crate) mod program;
 pub(crate) mod servers;
+pub(crate) mod stopped;
 
 use std::fs::File;
 use std::io::Write;

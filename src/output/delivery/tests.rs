@@ -353,20 +353,21 @@ fn without_a_folder_there_is_memory() {
     let place = Place::new(Settings { memory: 1 << 20, ..Settings::default() });
     std::fs::write(place.journal(), "a file in its place").unwrap();
     let told = Arc::new(Told::default());
-    told.away.store(true, Relaxed);
+    // An output that is away would notice the first losses while records come, and these could drive the notice out too.
+    told.hangs.store(true, Relaxed);
     let mut delivery = place.start(&[("a", &told)]);
     let status = delivery.status();
     offer(&mut delivery, 1..301, 10_000);
-    wait_until("all", || status.journal().newest > 300);
+    // The journal's own first word is one more. Where its thread was kept waiting, records may not have reached it.
+    wait_until("all", || status.journal().newest + status.journal().dropped > 300);
     assert!(!status.journal().on_disk && status.journal().in_memory.1 < 2 << 20);
-    told.away.store(false, Relaxed);
+    told.hangs.store(false, Relaxed);
     wait_until("the rest", || status.outputs(0)[0].lag == 0);
-    let lost = status.outputs(0)[0].lost;
-    assert!(lost > 100 && own(&told).is_sorted());
     delivery.close(Instant::now() + DEADLINE);
-    // The journal's first word is lost too.
-    assert_eq!(own(&told).len() as u64 + lost, 301);
-    assert_eq!(told.count_of("output-lost-records"), 1);
+    let (journal, lost) = (status.journal(), status.outputs(0)[0].lost);
+    assert!(lost + journal.dropped > 100 && told.numbers().is_sorted(), "{lost} lost, {journal:?}");
+    assert_eq!(told.numbers().len() as u64 + lost, journal.newest);
+    assert_eq!(told.count_of("output-lost-records"), usize::from(lost > 0));
 }
 
 #[test]

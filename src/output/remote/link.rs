@@ -38,18 +38,21 @@ pub enum Link {
     Tls(Box<TlsLink>),
 }
 
+/// Until when the next of so many attempts may take that must all have ended by `deadline`: each of those that are left
+/// has an equal part of the time that is left.
+pub fn turn(now: Instant, deadline: Instant, left: usize) -> Instant {
+    now + deadline.saturating_duration_since(now) / u32::try_from(left.max(1)).unwrap_or(u32::MAX)
+}
+
 impl Link {
-    /// Opens a way to a server. The resolver's own timeouts hold for its name.
-    pub fn open(settings: &Remote, server: &Server) -> io::Result<Link> {
+    /// Opens a way to a server until `deadline`. The resolver's own timeouts hold for its name.
+    pub fn open(settings: &Remote, server: &Server, deadline: Instant) -> io::Result<Link> {
         let addresses: Vec<SocketAddr> =
             (server.host.as_str(), server.port).to_socket_addrs()?.take(MOST_ADDRESSES).collect();
-        let deadline = Instant::now() + settings.connect_timeout;
         let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "its name has no address");
         for (at, address) in addresses.iter().enumerate() {
-            // Each of those that are left has an equal part of the time that is left.
-            let left = deadline.saturating_duration_since(Instant::now());
-            let part = left / u32::try_from(addresses.len() - at).unwrap_or(1);
-            match Link::open_at(settings, server, address, Instant::now() + part) {
+            let turn = turn(Instant::now(), deadline, addresses.len() - at);
+            match Link::open_at(settings, server, address, turn) {
                 Ok(link) => return Ok(link),
                 Err(error) => failure = error,
             }
@@ -151,7 +154,7 @@ impl Link {
     fn listen(&mut self) -> io::Result<()> {
         match self {
             Link::Udp { .. } => Ok(()),
-            Link::Tcp(timed) => tcp::listen(timed),
+            Link::Tcp(timed) => tcp::listen(timed, |_, _| Ok(())),
             Link::Tls(link) => link.listen(),
         }
     }

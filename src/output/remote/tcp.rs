@@ -15,7 +15,7 @@ const SEND_BUFFER: usize = 128 * 1024;
 /// After how many seconds of silence the peer is asked whether it is still there, and how often.
 const KEEPALIVE: (u32, u32, u32) = (60, 10, 6);
 /// Bytes a server may send at a time: a syslog server has nothing to say.
-pub(super) const MOST_RECEIVED: usize = 64 * 1024;
+const MOST_RECEIVED: usize = 64 * 1024;
 
 /// Reading and writing have an end: a deadline, or patience, which begins anew whenever the peer's kernel acknowledges
 /// something. A slow peer is no broken one.
@@ -155,28 +155,30 @@ impl Write for Timed {
 }
 
 /// The error for a connection that the server closed in order.
-pub(super) fn closed() -> io::Error {
+fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")
 }
 
-/// The error for a server that talks too much.
-pub(super) fn talks() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the server sends data where it should only listen")
-}
-
-/// Throws away what the server said; an error if the connection has ended.
-pub(super) fn listen(timed: &mut Timed) -> io::Result<()> {
+/// Reads what the server said without waiting and gives it to `take`; an error if the connection has ended.
+pub(super) fn listen(
+    timed: &mut Timed,
+    mut take: impl FnMut(&mut Timed, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     let (mut buffer, mut received) = ([0; 4096], 0);
     loop {
         match timed.read_now(&mut buffer) {
             Ok(0) => return Err(closed()),
-            Ok(length) => received += length,
+            Ok(length) => {
+                received += length;
+                take(timed, &buffer[..length])?;
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
         if received > MOST_RECEIVED {
-            return Err(talks());
+            let message = "the server sends data where it should only listen";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
     }
 }

@@ -22,6 +22,8 @@ struct Told {
     is_final: AtomicBool,
     /// Take nothing, and say nothing.
     hangs: AtomicBool,
+    /// Say of so many that they were cut.
+    cuts: AtomicUsize,
     taken: Mutex<Vec<(u64, String)>>,
 }
 
@@ -63,6 +65,10 @@ impl Destination for Obedient {
         }
         self.1.taken.lock().unwrap().push((entry.id.number, entry.form(Form::Text).to_owned()));
         Ok(())
+    }
+
+    fn take_cut(&mut self) -> u64 {
+        self.1.cuts.swap(0, Relaxed) as u64
     }
 
     fn is_final(&self, _: &io::Error) -> bool {
@@ -180,6 +186,18 @@ fn an_output_that_hangs_is_seen_to() {
     wait_until("the rest", || told.numbers() == [1, 2, 3]);
     wait_until("work", || condition() == Condition::Working);
     end(delivery);
+}
+
+#[test]
+fn what_an_output_cut_is_said() {
+    let place = Place::new(Settings::default());
+    let told = Arc::new(Told { cuts: AtomicUsize::new(3), ..Told::default() });
+    let mut delivery = place.start(&[("a", &told)]);
+    offer(&mut delivery, 1..11, 1);
+    wait_until("the notice", || told.count_of("3 records were cut to 480 bytes at output a") == 1);
+    assert_eq!(told.count_of("notice=output-cut-records"), 1);
+    delivery.close(Instant::now() + DEADLINE);
+    assert_eq!(own(&told), (1..11).collect::<Vec<_>>());
 }
 
 #[test]

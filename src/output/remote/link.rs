@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::super::message::smallest;
 use super::backlog::End;
 use super::tcp::{self, Timed};
 use super::tls::TlsLink;
 use crate::config::{Remote, Server, Transport};
+use crate::output::message::smallest;
 
 /// Addresses of one name that are tried.
 const MOST_ADDRESSES: usize = 4;
@@ -87,27 +87,28 @@ impl Link {
     }
 
     /// Writes a message's bytes; after an error nothing may be written any more. As in the other calls, `patience` is for
-    /// how long nothing may happen.
-    pub fn write(&mut self, frame: &[u8], patience: Duration) -> io::Result<()> {
+    /// how long nothing may happen. True if the message had to be cut, because the host sends no datagram of its length.
+    pub fn write(&mut self, frame: &[u8], patience: Duration) -> io::Result<bool> {
         use std::io::Write;
         match self {
             Link::Udp { socket, sent, .. } => {
-                match socket.send(frame) {
+                let cut = match socket.send(frame) {
                     Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
-                        socket.send(&smallest(frame))?
+                        socket.send(&smallest(frame))?;
+                        true
                     }
-                    result => result?,
+                    result => result.map(|_| false)?,
                 };
                 *sent += 1;
-                Ok(())
+                Ok(cut)
             }
             Link::Tcp(timed) => {
                 timed.patience(patience)?;
-                timed.write_all(frame)
+                timed.write_all(frame).map(|()| false)
             }
             Link::Tls(link) => {
                 link.timed().patience(patience)?;
-                link.write_all(frame)
+                link.write_all(frame).map(|()| false)
             }
         }
     }
@@ -236,8 +237,8 @@ mod tests {
         socket.connect(server.local_addr().unwrap()).unwrap();
         let mut link = Link::Udp { socket, sent: 0, sure: 0 };
         let long = format!("<83>execwatch: {}", "\u{e9}".repeat(40_000));
-        link.write(long.as_bytes(), Duration::ZERO).unwrap();
-        link.write(b"next", Duration::ZERO).unwrap();
+        assert!(link.write(long.as_bytes(), Duration::ZERO).unwrap());
+        assert!(!link.write(b"next", Duration::ZERO).unwrap());
         assert_eq!(link.position(), 2);
         let mut buffer = [0; 1000];
         let length = server.recv(&mut buffer).unwrap();

@@ -40,6 +40,8 @@ pub struct RemoteOutput {
     backlog: Backlog,
     /// When the better servers were tried.
     tried: Instant,
+    /// Datagrams that had to be cut since that was asked last.
+    cut: u64,
 }
 
 impl RemoteOutput {
@@ -54,6 +56,7 @@ impl RemoteOutput {
             said: None,
             backlog: Backlog::default(),
             tried: Instant::now(),
+            cut: 0,
             settings,
         }
     }
@@ -183,9 +186,10 @@ impl RemoteOutput {
         }
         let framing = self.settings.framing;
         let transport = self.transport();
-        self.with_link(|link, backlog| {
+        let mut cut = 0;
+        let written = self.with_link(|link, backlog| {
             while let Some(message) = backlog.next() {
-                link.write(&framing::frame(message, transport, framing), patience)?;
+                cut += u64::from(link.write(&framing::frame(message, transport, framing), patience)?);
                 backlog.next_written(link.position());
             }
             acknowledge(link, backlog)?;
@@ -194,7 +198,9 @@ impl RemoteOutput {
                 acknowledge(link, backlog)?;
             }
             Ok(())
-        })
+        });
+        self.cut += cut;
+        written
     }
 
     fn try_write(&mut self, entry: &Entry) -> io::Result<()> {
@@ -203,11 +209,12 @@ impl RemoteOutput {
         let message = self.messages.write(entry);
         let frame = framing::frame(&message, transport, self.settings.framing);
         let patience = self.settings.write_timeout;
-        self.with_link(|link, backlog| {
-            link.write(&frame, patience)?;
+        let cut = self.with_link(|link, backlog| {
+            let cut = link.write(&frame, patience)?;
             backlog.push(message, link.position(), Instant::now());
-            Ok(())
+            Ok(cut)
         })?;
+        self.cut += u64::from(cut);
         self.messages.sent();
         Ok(())
     }
@@ -260,6 +267,10 @@ impl Destination for RemoteOutput {
             self.pauses[*at].worked();
         }
         Ok(())
+    }
+
+    fn take_cut(&mut self) -> u64 {
+        std::mem::take(&mut self.cut)
     }
 
     fn held(&self) -> u64 {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::time::Instant;
 
 use super::Finding;
 use crate::config::{self, Config};
@@ -182,7 +183,7 @@ fn trusted(path: &Path) -> Vec<Finding> {
 /// A server on the network: opens a connection and closes it, which for TLS verifies its certificate.
 fn server(remote: &config::Remote, server: &config::Server) -> Finding {
     const AREA: &str = "output";
-    match Link::open(remote, server) {
+    match Link::open(remote, server, Instant::now() + remote.connect_timeout) {
         Ok(_) if server.transport == config::Transport::Udp => Finding::note(
             AREA,
             format!("datagrams are sent to {server}; UDP does not tell whether somebody receives them"),

@@ -123,9 +123,9 @@ impl Form {
         }
     }
 
-    /// It is a line that can be read without anything before it.
+    /// It is one line that can be read without anything before it.
     fn stands_alone(self) -> bool {
-        !matches!(self, Form::Structured(_) | Form::Fields(_))
+        !matches!(self, Form::Structured(_) | Form::Fields(_) | Form::People { .. })
     }
 }
 
@@ -289,6 +289,9 @@ mod tests {
         assert_eq!(entry.form(Form::Json), Form::Json.of(&record, Some(id), &Host::default()));
         assert_eq!(entry.form(Form::ShortJson), entry.form(Form::Json));
         assert_eq!(entry.form(Form::People { colour: false }), entry.form(Form::Text));
+        // Lines for people would be several messages.
+        let entry = Entry::new(&record, id, &[Form::People { colour: true }, Form::Json], &Host::default());
+        assert_eq!(entry.form(Form::Text), entry.form(Form::Json));
         let text = entry.text();
         let outside = vec![(Form::Text, 5..text.len() + 1)];
         assert_eq!(Entry::of_parts(id, 1, Severity::Low, Kind::Notice, outside, text), None);

@@ -49,6 +49,8 @@ pub struct Local {
     /// Messages that may not have been read.
     kept: VecDeque<Vec<u8>>,
     kept_bytes: usize,
+    /// Messages that had to be cut since that was asked last.
+    cut: u64,
 }
 
 /// A connected socket.
@@ -99,7 +101,7 @@ type Identity = (u64, u64, i64, i64);
 impl Local {
     /// To the socket at `path`, connected at the first message.
     pub fn new(path: PathBuf, manner: Manner) -> Self {
-        Local { path, manner, open: None, kept: VecDeque::new(), kept_bytes: 0 }
+        Local { path, manner, open: None, kept: VecDeque::new(), kept_bytes: 0, cut: 0 }
     }
 
     /// Sends a message, after those that have to be sent again.
@@ -111,6 +113,11 @@ impl Local {
             result => result,
         }
         .map_err(|refused| refused.error)
+    }
+
+    /// How many messages had to be cut since the last call, because the host sends no datagram of their length.
+    pub fn take_cut(&mut self) -> u64 {
+        std::mem::take(&mut self.cut)
     }
 
     /// How many of the last messages may not have been read.
@@ -178,7 +185,7 @@ impl Local {
         if result.as_ref().err().is_none_or(|refused| refused.usable) {
             self.open = Some(open);
         }
-        result?;
+        self.cut += u64::from(result?);
         // That could be sent, so the reader is the same as before, and it was the reader who had emptied the queue.
         if was_empty {
             self.forget();
@@ -202,10 +209,11 @@ impl Local {
         }
     }
 
-    fn deliver(&self, socket: &Socket, message: &[u8]) -> Result<(), Refused> {
+    /// True if the message had to be cut.
+    fn deliver(&self, socket: &Socket, message: &[u8]) -> Result<bool, Refused> {
         match socket {
             Socket::Datagram(socket) => deliver_datagram(socket, message, self.manner),
-            Socket::Stream(socket) => deliver_stream(socket, &[message, b"\0"].concat()),
+            Socket::Stream(socket) => deliver_stream(socket, &[message, b"\0"].concat()).map(|()| false),
         }
     }
 
@@ -237,8 +245,8 @@ fn connect_stream(path: &Path) -> io::Result<UnixStream> {
     Ok(link.into())
 }
 
-/// Sends, and waits a moment for a full queue.
-fn deliver_datagram(socket: &UnixDatagram, message: &[u8], manner: Manner) -> Result<(), Refused> {
+/// Sends, and waits a moment for a full queue; true if the message had to be cut.
+fn deliver_datagram(socket: &UnixDatagram, message: &[u8], manner: Manner) -> Result<bool, Refused> {
     let (mut rest, mut shortened) = (Cow::Borrowed(message), false);
     loop {
         let result = match socket.send(&rest) {
@@ -257,7 +265,7 @@ fn deliver_datagram(socket: &UnixDatagram, message: &[u8], manner: Manner) -> Re
             result => result,
         };
         match result {
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(shortened),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if !writable(socket.as_fd(), WAIT)? {
                     return Err(Refused::lasting(error));
@@ -396,6 +404,7 @@ mod tests {
         server.send(&vec![b'x'; 16 << 20]).unwrap();
         server.send(b"next").unwrap();
         let mut buffer = [0; 1000];
+        assert_eq!((server.take_cut(), server.take_cut()), (1, 0));
         let length = reader.recv(&mut buffer).unwrap();
         assert!(length <= 480 && buffer[..length].ends_with(b" bytes]"), "{length}");
         assert_eq!(received(&reader), ["next"]);

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::entry::{Entry, Form};
-use super::rfc5424;
+use super::{rfc5424, short_json};
 use crate::alert::escape::cut;
 use crate::calendar::Date;
 use crate::config::{Format, Header, Protocol};
@@ -33,22 +33,12 @@ pub struct Messages {
     sequence: u32,
 }
 
-/// Longest text in bytes. The forms for syslog have at most [`short_json::LONGEST`](super::short_json::LONGEST); one is longer
-/// only if the configuration was changed after a record was written down in another form. No datagram would hold it
-/// whenever it is tried, and nothing behind it would be sent.
-const LONGEST: usize = 60 * 1024;
 /// What every receiver of datagrams must take (RFC 5426 3.2).
-const SMALLEST: usize = 480;
+pub const SMALLEST: usize = 480;
 
-/// A message that the host refused to send in a datagram (EMSGSIZE), so short that it is taken. A small
-/// net.core.wmem_default can refuse what the forms' own limits let pass, and would at each attempt. The log says that it was
-/// cut, and so does the mark at its end.
+/// A message that the host refused to send in a datagram (EMSGSIZE), so short that it is taken: it would be refused whenever
+/// it is tried, and nothing behind it would be sent. A mark at its end says how much is missing.
 pub fn smallest(message: &[u8]) -> Vec<u8> {
-    log::warn!(
-        "a message of {} bytes was cut to {SMALLEST}: this host sends no datagram of that length; look at the sysctl \
-         net.core.wmem_default, or use TCP",
-        message.len()
-    );
     cut(&String::from_utf8_lossy(message), SMALLEST).into_owned().into_bytes()
 }
 
@@ -100,9 +90,15 @@ impl Messages {
         }
     }
 
+    /// The record's line, of at most [`short_json::LONGEST`] bytes.
     fn text<'a>(&self, entry: &'a Entry) -> Cow<'a, str> {
         // Structured data is no text that can stand alone.
-        cut(entry.form(Form::in_syslog(self.format)), LONGEST)
+        let text = entry.form(Form::in_syslog(self.format));
+        // Written before the configuration was changed, in a form that needs no end.
+        if text.len() > short_json::LONGEST && entry.written_in(Form::Json) == Some(text) {
+            return short_json::fitted(text, short_json::LONGEST).into();
+        }
+        cut(text, short_json::LONGEST)
     }
 
     /// The last message was sent.
@@ -164,6 +160,30 @@ mod tests {
         // An entry of another configuration.
         let message = structured.write(&entry(&[Form::Fields(Format::Text), Form::Text]));
         assert!(message.ends_with(&format!("\"] {text}")), "{message}");
+    }
+
+    /// A record that was written for a file, before the configuration was changed.
+    #[test]
+    fn json_for_a_file_is_cut_to_json() {
+        let notice = Notice {
+            kind: "test",
+            severity: Severity::High,
+            time_ns: 1_767_225_600_000_000_000,
+            message: "\u{1}".repeat(100_000),
+        };
+        let id = RecordId { run: 1, number: 2 };
+        let entry = Entry::new(&Record::Notice(notice), id, &[Form::Json], &Host::default());
+        for (protocol, format) in [Protocol::Rfc3164, Protocol::Rfc5424]
+            .into_iter()
+            .flat_map(|protocol| [Format::Json, Format::Text].map(|format| (protocol, format)))
+        {
+            let messages = Messages::new(Header::new(protocol), format, Place::Local, "web1");
+            let message = messages.write(&entry);
+            let (head, json) = message.split_at(message.find('{').unwrap());
+            assert!(head.len() < rfc5424::ROOM && json.len() <= short_json::LONGEST, "{}", message.len());
+            let json: serde_json::Value = serde_json::from_str(json).unwrap();
+            assert_eq!(json["execwatch"]["record"], "0000000000000001-2");
+        }
     }
 
     #[test]

@@ -43,6 +43,11 @@ pub trait Destination: Send {
     fn held(&self) -> u64 {
         0
     }
+    /// How many of the records it took since the last call it had to cut, because the host sends no datagram of their
+    /// length.
+    fn take_cut(&mut self) -> u64 {
+        0
+    }
     /// After how long without a record [`flush`](Self::flush) wants to be called, because something that was written may
     /// turn out to be lost; `None`: not at all.
     fn next_look(&self) -> Option<Duration> {

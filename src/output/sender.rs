@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use super::Destination;
 use super::backoff::Backoff;
 use super::entry::Entry;
+use super::message::SMALLEST;
 use crate::alert::Record;
 use crate::clock;
 use crate::diagnostics::counted;
@@ -26,7 +27,7 @@ const BATCH: usize = 64;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 /// How long it is tried to read records that the disk does not give.
 const READ_PATIENCE: Duration = Duration::from_secs(300);
-/// At most one notice about losses in this time.
+/// At most one notice about losses, and one about cuts, in this time.
 const LOSS_NOTICE_EVERY: Duration = Duration::from_secs(60);
 /// How often it is looked whether the end of that time has come.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -62,6 +63,9 @@ pub struct Sender {
     /// Lost since that was said last, and when.
     unsaid: u64,
     said: Option<Instant>,
+    /// Cut since that was said last, and when.
+    unsaid_cut: u64,
+    said_cut: Option<Instant>,
 }
 
 /// What became of a record.
@@ -96,6 +100,8 @@ impl Sender {
             held: VecDeque::new(),
             unsaid: 0,
             said: None,
+            unsaid_cut: 0,
+            said_cut: None,
         }
     }
 
@@ -130,7 +136,8 @@ impl Sender {
                 self.keep_position();
                 self.say_losses();
                 // With nothing to say and nothing held back, nothing wakes this thread but a record.
-                let early = (self.unsaid > 0 || !self.held.is_empty()).then_some(LOOK_EVERY);
+                let early =
+                    (self.unsaid + self.unsaid_cut > 0 || !self.held.is_empty()).then_some(LOOK_EVERY);
                 let look = self.destination.next_look();
                 let time = early.or(look);
                 let signals = Arc::clone(&self.signals);
@@ -298,28 +305,41 @@ impl Sender {
         self.unsaid += count;
     }
 
-    /// Has the journal write down how many records were lost here, at once and then at most every minute.
+    /// Has the journal write down how many records were lost or cut here, at once and then at most every minute.
     fn say_losses(&mut self) {
-        if self.unsaid == 0 || self.said.is_some_and(|said| said.elapsed() < LOSS_NOTICE_EVERY) {
-            return;
+        self.unsaid_cut += self.destination.take_cut();
+        let recently = |said: Option<Instant>| said.is_some_and(|said| said.elapsed() < LOSS_NOTICE_EVERY);
+        if self.unsaid > 0 && !recently(self.said) {
+            let what = format!(
+                "lost at output {}: the journal held them no longer when their turn came",
+                self.progress.name()
+            );
+            if self.say("output-lost-records", self.unsaid, &what) {
+                (self.unsaid, self.said) = (0, Some(Instant::now()));
+            }
         }
-        let (records, were) =
-            (counted(self.unsaid, "record", "records"), if self.unsaid == 1 { "was" } else { "were" });
-        let message = format!(
-            "{records} {were} lost at output {}: the journal held them no longer when their turn came",
-            self.progress.name()
-        );
-        let order = Order::Write(Box::new(Record::Notice(notice(
-            "output-lost-records",
-            Severity::Medium,
-            message.clone(),
-        ))));
-        // Without room it is said later.
-        if self.orders.try_send(order).is_ok() {
+        if self.unsaid_cut > 0 && !recently(self.said_cut) {
+            let what = format!(
+                "cut to {SMALLEST} bytes at output {}: this host sends no datagram of their length; a larger \
+                 net.core.wmem_default may help at a local socket, and TCP at a remote one",
+                self.progress.name()
+            );
+            if self.say("output-cut-records", self.unsaid_cut, &what) {
+                (self.unsaid_cut, self.said_cut) = (0, Some(Instant::now()));
+            }
+        }
+    }
+
+    /// Without room it is said later: false.
+    fn say(&self, kind: &'static str, count: u64, what: &str) -> bool {
+        let were = if count == 1 { "was" } else { "were" };
+        let message = format!("{} {were} {what}", counted(count, "record", "records"));
+        let record = Record::Notice(notice(kind, Severity::Medium, message.clone()));
+        let said = self.orders.try_send(Order::Write(Box::new(record))).is_ok();
+        if said {
             log::warn!("{message}");
-            self.unsaid = 0;
-            self.said = Some(Instant::now());
         }
+        said
     }
 
     /// What is held back was not written.

@@ -12,9 +12,13 @@ use crate::process::ring::ARGUMENTS;
 /// Longest line in bytes for a syslog message with a short header. rsyslog cuts one at 8 KB by default, which would leave
 /// broken JSON.
 pub const LONGEST: usize = 8000;
-/// The limits of a string in bytes, before it is escaped, and of a list, one after another until the line is short enough.
-/// An escape has six bytes for one: this is 4 KB of control characters cut to 16.
-const LIMITS: [usize; 4] = [1024, 256, 64, 16];
+/// The limits of a string in bytes of JSON, where a control character has six, and of a list: one after another until the
+/// line is short enough. Times, addresses and hashes are shorter than the last, so that no database refuses them.
+const LIMITS: [(usize, usize); 6] = [(1024, 1024), (256, 256), (64, 64), (64, 16), (64, 4), (64, 1)];
+/// No string is cut below so many bytes before it is escaped: the mark that says what is missing takes most of them.
+const SHORTEST: usize = 16;
+/// So many of the nearest ancestors are left out only at last.
+const NEAREST: usize = 3;
 /// What is never cut: by these a record is found, told from others and put in its order. None is of a process's choosing.
 const KEPT: [&str; 9] = [
     "/@timestamp",
@@ -37,7 +41,7 @@ const ESSENTIAL: [&str; 7] = [
     "/process/pid",
     "/execwatch/severity",
 ];
-/// Bytes of each of its strings. Even if all are full of escapes, it has less than 7000 bytes.
+/// Bytes of each of its strings. With all of them it has less than 3000 bytes.
 const LONGEST_ESSENTIAL: usize = 64;
 
 /// The line, of at most `longest` bytes if those are some thousands. If strings and lists had to be cut, it has
@@ -59,28 +63,34 @@ pub fn line(record: &Record, id: Option<RecordId>, host: &Host, longest: usize) 
 }
 
 /// Cuts strings, ancestors and lists of a line of JSON until it is short enough.
-fn fitted(line: &str, longest: usize) -> String {
+pub fn fitted(line: &str, longest: usize) -> String {
     // What was written as JSON can be read.
-    let whole: Value = serde_json::from_str(line).unwrap_or_default();
-    let mut left_out = 0;
-    for limit in LIMITS {
+    let mut whole: Value = serde_json::from_str(line).unwrap_or_default();
+    for (at, (string, list)) in LIMITS.into_iter().enumerate() {
         let mut value = whole.clone();
-        if let Some(ancestors) = value.pointer_mut("/execwatch/ancestors").and_then(Value::as_array_mut) {
-            ancestors.truncate(ancestors.len().saturating_sub(left_out));
-        }
-        limit_to(&mut value, limit);
+        limit_to(&mut value, string, list);
         for pointer in KEPT {
             if let (Some(place), Some(kept)) = (value.pointer_mut(pointer), whole.pointer(pointer)) {
                 place.clone_from(kept);
             }
         }
         mark(&mut value);
-        tell_incomplete(&mut value, &whole);
+        let before = ancestors(&mut whole).map_or(0, |ancestors| ancestors.len());
         let mut line = escape::json_line(&value);
         if line.len() > longest {
-            // `false` has a byte more than `true`.
-            left_out += drop_farthest(&mut value, line.len() + 1 - longest);
-            tell_incomplete(&mut value, &whole);
+            let least = if at + 1 < LIMITS.len() { NEAREST } else { 0 };
+            drop_farthest(&mut value, line.len() - longest, least);
+        }
+        if let Some(kept) = ancestors(&mut value).map(|ancestors| ancestors.len())
+            && kept < before
+        {
+            // These are not all any more.
+            for value in [&mut whole, &mut value] {
+                ancestors(value).into_iter().for_each(|ancestors| ancestors.truncate(kept));
+                if let Some(complete) = value.pointer_mut("/execwatch/ancestors_complete") {
+                    *complete = false.into();
+                }
+            }
             line = escape::json_line(&value);
         }
         if line.len() <= longest {
@@ -91,41 +101,56 @@ fn fitted(line: &str, longest: usize) -> String {
 }
 
 /// Cuts all strings and lists below.
-fn limit_to(value: &mut Value, limit: usize) {
+fn limit_to(value: &mut Value, string: usize, list: usize) {
     match value {
-        Value::String(text) if text.len() > limit => *text = cut(text, limit).into_owned(),
+        Value::String(text) => limit_string(text, string),
         Value::Array(values) => {
-            values.truncate(limit);
-            values.iter_mut().for_each(|value| limit_to(value, limit));
+            values.truncate(list);
+            values.iter_mut().for_each(|value| limit_to(value, string, list));
         }
-        Value::Object(fields) => fields.values_mut().for_each(|value| limit_to(value, limit)),
+        Value::Object(fields) => fields.values_mut().for_each(|value| limit_to(value, string, list)),
         _ => {}
     }
 }
 
-/// Drops ancestors until the line is so many bytes shorter, the farthest first; how many.
-fn drop_farthest(value: &mut Value, excess: usize) -> usize {
-    let ancestors = value.pointer_mut("/execwatch/ancestors").and_then(Value::as_array_mut);
-    let Some(ancestors) = ancestors else { return 0 };
-    let (mut dropped, mut saved) = (0, 0);
+/// Cuts a string that takes more bytes in JSON.
+fn limit_string(text: &mut String, limit: usize) {
+    let mut kept = limit;
+    let mut short = cut(text, kept);
+    while kept > SHORTEST && bytes_in_json(&short) > limit {
+        kept /= 2;
+        short = cut(text, kept);
+    }
+    if short.len() < text.len() {
+        *text = short.into_owned();
+    }
+}
+
+/// Bytes that a string takes in JSON without its quotation marks, or a few more.
+fn bytes_in_json(text: &str) -> usize {
+    let bytes = |character: char| match character {
+        '"' | '\\' => 2,
+        character if escape::is_unprintable(character) => 6 * character.len_utf16(),
+        character => character.len_utf8(),
+    };
+    text.chars().map(bytes).sum()
+}
+
+/// The list of the ancestors, the parent first.
+fn ancestors(value: &mut Value) -> Option<&mut Vec<Value>> {
+    value.pointer_mut("/execwatch/ancestors").and_then(Value::as_array_mut)
+}
+
+/// Drops ancestors until the line is so many bytes shorter, the farthest first, and keeps at least so many.
+fn drop_farthest(value: &mut Value, excess: usize, least: usize) {
+    let Some(ancestors) = ancestors(value) else { return };
+    let mut saved = 0;
     while saved < excess
+        && ancestors.len() > least
         && let Some(farthest) = ancestors.pop()
     {
         // The comma before it is not there if it was the only one.
         saved += escape::json_line(&farthest).len() + usize::from(!ancestors.is_empty());
-        dropped += 1;
-    }
-    dropped
-}
-
-/// A chain of which some were left out reaches no process without a parent.
-fn tell_incomplete(value: &mut Value, whole: &Value) {
-    let count =
-        |value: &Value| value.pointer("/execwatch/ancestors").and_then(Value::as_array).map_or(0, Vec::len);
-    if count(value) < count(whole)
-        && let Some(complete) = value.pointer_mut("/execwatch/ancestors_complete")
-    {
-        *complete = false.into();
     }
 }
 
@@ -141,7 +166,7 @@ fn last_form(whole: &Value) -> Value {
     for pointer in KEPT.iter().chain(&ESSENTIAL) {
         let Some(mut value) = whole.pointer(pointer).cloned() else { continue };
         // A list is not among them.
-        limit_to(&mut value, LONGEST_ESSENTIAL);
+        limit_to(&mut value, LONGEST_ESSENTIAL, 1);
         let Some(fields) = last.as_object_mut() else { continue };
         let names: Vec<&str> = pointer.split('/').skip(1).collect();
         match names[..] {
@@ -217,10 +242,15 @@ mod tests {
         exec.details.parent = image.clone();
         exec.details.set_cwd(exe);
         exec.details.set_comm(exe);
-        let ancestor = |pid| Ancestor { pid, image: image.clone(), ..Ancestor::default() };
+        let ancestor = |pid| Ancestor {
+            pid,
+            image: image.clone(),
+            start_ns: Some(1_767_225_600_000_000_000),
+            ..Ancestor::default()
+        };
         let origin = Origin {
-            ancestors: (1..).map(ancestor).take(ancestors).collect(),
             complete: true,
+            ancestors: (1..).map(ancestor).take(ancestors).collect(),
             earlier: vec![image.clone(); 8],
             ..Origin::default()
         };
@@ -235,7 +265,7 @@ mod tests {
             file_names: [None, None],
             exec,
             origin,
-            start_ns: None,
+            start_ns: Some(1_767_225_600_000_000_000),
             users: [None, None, None],
             namespaces: Vec::new(),
             baseline: None,
@@ -263,14 +293,18 @@ mod tests {
         // Nothing, as long as it fits.
         let short = read(&line(b"/usr/bin/nc", 100_000));
         assert_eq!(short["execwatch"]["shortened"], Value::Null);
-        assert_eq!(short["execwatch"]["ancestors_complete"], true);
-        let path = [b"/usr/bin/".to_vec(), vec![b'x'; 100]].concat();
+        let path = [b"/usr/bin/".to_vec(), vec![b'x'; 150]].concat();
         let value = read(&line(&path, LONGEST));
         let ancestors = value["execwatch"]["ancestors"].as_array().expect("the nearest are kept");
         assert!((1..32).contains(&ancestors.len()) && ancestors[0]["pid"] == 1, "{ancestors:?}");
         assert_eq!(value["process"]["executable"], String::from_utf8(path).expect("ASCII"));
         assert_eq!(value["execwatch"]["shortened"], true);
         assert_eq!(value["execwatch"]["ancestors_complete"], false);
+        // Six bytes for each: what is longest is cut, and the nearest ancestors stay.
+        let value = read(&line(&[1; 4000], LONGEST));
+        let ancestors = value["execwatch"]["ancestors"].as_array().expect("the nearest are kept");
+        assert!(ancestors.len() >= NEAREST, "{}", ancestors.len());
+        assert!(value["process"]["executable"].as_str().is_some_and(|exe| exe.ends_with(" bytes]")));
     }
 
     #[test]
@@ -286,7 +320,7 @@ mod tests {
             }
         }
         let line = escape::json_line(&last_form(&whole));
-        assert!(line.len() < 7000, "{}", line.len());
+        assert!(line.len() < 3000, "{}", line.len());
         for pointer in KEPT.iter().chain(&ESSENTIAL) {
             assert!(last_form(&whole).pointer(pointer).is_some(), "{pointer}");
         }
@@ -305,14 +339,21 @@ mod tests {
             pattern in proptest::collection::vec(any::<u8>(), 0..20),
             length in 0usize..4096,
             ancestors in 0usize..=32,
-            longest in 7000usize..LONGEST,
+            longest in 4000usize..LONGEST,
         ) {
             let path: Vec<u8> = pattern.iter().copied().chain(std::iter::repeat(byte)).take(length).collect();
             let record = Record::Alert(alert(&path, &[&path, &path], ancestors));
             let line = line(&record, Some(ID), &Host::default(), longest);
             prop_assert!(line.len() <= longest, "{} of {}", line.len(), longest);
             prop_assert!(!line.contains(is_unprintable));
-            read(&line);
+            let value = read(&line);
+            let (kept, own) = (value["execwatch"]["ancestors"].as_array().map_or(0, Vec::len), &value["execwatch"]);
+            prop_assert!(kept == ancestors || own["ancestors_complete"] != true, "{} of {}", kept, ancestors);
+            // Whatever is cut, times and addresses are what they were.
+            for time in ["/process/start", "/process/parent/start", "/execwatch/ancestors/0/start"] {
+                let time = value.pointer(time).and_then(Value::as_str);
+                prop_assert!(time.is_none_or(|time| time == "2026-01-01T00:00:00.000000Z"), "{:?}", time);
+            }
         }
 
         #[test]

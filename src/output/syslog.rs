@@ -47,6 +47,10 @@ impl Destination for SyslogOutput {
         self.server.settle()
     }
 
+    fn take_cut(&mut self) -> u64 {
+        self.server.take_cut()
+    }
+
     fn held(&self) -> u64 {
         self.server.unsure()
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
 mod daemons;
+mod farewell;
 mod receiver;
 #[path = "../support/mod.rs"]
 mod support;

@@ -26,7 +26,7 @@ impl Arrived {
 }
 
 /// Reads octet-counted frames: a length without leading zeros, a space, so many bytes.
-fn numbers(mut bytes: &[u8]) -> Vec<u32> {
+pub(crate) fn numbers(mut bytes: &[u8]) -> Vec<u32> {
     let mut numbers = Vec::new();
     while let Some(space) = bytes.iter().position(|&byte| byte == b' ') {
         let length = std::str::from_utf8(&bytes[..space]).unwrap();

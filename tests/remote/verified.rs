@@ -1,16 +1,11 @@
 //! TLS: to whom messages are given, and to whom not.
 
 use std::fs;
-use std::io::Read;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
 
 use execwatch::config::{Remote, Tls};
 use execwatch::output::Destination;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::support::servers::{Authority, Server, free_port, json_lines, rsyslog, wait_for_port};
 use super::support::wait_until;
@@ -125,75 +120,4 @@ fn a_server_that_asks_for_a_certificate() {
     drop(server);
     let text = format!("{lines:?}");
     assert!(text.contains("number-1.") && !text.contains("number-666"), "{text}");
-}
-
-/// A server that ends TLS and has not read everything: its kernel had acknowledged the rest, which comes again.
-#[test]
-fn a_server_that_ends_tls_without_having_read() {
-    const MESSAGES: u32 = 200;
-    let folder = tempfile::tempdir().unwrap();
-    let Some(authority) = Authority::new(folder.path(), "good") else { return };
-    let (certificate, key) = authority.sign("server", "localhost");
-    let config =
-        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                CertificateDer::pem_file_iter(&certificate).unwrap().map(Result::unwrap).collect(),
-                PrivateKeyDer::from_pem_file(&key).unwrap(),
-            )
-            .unwrap();
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let url = format!("tls://localhost:{}", listener.local_addr().unwrap().port());
-    let (ready, all_written) = mpsc::channel();
-    let (bytes, arrived) = mpsc::channel();
-    let server = std::thread::spawn(move || {
-        let config = Arc::new(config);
-        for first in [true, false] {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut session = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
-            while session.is_handshaking() {
-                session.complete_io(&mut stream).unwrap();
-            }
-            if first {
-                let () = all_written.recv().unwrap();
-                session.read_tls(&mut stream).unwrap();
-            }
-            loop {
-                session.process_new_packets().unwrap();
-                let mut plain = Vec::new();
-                let _ = session.reader().read_to_end(&mut plain);
-                bytes.send((first, plain)).unwrap();
-                if first {
-                    session.send_close_notify();
-                    session.complete_io(&mut stream).unwrap();
-                    break;
-                }
-                if !matches!(session.read_tls(&mut stream), Ok(1..)) {
-                    return;
-                }
-            }
-        }
-    });
-    let mut settings = remote(&[&url]);
-    settings.tls = Tls { ca_file: Some(authority.certificate()), ..Tls::default() };
-    let mut output = output(settings);
-    (1..=MESSAGES).for_each(|number| write(&mut output, &numbered(number)));
-    flush(&mut output);
-    ready.send(()).unwrap();
-    let (mut read, mut again) = (Vec::new(), Vec::new());
-    wait_until("the rest", || {
-        // As the output's thread does when it is time to look.
-        let _ = output.flush();
-        arrived
-            .try_iter()
-            .for_each(|(first, plain)| if first { read.extend(plain) } else { again.extend(plain) });
-        let numbers = |bytes: &[u8]| String::from_utf8_lossy(bytes).matches("number-").count();
-        (numbers(&read) + numbers(&again) >= MESSAGES as usize).then_some(())
-    });
-    let text = String::from_utf8_lossy(&again).into_owned();
-    assert!(text.contains(&numbered(MESSAGES)) && !read.is_empty());
-    drop(output);
-    server.join().unwrap();
 }

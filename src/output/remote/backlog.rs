@@ -16,7 +16,8 @@ const KEPT_FOR: Duration = Duration::from_secs(600);
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The server closed it, which a kernel says only if everything it acknowledged was read.
+    /// The server closed it, which a kernel says only if everything it acknowledged was read. A server that shuts its own
+    /// direction down first and then closes with unread messages looks the same; nothing tells the two apart.
     Closed,
     /// In any other way.
     Broken,

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::super::message::smallest;
 use super::backlog::End;
 use super::tcp::{self, Timed};
 use super::tls::TlsLink;
 use crate::config::{Remote, Server, Transport};
+use crate::output::message::smallest;
 
 /// Addresses of one name that are tried.
 const MOST_ADDRESSES: usize = 4;
@@ -38,18 +38,21 @@ pub enum Link {
     Tls(Box<TlsLink>),
 }
 
+/// Until when the next of so many attempts may take that must all have ended by `deadline`: each of those that are left
+/// has an equal part of the time that is left.
+pub fn turn(now: Instant, deadline: Instant, left: usize) -> Instant {
+    now + deadline.saturating_duration_since(now) / u32::try_from(left.max(1)).unwrap_or(u32::MAX)
+}
+
 impl Link {
-    /// Opens a way to a server. The resolver's own timeouts hold for its name.
-    pub fn open(settings: &Remote, server: &Server) -> io::Result<Link> {
+    /// Opens a way to a server until `deadline`. The resolver's own timeouts hold for its name.
+    pub fn open(settings: &Remote, server: &Server, deadline: Instant) -> io::Result<Link> {
         let addresses: Vec<SocketAddr> =
             (server.host.as_str(), server.port).to_socket_addrs()?.take(MOST_ADDRESSES).collect();
-        let deadline = Instant::now() + settings.connect_timeout;
         let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "its name has no address");
         for (at, address) in addresses.iter().enumerate() {
-            // Each of those that are left has an equal part of the time that is left.
-            let left = deadline.saturating_duration_since(Instant::now());
-            let part = left / u32::try_from(addresses.len() - at).unwrap_or(1);
-            match Link::open_at(settings, server, address, Instant::now() + part) {
+            let turn = turn(Instant::now(), deadline, addresses.len() - at);
+            match Link::open_at(settings, server, address, turn) {
                 Ok(link) => return Ok(link),
                 Err(error) => failure = error,
             }
@@ -84,27 +87,28 @@ impl Link {
     }
 
     /// Writes a message's bytes; after an error nothing may be written any more. As in the other calls, `patience` is for
-    /// how long nothing may happen.
-    pub fn write(&mut self, frame: &[u8], patience: Duration) -> io::Result<()> {
+    /// how long nothing may happen. True if the message had to be cut, because the host sends no datagram of its length.
+    pub fn write(&mut self, frame: &[u8], patience: Duration) -> io::Result<bool> {
         use std::io::Write;
         match self {
             Link::Udp { socket, sent, .. } => {
-                match socket.send(frame) {
+                let cut = match socket.send(frame) {
                     Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
-                        socket.send(&smallest(frame))?
+                        socket.send(&smallest(frame))?;
+                        true
                     }
-                    result => result?,
+                    result => result.map(|_| false)?,
                 };
                 *sent += 1;
-                Ok(())
+                Ok(cut)
             }
             Link::Tcp(timed) => {
                 timed.patience(patience)?;
-                timed.write_all(frame)
+                timed.write_all(frame).map(|()| false)
             }
             Link::Tls(link) => {
                 link.timed().patience(patience)?;
-                link.write_all(frame)
+                link.write_all(frame).map(|()| false)
             }
         }
     }
@@ -233,8 +237,8 @@ mod tests {
         socket.connect(server.local_addr().unwrap()).unwrap();
         let mut link = Link::Udp { socket, sent: 0, sure: 0 };
         let long = format!("<83>execwatch: {}", "\u{e9}".repeat(40_000));
-        link.write(long.as_bytes(), Duration::ZERO).unwrap();
-        link.write(b"next", Duration::ZERO).unwrap();
+        assert!(link.write(long.as_bytes(), Duration::ZERO).unwrap());
+        assert!(!link.write(b"next", Duration::ZERO).unwrap());
         assert_eq!(link.position(), 2);
         let mut buffer = [0; 1000];
         let length = server.recv(&mut buffer).unwrap();

@@ -18,7 +18,7 @@ use super::entry::{Entry, Form};
 use super::message::{Messages, Place};
 use crate::config::{Remote, Server, Transport};
 use backlog::{Backlog, End};
-use link::Link;
+use link::{Link, turn};
 use pause::Pause;
 
 /// How often a quiet connection is looked at while its end would cost something that was written.
@@ -35,9 +35,13 @@ pub struct RemoteOutput {
     failures: Vec<String>,
     /// The server in use, by its place, and the way to it.
     link: Option<(usize, Link)>,
+    /// The server that was said to be in use.
+    said: Option<usize>,
     backlog: Backlog,
     /// When the better servers were tried.
     tried: Instant,
+    /// Datagrams that had to be cut since that was asked last.
+    cut: u64,
 }
 
 impl RemoteOutput {
@@ -49,29 +53,57 @@ impl RemoteOutput {
             pauses: settings.servers.iter().map(|_| Pause::default()).collect(),
             failures: settings.servers.iter().map(|_| String::new()).collect(),
             link: None,
+            said: None,
             backlog: Backlog::default(),
             tried: Instant::now(),
+            cut: 0,
             settings,
         }
     }
 
-    /// Opens a way to the first of the servers before `end` that works and, if `pauses`, is not left alone.
-    fn open(&mut self, end: usize, pauses: bool) -> io::Result<(usize, Link)> {
-        for (at, server) in self.settings.servers.iter().enumerate().take(end) {
-            if pauses && !self.pauses[at].is_over(Instant::now()) {
-                continue;
-            }
-            match Link::open(&self.settings, server) {
-                Ok(link) => return Ok((at, link)),
-                Err(error) => {
-                    self.pauses[at].failed(Instant::now());
-                    self.failures[at] = format!("{server}: {error}");
+    /// Opens a way to the first of the servers that works and is not left alone.
+    fn open(&mut self) -> io::Result<(usize, Link)> {
+        for at in 0..self.settings.servers.len() {
+            if self.pauses[at].is_over(Instant::now()) {
+                let deadline = Instant::now() + self.settings.connect_timeout;
+                if let Some(link) = self.try_open(at, deadline, Link::open) {
+                    return Ok((at, link));
                 }
             }
         }
         let failures: Vec<&str> =
             self.failures.iter().map(String::as_str).filter(|failure| !failure.is_empty()).collect();
         Err(io::Error::new(io::ErrorKind::NotConnected, failures.join("; ")))
+    }
+
+    /// Opens a way to the first of the servers before `end` that works, also if it would be left alone. As records wait
+    /// meanwhile that could be sent, all attempts together have the time of one.
+    fn open_better<L>(
+        &mut self,
+        end: usize,
+        open: impl Fn(&Remote, &Server, Instant) -> io::Result<L>,
+    ) -> Option<(usize, L)> {
+        let deadline = Instant::now() + self.settings.connect_timeout;
+        (0..end).find_map(|at| {
+            let turn = turn(Instant::now(), deadline, end - at);
+            self.try_open(at, turn, &open).map(|link| (at, link))
+        })
+    }
+
+    fn try_open<L>(
+        &mut self,
+        at: usize,
+        deadline: Instant,
+        open: impl Fn(&Remote, &Server, Instant) -> io::Result<L>,
+    ) -> Option<L> {
+        let server = self.settings.servers.get(at)?;
+        let opened = open(&self.settings, server, deadline);
+        opened
+            .map_err(|error| {
+                self.pauses[at].failed(Instant::now());
+                self.failures[at] = format!("{server}: {error}");
+            })
+            .ok()
     }
 
     fn server(&self, at: usize) -> String {
@@ -88,7 +120,8 @@ impl RemoteOutput {
     fn take(&mut self, at: usize, link: Link) {
         self.tried = Instant::now();
         self.failures[at].clear();
-        if self.settings.servers.len() > 1 {
+        // A connection that is made anew is nothing to be told.
+        if self.said.replace(at) != Some(at) && self.settings.servers.len() > 1 {
             log::info!("output {} writes to {}", self.name(), self.server(at));
         }
         self.link = Some((at, link));
@@ -137,13 +170,13 @@ impl RemoteOutput {
         }
         match &self.link {
             None => {
-                let (at, link) = self.open(usize::MAX, true)?;
+                let (at, link) = self.open()?;
                 self.take(at, link);
             }
             Some((at, _)) if *at > 0 && self.tried.elapsed() >= self.settings.return_after => {
                 let at = *at;
                 self.tried = Instant::now();
-                if let Ok((better, link)) = self.open(at, false) {
+                if let Some((better, link)) = self.open_better(at, Link::open) {
                     // What the other one does not acknowledge now is written to both.
                     self.leave();
                     self.take(better, link);
@@ -153,9 +186,10 @@ impl RemoteOutput {
         }
         let framing = self.settings.framing;
         let transport = self.transport();
-        self.with_link(|link, backlog| {
+        let mut cut = 0;
+        let written = self.with_link(|link, backlog| {
             while let Some(message) = backlog.next() {
-                link.write(&framing::frame(message, transport, framing), patience)?;
+                cut += u64::from(link.write(&framing::frame(message, transport, framing), patience)?);
                 backlog.next_written(link.position());
             }
             acknowledge(link, backlog)?;
@@ -164,7 +198,9 @@ impl RemoteOutput {
                 acknowledge(link, backlog)?;
             }
             Ok(())
-        })
+        });
+        self.cut += cut;
+        written
     }
 
     fn try_write(&mut self, entry: &Entry) -> io::Result<()> {
@@ -173,11 +209,12 @@ impl RemoteOutput {
         let message = self.messages.write(entry);
         let frame = framing::frame(&message, transport, self.settings.framing);
         let patience = self.settings.write_timeout;
-        self.with_link(|link, backlog| {
-            link.write(&frame, patience)?;
+        let cut = self.with_link(|link, backlog| {
+            let cut = link.write(&frame, patience)?;
             backlog.push(message, link.position(), Instant::now());
-            Ok(())
+            Ok(cut)
         })?;
+        self.cut += u64::from(cut);
         self.messages.sent();
         Ok(())
     }
@@ -232,6 +269,10 @@ impl Destination for RemoteOutput {
         Ok(())
     }
 
+    fn take_cut(&mut self) -> u64 {
+        std::mem::take(&mut self.cut)
+    }
+
     fn held(&self) -> u64 {
         self.backlog.unsure()
     }
@@ -243,5 +284,64 @@ impl Destination for RemoteOutput {
     /// Connects anew at the next record, so that new certificates and another order of the servers count.
     fn reopen(&mut self) {
         self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    fn output(servers: &[&str]) -> RemoteOutput {
+        let servers = servers.iter().map(|url| Server::parse(url).unwrap()).collect();
+        RemoteOutput::new(Remote::new("test".to_owned(), servers), "web1")
+    }
+
+    /// However many of the better servers take all the time they may.
+    #[test]
+    fn all_better_servers_together_have_the_time_of_one() {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let mut output = output(&["tcp://a:1", "tcp://b:1", "tcp://c:1", "tcp://d:1"]);
+        output.settings.connect_timeout = MINUTE * 60;
+        let turns = RefCell::new(Vec::new());
+        let found = output.open_better(3, |_, server, until| {
+            turns.borrow_mut().push((server.host.clone(), until));
+            Err::<(), _>(io::ErrorKind::TimedOut.into())
+        });
+        assert_eq!(found, None);
+        assert!(output.failures[2].starts_with("tcp://c:1: ") && output.failures[3].is_empty());
+        let turns = turns.into_inner();
+        let hosts: Vec<&str> = turns.iter().map(|(host, _)| host.as_str()).collect();
+        assert_eq!(hosts, ["a", "b", "c"]);
+        // A third of the hour, a half of what is left, and the rest: so here, where none of it was used.
+        assert!(turns[1].1 - turns[0].1 > 5 * MINUTE && turns[2].1 - turns[1].1 > 20 * MINUTE, "{turns:?}");
+    }
+
+    #[test]
+    fn turns_end_by_the_deadline() {
+        let (begun, seconds) = (Instant::now(), Duration::from_secs);
+        let deadline = begun + seconds(9);
+        let first = turn(begun, deadline, 3);
+        let second = turn(first, deadline, 2);
+        let third = turn(second, deadline, 1);
+        assert_eq!([first, second, third].map(|until| until - begun), [3, 6, 9].map(seconds));
+        // Who comes too late has no time left, and no more than none.
+        let late = deadline + seconds(1);
+        assert_eq!(turn(late, deadline, 1), late);
+    }
+
+    #[test]
+    fn a_server_is_named_when_it_is_another() {
+        let mut output = output(&["tcp://a:1", "tcp://b:1"]);
+        let link = || {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            Link::Udp { socket, sent: 0, sure: 0 }
+        };
+        let mut named = |at| {
+            let before = output.said;
+            output.take(at, link());
+            output.said != before
+        };
+        assert_eq!([0, 0, 1, 1, 0].map(&mut named), [true, false, true, false, true]);
     }
 }

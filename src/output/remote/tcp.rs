@@ -155,11 +155,11 @@ impl Write for Timed {
 }
 
 /// The error for a connection that the server closed in order.
-pub(super) fn closed() -> io::Error {
+fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")
 }
 
-/// Gives what the server said to `take`; an error if the connection has ended, or if it says too much.
+/// Reads what the server said without waiting and gives it to `take`; an error if the connection has ended.
 pub(super) fn listen(
     timed: &mut Timed,
     mut take: impl FnMut(&mut Timed, &[u8]) -> io::Result<()>,
@@ -170,7 +170,7 @@ pub(super) fn listen(
             Ok(0) => return Err(closed()),
             Ok(length) => {
                 received += length;
-                take(timed, buffer.get(..length).unwrap_or_default())?;
+                take(timed, &buffer[..length])?;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -14,7 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, ProtocolVersion, RootCertStore};
 
-use super::tcp::{self, Timed, closed};
+use super::tcp::{self, Timed};
 use crate::config::Tls;
 
 /// Where distributions keep the certificates of public authorities: Debian, RHEL, SUSE, Alpine.
@@ -28,8 +28,9 @@ const SYSTEM: [&str; 4] = [
 const LARGEST: u64 = 8 << 20;
 /// How long a server is given to refuse a client's certificate, which with TLS 1.3 it does after the handshake.
 const REACTION: Duration = Duration::from_millis(300);
-/// How long a server may take to close the connection after it has ended TLS.
-const CLOSING: Duration = Duration::from_secs(1);
+
+/// How long a server that said goodbye is given to close the connection.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A connection.
 #[derive(Debug)]
@@ -75,8 +76,8 @@ impl TlsLink {
 
     /// Throws away what the server said; an error if the connection has ended.
     pub fn listen(&mut self) -> io::Result<()> {
-        let TlsLink { connection, timed } = self;
-        tcp::listen(timed, |timed, bytes| take(connection, timed, bytes))
+        let connection = &mut self.connection;
+        tcp::listen(&mut self.timed, |timed, bytes| take(connection, timed, bytes))
     }
 
     /// Says that nothing more comes, if that can be said at once.
@@ -87,46 +88,6 @@ impl TlsLink {
         }
         // Nobody depends on it: what was written is acknowledged or will be written again.
         let _ = self.connection.write_tls(&mut self.timed);
-    }
-}
-
-/// Takes what the server said.
-fn take(connection: &mut ClientConnection, timed: &mut Timed, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        connection.read_tls(&mut bytes)?;
-        let state = connection
-            .process_new_packets()
-            .map_err(|error| explained(io::Error::new(io::ErrorKind::InvalidData, error)))?;
-        let mut plain = [0; 1024];
-        while let Ok(1..) = connection.reader().read(&mut plain) {}
-        if state.peer_has_closed() {
-            return Err(how_it_closes(timed));
-        }
-    }
-    // An answer, as to a new key.
-    while connection.wants_write() {
-        connection.write_tls(timed)?;
-    }
-    Ok(())
-}
-
-/// A server that ends TLS need not have read everything: if it has not, its kernel resets the connection.
-fn how_it_closes(timed: &mut Timed) -> io::Error {
-    let until = Instant::now() + CLOSING;
-    let mut buffer = [0; 1024];
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        match timed.read_now(&mut buffer) {
-            Ok(0) => return closed(),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => timed.wait_readable(left),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return error,
-        }
-        if left.is_zero() {
-            let message = "the server ended TLS, but does not close the connection";
-            return io::Error::new(io::ErrorKind::ConnectionAborted, message);
-        }
     }
 }
 
@@ -141,6 +102,45 @@ fn explained(error: io::Error) -> io::Error {
         }
         Some(inner) => io::Error::new(error.kind(), format!("TLS failed: {inner}")),
         None => error,
+    }
+}
+
+/// Takes what the server said.
+fn take(connection: &mut ClientConnection, timed: &mut Timed, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        connection.read_tls(&mut bytes)?;
+        let state = connection
+            .process_new_packets()
+            .map_err(|error| explained(io::Error::new(io::ErrorKind::InvalidData, error)))?;
+        let mut plain = [0; 1024];
+        while let Ok(1..) = connection.reader().read(&mut plain) {}
+        if state.peer_has_closed() {
+            return Err(ended(timed));
+        }
+    }
+    // An answer, as to a new key.
+    while connection.wants_write() {
+        connection.write_tls(timed)?;
+    }
+    Ok(())
+}
+
+/// The error for a server that said it will send nothing more (close_notify). That is not yet the end: it may close with
+/// messages that it has not read, and then its kernel resets the connection where it would otherwise end it.
+fn ended(timed: &mut Timed) -> io::Error {
+    let deadline = Instant::now() + FAREWELL;
+    loop {
+        // Nothing counts that comes after it.
+        let Err(error) = tcp::listen(timed, |_, _| Ok(())) else {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let message = "the server ended TLS but left the connection open";
+                return io::Error::new(io::ErrorKind::TimedOut, message);
+            }
+            timed.wait_readable(left);
+            continue;
+        };
+        return error;
     }
 }
 

@@ -218,9 +218,12 @@ fn an_intrusion_by_way_of_a_web_server_is_one_incident_that_answers_what_is_aske
     let whole = |story: &Value| {
         let curl = array(&story["tools"]).iter().any(|tool| tool["name"] == "curl" && tool["count"] == 2);
         let ended = array(&story["timeline"]).iter().filter(|moment| moment["kind"] == "end").count() >= 8;
+        let all_ended = array(&story["processes"])
+            .iter()
+            .all(|process| process["entry"] == true || process["outcome"].is_string());
         let bytes =
             array(&story["remotes"]).iter().filter(|remote| remote["bytes_out"].is_u64()).count() >= 2;
-        curl && ended && bytes
+        curl && ended && all_ended && bytes
     };
     let stories = wait_until("the incident with all its parts", || {
         let stories = list(&folder, is_own);

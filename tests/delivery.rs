@@ -404,11 +404,12 @@ fn the_disk_of_the_file_is_full() {
     assert!(full.len() == 65_536 && !full.ends_with(b"\n"), "{}", full.len());
     disk.remount("size=20m");
     let lines = || fs::read_to_string(&file).unwrap();
-    wait_until("all", || {
-        (lines().lines().filter(|line| line.contains("\"alert\"")).count() == 100).then_some(())
+    let text = wait_until("all", || {
+        let text = lines();
+        (text.lines().filter(|line| line.contains("\"alert\"")).count() == 100).then_some(text)
     });
     daemon.stop();
-    let received: Vec<Received> = lines().lines().map(Received::of_json).collect();
+    let received: Vec<Received> = text.lines().map(Received::of_json).collect();
     assert_eq!(check("file", &received).1, 0);
 }
 

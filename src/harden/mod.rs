@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, getgroups, setgroups};
 
 use crate::config::Hardening;
 use crate::sys;
@@ -106,6 +107,13 @@ pub fn process(settings: Hardening, needs: Needs) {
         );
     }
     said("limit of spinning threads", limit_spinning());
+    if needs.responses
+        && let Err(error) = join_terminals()
+    {
+        log::info!(
+            "[response] terminal-message reaches root's terminals alone: the group tty cannot be joined: {error}"
+        );
+    }
     if settings.capabilities {
         let kept: Vec<Capability> = needs.capabilities().collect();
         let mask = kept.iter().fold(0, |mask, capability| mask | 1 << capability.number);
@@ -128,6 +136,21 @@ pub fn process(settings: Hardening, needs: Needs) {
         }
     }
     log::info!("hardened: {}", given_up.join("; "));
+}
+
+/// Joins the group that may write to users' terminals: to tell them of a response, without the capability to write to any
+/// file, and to no terminal whose user wants no messages (mesg(1)).
+fn join_terminals() -> nix::Result<()> {
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let terminals =
+        groups.lines().find_map(|line| line.strip_prefix("tty:")?.split(':').nth(1)?.parse().ok());
+    let Some(terminals) = terminals.map(Gid::from_raw) else { return Ok(()) };
+    let mut own = getgroups()?;
+    if own.contains(&terminals) {
+        return Ok(());
+    }
+    own.push(terminals);
+    setgroups(&own)
 }
 
 /// Leaves the calling thread only what its role needs. Does nothing where [`process`] was not called or filters nothing.

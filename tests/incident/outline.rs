@@ -24,17 +24,23 @@ pub(crate) fn outline(story: &Value, names: &[(String, &str)]) -> String {
         let [name, category, attack, count] = ["name", "category", "attack", "count"].map(|key| &tool[key]);
         writeln!(text, "tool: {name} {category} {attack} {count}").unwrap();
     }
+    let mut remotes = Vec::new();
     for remote in list(&story["remotes"]) {
         let told = |key: &str| if remote[key].is_u64() { "known" } else { "unknown" };
-        let (sent, received) = (told("bytes_out"), told("bytes_in"));
-        writeln!(
-            text,
-            "remote: {} {}, sent {sent}, received {received}",
-            remote["transport"], remote["address"]
-        )
-        .unwrap();
+        let address = remote["address"].as_str().unwrap();
+        // Of the visitor himself there is now and then something to be seen.
+        if let Some((_, name)) = names.iter().find(|(found, _)| address.ends_with(found.as_str())) {
+            let (sent, received) = (told("bytes_out"), told("bytes_in"));
+            remotes
+                .push(format!("remote: {} {name}, sent {sent}, received {received}\n", remote["transport"]));
+        }
     }
-    for file in list(&story["files"]) {
+    // They are in the order of their ports.
+    remotes.sort();
+    text += &remotes.concat();
+    // What the programs were given by whoever runs the test is not theirs.
+    let own = |file: &&Value| names.iter().any(|(found, _)| file["path"].as_str().unwrap().contains(found));
+    for file in list(&story["files"]).iter().filter(own) {
         let now = &file["now"];
         writeln!(text, "file: {} {} {}", file["path"], now["owner"], now["mode"]).unwrap();
     }

@@ -162,7 +162,12 @@ fn the_user_is_told_on_the_terminal() {
     let daemon = setup.start();
     // The terminal lives until its input ends, so that the line finds it.
     let mut terminal = Command::new(script)
-        .args(["-qec", &format!("{}; read line", target.display()), "/dev/null"])
+        // As after the login of an ordinary user.
+        .args([
+            "-qec",
+            &format!("t=$(tty); chown 65534:tty $t; chmod 620 $t; {}; read line", target.display()),
+            "/dev/null",
+        ])
         .stdin(Stdio::piped())
         .stdout(File::create(daemon.folder().join("terminal")).unwrap())
         .spawn()

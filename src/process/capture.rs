@@ -85,7 +85,7 @@ pub struct Wants {
 const PRESSURE_NS: u64 = 100_000_000;
 /// Longest path that the kernel gives for a link, with the mark of a deleted file.
 const LONGEST_PATH: usize = 4096 + 16;
-/// Bytes kept of an argument list when the queue is short of memory.
+/// Bytes kept of an argument list, and of an environment, when the queue is short of memory.
 const SHORT_ARGUMENTS: usize = 1024;
 
 /// Limits and facts shared by all captures.
@@ -222,6 +222,7 @@ impl Capture {
             decider: None,
             room: Room::Left,
             limit,
+            environment: usize::MAX,
         };
         let candidate = reading.unheld(&mut self.buffers, Some(self.rules.wants()), &mut exec);
         exec.certainty = certainty;
@@ -247,10 +248,10 @@ impl ExecSink for Capture {
         let mut guard = claimed.as_ref().map(|claimed| self.sender.exec(claimed));
         let exec = guard.as_deref_mut().unwrap_or(&mut self.spare);
         start(exec, notice.pid, notice.cpu, notice.timestamp_ns);
-        let limit = if self.sender.short_of_memory() {
-            SHORT_ARGUMENTS.min(self.settings.arguments_limit)
+        let (limit, environment) = if self.sender.short_of_memory() {
+            (SHORT_ARGUMENTS.min(self.settings.arguments_limit), SHORT_ARGUMENTS)
         } else {
-            self.settings.arguments_limit
+            (self.settings.arguments_limit, usize::MAX)
         };
         // Without a slot the details would reach nobody, but a rule that acts on held programs needs them.
         let rules = self.rules.filter().ruleset();
@@ -263,6 +264,7 @@ impl ExecSink for Capture {
             decider,
             room: if claimed.is_some() { Room::Left } else { Room::None },
             limit,
+            environment,
         };
         // A listener that comes so late was kept from its CPU, and the program was not.
         let held = notice.held && clock::monotonic_ns().saturating_sub(notice.timestamp_ns) < LATE_NS;
@@ -392,6 +394,8 @@ struct Reading<'c> {
     room: Room,
     /// Bytes kept of the argument list.
     limit: usize,
+    /// Bytes kept of the environment, if a rule wants it.
+    environment: usize,
 }
 
 impl Reading<'_> {
@@ -427,7 +431,8 @@ impl Reading<'_> {
 
     /// Reads the rest, which the worker needs.
     fn details(&self, dir: &ProcDir<'_>, buffers: &mut Buffers, wants: Wants, exec: &mut Exec) {
-        exec.details.read(self.proc, dir, &mut buffers.details, wants.environment);
+        let environment = if wants.environment { self.environment } else { 0 };
+        exec.details.read(self.proc, dir, &mut buffers.details, environment);
         if exec.file.is_none() {
             exec.file = dir.status(c"exe");
         }
@@ -482,7 +487,8 @@ pub fn read_running(
     identifier.identify(&dir, &mut exec);
     exec.file = exec.file.or_else(|| dir.status(c"exe"));
     identifier.hold(&dir, wants.content, &mut exec);
-    exec.details.read(proc, &dir, &mut buffers.details, wants.environment);
+    let environment = if wants.environment { usize::MAX } else { 0 };
+    exec.details.read(proc, &dir, &mut buffers.details, environment);
     exec.details.read_cgroup(&dir, &mut buffers.details);
     exec.details.read_parent_arguments(proc, &mut buffers.details);
     exec.ancestors = HostProcesses::new(Arc::clone(proc)).ancestors(&exec.details);

@@ -171,13 +171,14 @@ impl Details {
     }
 
     /// Reads everything but the cgroup through the process's folder, what matters most first: an unheld process may end
-    /// any time. The environment is read only if a rule wants it: it may hold secrets, and nothing else needs it.
+    /// any time. So many bytes of the environment are kept, and none unless a rule wants it: it may hold secrets, and
+    /// nothing else needs it.
     pub fn read(
         &mut self,
         proc: &ProcRoot,
         dir: &ProcDir<'_>,
         Scratch(buffer): &mut Scratch,
-        environment: bool,
+        environment: usize,
     ) {
         if let Some(file) = dir.file(c"status", buffer) {
             let status = parse::status(file, &mut self.groups);
@@ -207,11 +208,12 @@ impl Details {
         }
         if let Some(content) = dir.file(c"environ", buffer) {
             self.ssh_client = parse::ssh_client(content);
-            if environment {
-                self.set_environment(content);
+            let wanted = environment > 0;
+            if wanted {
+                self.set_environment(content.get(..environment).unwrap_or(content));
             }
             // What fills the buffer may have been longer.
-            self.environment_cut = self.environment.len() == SCRATCH;
+            self.environment_cut = wanted && (content.len() == SCRATCH || content.len() > environment);
         }
         self.namespaces = Namespaces::of(dir);
         if let Some(parent) = self.parent_dir(proc)
@@ -383,19 +385,6 @@ impl Details {
             + self.parent.len()
     }
 
-    /// Gives buffers of more than `bytes` back.
-    pub fn shrink(&mut self, bytes: usize) {
-        for buffer in [&mut self.cwd, &mut self.cgroup, &mut self.environment] {
-            if buffer.capacity() > bytes {
-                *buffer = Vec::new();
-            }
-        }
-        if self.groups.capacity() * size_of::<u32>() > bytes {
-            self.groups = Vec::new();
-        }
-        self.parent.shrink(bytes);
-    }
-
     /// Nothing was read.
     pub fn is_empty(&self) -> bool {
         self.uids.is_none() && self.start_ticks.is_none()
@@ -405,4 +394,28 @@ impl Details {
 /// One of four ids, unless it is not known.
 pub fn known_id(ids: Option<[u32; 4]>, which: usize) -> Option<u32> {
     ids?.get(which).copied().filter(|&id| id != UNSET)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_environment_is_kept_up_to_a_limit_and_counts() {
+        let proc = ProcRoot::open(std::path::Path::new("/proc")).unwrap();
+        let mut child =
+            std::process::Command::new("sleep").arg("100").env("LONG", "x".repeat(500)).spawn().unwrap();
+        let read = |environment| {
+            let (mut details, dir) = (Details::default(), proc.process(child.id()).unwrap());
+            details.read(&proc, &dir, &mut Scratch::default(), environment);
+            details
+        };
+        let [none, some, all] = [0, 100, usize::MAX].map(read);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!((none.environment(), none.environment_cut()), (None, false));
+        assert_eq!((some.environment().map(<[u8]>::len), some.environment_cut()), (Some(100), true));
+        assert!(all.environment().is_some_and(|kept| kept.len() > 500) && !all.environment_cut());
+        assert!(all.len() >= none.len() + 500);
+    }
 }

@@ -163,7 +163,6 @@ impl ExecReceiver {
             let mut copy = Exec { descriptor, ..exec.clone() };
             copy.details.identity = identity;
             exec.image.shrink(KEPT_BUFFER);
-            exec.details.shrink(KEPT_BUFFER);
             copy
         };
         slot.busy.store(false, Ordering::Release);

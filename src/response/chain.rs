@@ -159,7 +159,7 @@ mod tests {
         let proc = Arc::new(ProcRoot::open(Path::new("/proc")).unwrap());
         let mut details = Details::default();
         let dir = proc.process(child.id()).unwrap();
-        details.read(&proc, &dir, &mut Scratch::default(), false);
+        details.read(&proc, &dir, &mut Scratch::default(), 0);
         let mut ancestors = Ancestors::default();
         let hidden = Chain::new(proc).read(child.id(), &mut details, true, &mut ancestors);
         let shown = details.ppid;
@@ -201,7 +201,7 @@ mod tests {
         while details.ppid.is_none_or(|ppid| ppid == leader) {
             assert!(Instant::now() < deadline, "the leader of the session does not end");
             details.clear();
-            details.read(&proc, &proc.process(orphan).unwrap(), &mut Scratch::default(), false);
+            details.read(&proc, &proc.process(orphan).unwrap(), &mut Scratch::default(), 0);
             std::thread::yield_now();
         }
         let adopter = details.ppid.unwrap();

@@ -40,9 +40,10 @@ const WORKERS: usize = 4;
 const EACH: usize = 1250;
 
 /// Has `work` execute [`EACH`] programs in each of [`WORKERS`] threads, with the worker's number and their own as
-/// arguments; every one of them must be read.
+/// arguments; every one of them must be read, or counted as gone, which few may be.
 fn storm(work: impl Fn(&Path, usize) + Sync) {
     let Some(machine) = Machine::alone() else { return };
+    machine.on_every_cpu();
     // The queue holds all of them, so that only the listeners are under test, whatever else uses the machine.
     let daemon = machine.daemon().capture("queue-length = 8192").start();
     let file = daemon.program("storm");
@@ -57,22 +58,36 @@ fn storm(work: impl Fn(&Path, usize) + Sync) {
     for name in ["lost", "overruns", "dropped", "strange"] {
         assert_eq!(ended.totals.get(name), 0, "{name}: {:?}", ended.totals);
     }
-    assert_eq!(storm.len(), WORKERS * EACH, "{}", ended.stderr);
     let mut seen = HashSet::new();
     for alert in &storm {
-        assert_certain(alert);
         assert_eq!(alert["process"]["executable"], file.to_str().unwrap());
         let args = &alert["process"]["args"];
-        assert!(seen.insert(args.to_string()), "seen twice, or not whole: {alert:#}");
-    }
-    for worker in 0..WORKERS {
-        for number in 0..EACH {
-            let args = json!([file.to_str().unwrap(), worker.to_string(), number.to_string()]);
-            assert!(seen.contains(&args.to_string()), "{args}");
+        // It ended between the reading of its executable and that of its arguments: one of those missing below.
+        if !args.is_null() {
+            assert_certain(alert);
+            assert!(seen.insert(args.to_string()), "seen twice: {alert:#}");
         }
     }
+    let missing: Vec<String> = (0..WORKERS)
+        .flat_map(|worker| (0..EACH).map(move |number| (worker, number)))
+        .map(|(worker, number)| {
+            json!([file.to_str().unwrap(), worker.to_string(), number.to_string()]).to_string()
+        })
+        .filter(|args| !seen.contains(args))
+        .collect();
+    let gone = ended.totals.get("gone") as usize;
+    assert!(
+        missing.len() <= gone.min(support::may_be_gone(WORKERS * EACH)),
+        "{missing:?}, {gone} gone: {}",
+        ended.stderr
+    );
     let likely = storm.iter().filter(|alert| alert["execwatch"]["capture"]["certainty"] == "likely").count();
-    support::say(&format!("storm of {}: {} exact, {likely} likely", storm.len(), storm.len() - likely));
+    support::say(&format!(
+        "storm of {}: {} exact, {likely} likely, {} missing",
+        WORKERS * EACH,
+        storm.len() - likely,
+        missing.len()
+    ));
 }
 
 #[test]

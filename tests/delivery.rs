@@ -192,6 +192,7 @@ impl Random {
 /// is missing anywhere, nothing is out of order, and repeats are the same.
 fn killed(kills: u64, restarts: u64, alerts: u32) {
     let Some(machine) = Machine::alone() else { return };
+    machine.on_every_cpu();
     let setup = machine.daemon().config(BOTH);
     let program = setup.program("tool");
     let mut receiver = Receiver::start(&setup.folder().join("log"));

@@ -59,6 +59,7 @@ fn a_thousand_double_forked_programs_show_their_script_in_a_storm() {
     const WORKERS: usize = 4;
     const STORM: usize = 5000;
     let Some(machine) = Machine::alone() else { return };
+    machine.on_every_cpu();
     // The storm is what no rule can match.
     let rules = "[[rule]]\nid = 'orphan'\ntitle = 'An orphan'\nseverity = 'low'\n\
                  [rule.select.it]\nexe = '{dir}/bin/orphan'\n";
@@ -88,12 +89,22 @@ fn a_thousand_double_forked_programs_show_their_script_in_a_storm() {
         storm.join().unwrap();
         started
     });
-    let alerts = daemon.wait_for_many(PROGRAMS, |_| true);
-    let by_number: HashMap<&str, &Value> = alerts.iter().map(|alert| (last_argument(alert), alert)).collect();
-    assert_eq!((alerts.len(), by_number.len()), (PROGRAMS, PROGRAMS));
+    let ended = daemon.stop();
+    let alerts = ended.alerts(|_| true);
+    let by_number: HashMap<&str, &Value> =
+        alerts.iter().map(|alert| (last_argument(alert), *alert)).collect();
+    assert_eq!(alerts.len(), by_number.len());
+    let mut missing = 0;
     for (number, pid) in scripts {
         let number = number.to_string();
-        let alert = by_number[number.as_str()];
+        let unread = |ancestor: &Value| ancestor["args"].is_null();
+        let alert = match by_number.get(number.as_str()) {
+            Some(alert) if !ancestors(alert)[..2].iter().any(unread) => *alert,
+            _ => {
+                missing += 1;
+                continue;
+            }
+        };
         let expected = ["/bin/sh", script.to_str().unwrap(), orphan.to_str().unwrap(), &number];
         let [between, shell, tests, ..] = ancestors(alert) else { panic!("{alert:#}") };
         assert_eq!((args(between), &between["learnt"]), (expected.to_vec(), &Value::from("inherited")));
@@ -109,7 +120,8 @@ fn a_thousand_double_forked_programs_show_their_script_in_a_storm() {
         assert!(alert["execwatch"]["adopted_by"].is_u64(), "{alert:#}");
         assert_complete(alert);
     }
-    daemon.stop();
+    let gone = ended.totals.get("gone") as usize;
+    assert!(missing <= gone.min(support::may_be_gone(PROGRAMS)), "{missing}, {gone} gone: {}", ended.stderr);
 }
 
 #[test]

@@ -139,6 +139,35 @@ fn scheduling(findings: &mut Vec<Finding>, listeners: &Listeners, settings: &Set
             ),
         ));
     }
+    let stolen = std::fs::read_to_string("/proc/stat").ok().and_then(|text| stolen_percent(&text));
+    if let Some(percent) = stolen.filter(|&percent| percent >= MUCH_STOLEN_PERCENT)
+        && limit < STANDS_STILL_NS
+    {
+        findings.push(Finding::warning(
+            AREA,
+            format!(
+                "the host took this virtual machine's CPUs away for {percent:.1} % of the time since boot: programs may \
+                 escape to another CPU meanwhile"
+            ),
+            "raise the scheduler's migration cost to 50 ms (docs/capture.md, «CPUs that stand still»)",
+        ));
+    }
+}
+
+/// A virtual machine whose CPUs are taken away for more than this may lose programs.
+const MUCH_STOLEN_PERCENT: f64 = 1.0;
+/// With a hold of this many nanoseconds that counts as exact, a virtual CPU that stands still for a turn of another virtual
+/// machine does no harm.
+const STANDS_STILL_NS: u64 = 20_000_000;
+
+/// The share of the time that the host took from all CPUs, by the first line of `/proc/stat` (proc(5)): user, nice, system,
+/// idle, iowait, irq, softirq, steal; what guests took is in user.
+fn stolen_percent(stat: &str) -> Option<f64> {
+    let line = stat.lines().next()?.strip_prefix("cpu ")?;
+    let times: Vec<f64> = line.split_ascii_whitespace().take(8).map_while(|word| word.parse().ok()).collect();
+    let stolen = times.get(7)?;
+    let all: f64 = times.iter().sum();
+    (all > 0.0).then_some(stolen * 100.0 / all)
 }
 
 /// What the configuration and the host let expect.
@@ -271,6 +300,17 @@ fn real_time_priority(stat: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::doctor::Level;
+
+    #[test]
+    fn stolen_time_is_a_share_of_all() {
+        let of = |line: &str| stolen_percent(&format!("{line}\ncpu0 1 2 3\n"));
+        assert_eq!(of("cpu  50 10 20 100 5 5 5 5 40 0"), Some(2.5));
+        assert_eq!(of("cpu  50 10 20 100 5 5 5 0 0 0"), Some(0.0));
+        // Before 2.6.11, and nonsense.
+        assert_eq!(of("cpu  50 10 20 100"), None);
+        assert_eq!(of("cpu  0 0 0 0 0 0 0 0"), None);
+        assert_eq!(of("intr 1"), None);
+    }
 
     /// What the configuration asks for is no reason to warn; what it does not get is.
     #[test]

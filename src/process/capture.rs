@@ -134,8 +134,7 @@ pub struct Capture {
     ring: Option<RingWriter>,
     /// Decides on rules that act on held programs.
     decider: Option<Decider>,
-    /// The CPUs of the host when this was made.
-    /// The host's CPUs; none if that is unknown.
+    /// The host's CPUs when this was made; none if that is unknown.
     online: Vec<u32>,
     /// When a program was executed last whose details were read (CLOCK_MONOTONIC).
     last_candidate_ns: u64,

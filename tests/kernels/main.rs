@@ -44,6 +44,7 @@ type Check = (&'static str, fn(&Machine) -> String);
 
 fn main() -> ExitCode {
     let Some(machine) = Machine::alone() else { return ExitCode::from(77) };
+    machine.on_every_cpu();
     let (kernel, choices) = kernel();
     fact("kernel", &kernel);
     fact("preemption", &choices);

@@ -201,7 +201,8 @@ fn launch(
         .stdin(Stdio::null())
         .stdout(fs::File::create(folder.join("stdout")).unwrap())
         .stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    // By this thread, whose end would end the daemon (PR_SET_PDEATHSIG, prctl(2)), but on every CPU.
+    let mut child = super::with_every_cpu(|| command.spawn().unwrap());
     let stderr = child.stderr.take().unwrap();
     let messages = Arc::new(Messages::default());
     let reader = std::thread::spawn({

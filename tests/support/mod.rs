@@ -14,7 +14,8 @@
 //! assert_eq!(ended.totals.get("lost"), 0);
 //! ```
 //!
-//! Nothing here sleeps and hopes: everything is waited for, until [`DEADLINE`].
+//! Nothing here sleeps and hopes: everything is waited for, until [`DEADLINE`]. Nor does a test rest on the host's giving
+//! time to all CPUs of a virtual machine: see [`Machine::on_every_cpu`].
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
@@ -28,9 +29,10 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -44,7 +46,11 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// The variable that turns a skipped test into a failure, unless the kernel is the reason.
 const REQUIRE_ROOT: &str = "EXECWATCH_TESTS_REQUIRE_ROOT";
 
-/// The right to use this machine's kernel, as long as it lives.
+/// The CPUs that the test program was started with.
+static EVERY_CPU: OnceLock<CpuSet> = OnceLock::new();
+
+/// The right to use this machine's kernel, as long as it lives. Meanwhile its thread, and what that executes other than
+/// daemons, stays on one CPU, unless [`on_every_cpu`](Self::on_every_cpu) says otherwise.
 pub(crate) struct Machine {
     _turn: Flock<File>,
 }
@@ -71,13 +77,61 @@ impl Machine {
         let path = std::env::temp_dir().join("execwatch-tests.lock");
         let file = File::options().create(true).append(true).open(path).expect("the lock file can be opened");
         let turn = Flock::lock(file, kind).map_err(|(_, error)| error).expect("the lock file can be locked");
+        let this_thread = Pid::from_raw(0);
+        EVERY_CPU.get_or_init(|| sched_getaffinity(this_thread).unwrap());
+        let mut own = CpuSet::new();
+        own.set(sched_getcpu().unwrap()).unwrap();
+        sched_setaffinity(this_thread, &own).unwrap();
         Some(Machine { _turn: turn })
+    }
+
+    /// Lets this thread, and what it starts from now on, use every CPU. When the host takes a
+    /// virtual CPU away for more than half a millisecond, in the moment between an exec and its listener's first step,
+    /// the kernel lets another CPU have the program, which may be gone before it is read. So a test that calls this must
+    /// allow for programs that the daemon counts as gone; one that does not can expect every program.
+    pub(crate) fn on_every_cpu(&self) {
+        use_every_cpu();
     }
 
     /// A daemon to be set up.
     pub(crate) fn daemon(&self) -> Setup<'_> {
         Setup::new(self)
     }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        use_every_cpu();
+    }
+}
+
+fn use_every_cpu() {
+    if let Some(all) = EVERY_CPU.get() {
+        sched_setaffinity(Pid::from_raw(0), all).unwrap();
+    }
+}
+
+/// Does something with every CPU, whatever this thread has otherwise.
+fn with_every_cpu<T>(work: impl FnOnce() -> T) -> T {
+    let own = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    use_every_cpu();
+    let done = work();
+    sched_setaffinity(Pid::from_raw(0), &own).unwrap();
+    done
+}
+
+/// Keeps this thread, and what it starts from now on, on one CPU: another for each number, as far as there are others.
+pub(crate) fn use_cpu(number: usize) {
+    let all = EVERY_CPU.get().expect("the test has its machine");
+    let cpus: Vec<usize> = (0..CpuSet::count()).filter(|&cpu| all.is_set(cpu).unwrap_or(false)).collect();
+    let mut own = CpuSet::new();
+    own.set(cpus[number % cpus.len()]).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &own).unwrap();
+}
+
+/// How many of so many programs may be gone, where they use every CPU.
+pub(crate) fn may_be_gone(programs: usize) -> usize {
+    programs.div_ceil(200)
 }
 
 /// The file of an installed program, links in its path kept. `None`: the test is skipped, which has been said.

@@ -190,16 +190,20 @@ pub(crate) fn within<T>(time: Duration, mut ask: impl FnMut() -> Option<T>) -> O
     }
 }
 
-/// The alert must say «exact», or «likely» where the hold took long enough to allow for that: on a virtual machine the
+/// The alert must say «exact», or less where the hold took long enough to allow for that: on a virtual machine the
 /// listener's CPU may itself be taken away meanwhile.
 #[track_caller]
 pub(crate) fn assert_certain(alert: &serde_json::Value) {
     /// Half of what the kernel's defaults lead to, because a host may be tuned.
     const LONG_US: u64 = 100;
+    /// The daemon takes what it finds later for not held.
+    const LATE_US: u64 = 20_000;
     let capture = &alert["execwatch"]["capture"];
+    let hold = capture["hold_us"].as_u64().unwrap_or_default();
     match capture["certainty"].as_str() {
         Some("exact") => {}
-        Some("likely") if capture["hold_us"].as_u64().is_some_and(|hold| hold >= LONG_US) => {}
+        Some("likely") if hold >= LONG_US => {}
+        Some("best-effort") if hold >= LATE_US => {}
         _ => panic!("not certain: {alert:#}"),
     }
 }

@@ -5,12 +5,14 @@
 //! lead to is the one that its own name says, or none; and a link's name counts only if the file's own name begins or ends
 //! with it. Scripts are none: what is executed is their interpreter.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirEntryExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use super::elf::{self, BuildId};
 use super::mounts::Mounts;
@@ -49,9 +51,9 @@ impl Installed {
 /// All of them, by what they are recognised by.
 #[derive(Debug, Default)]
 pub struct Index {
-    by_id: HashMap<FileId, Arc<Installed>>,
-    by_build_id: HashMap<BuildId, Arc<Installed>>,
-    by_size: HashMap<u64, Vec<Arc<Installed>>>,
+    by_id: FxHashMap<FileId, Arc<Installed>>,
+    by_build_id: FxHashMap<BuildId, Arc<Installed>>,
+    by_size: FxHashMap<u64, Vec<Arc<Installed>>>,
     /// The host's file systems.
     pub mounts: Mounts,
 }

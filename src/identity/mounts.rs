@@ -1,9 +1,10 @@
 //! Which file systems may be opened without waiting for a server or another process, and which places packages own.
 
-use std::collections::HashSet;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use rustc_hash::FxHashSet;
 
 use super::index::status;
 use crate::process::details::HOST;
@@ -74,12 +75,12 @@ pub enum Reach {
 /// The file systems of this host, as they were when the index was built.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Mounts {
-    local: HashSet<Device>,
-    remote: HashSet<Device>,
+    local: FxHashSet<Device>,
+    remote: FxHashSet<Device>,
     /// Local ones whose files' times tell of each change.
-    stamped: HashSet<Device>,
-    trusted_mounts: HashSet<u64>,
-    trusted_devices: HashSet<Device>,
+    stamped: FxHashSet<Device>,
+    trusted_mounts: FxHashSet<u64>,
+    trusted_devices: FxHashSet<Device>,
 }
 
 impl Mounts {
@@ -263,7 +264,11 @@ mod tests {
 
     #[test]
     fn reach_of_devices() {
-        let own = Mounts { local: [(0, 45)].into(), remote: [(0, 27), (8, 9)].into(), ..Mounts::default() };
+        let own = Mounts {
+            local: FxHashSet::from_iter([(0, 45)]),
+            remote: FxHashSet::from_iter([(0, 27), (8, 9)]),
+            ..Mounts::default()
+        };
         assert_eq!(own.reach((8, 1)), Reach::Local);
         // fuseblk has a block device, and a process that serves it.
         assert_eq!(own.reach((8, 9)), Reach::Remote);
@@ -290,8 +295,11 @@ mod tests {
 
     #[test]
     fn trusted_are_package_folders_on_their_own_mount() {
-        let own =
-            Mounts { trusted_mounts: [30].into(), trusted_devices: [(8, 1)].into(), ..Mounts::default() };
+        let own = Mounts {
+            trusted_mounts: FxHashSet::from_iter([30]),
+            trusted_devices: FxHashSet::from_iter([(8, 1)]),
+            ..Mounts::default()
+        };
         let opened = super::super::index::open_path(Path::new("/")).unwrap();
         let file = FileFacts { device: (8, 1), mount: Some(30), ..status(&opened).unwrap() };
         let trusted = |path: &str, file: &FileFacts| {

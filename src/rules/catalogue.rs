@@ -1,6 +1,6 @@
 //! The catalogue of utilities, and which of them a program is.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use super::pattern::Glob;
 use crate::process::exec::{Image, base_name};
@@ -92,9 +92,9 @@ const LOADER_OPTIONS_WITH_VALUE: &[&[u8]] = &[
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue {
     utilities: Vec<Utility>,
-    names: HashMap<Box<[u8]>, usize>,
+    names: FxHashMap<Box<[u8]>, usize>,
     /// By the utility's own name alone, as written.
-    numbers: HashMap<Box<str>, usize>,
+    numbers: FxHashMap<Box<str>, usize>,
     globs: Vec<(Glob, usize)>,
 }
 
@@ -187,7 +187,7 @@ impl Catalogue {
         let (utility, via) = inner
             .or(by_identity)
             .or_else(|| found(exe, Via::Exe))
-            .or_else(|| found(argv0, Via::Argv0))
+            .or_else(|| found(argv0.filter(|name| Some(*name) != exe), Via::Argv0))
             .or_else(|| found(hints.comm.filter(|_| self.leaves_name_open(image)), Via::Comm))?;
         let is_named = |name: &[u8]| self.look_up(name) == Some(utility);
         let disguised = match via {

@@ -237,6 +237,12 @@ impl Glob {
 
     /// True if the whole text fits. Takes time proportional to the product of both lengths at worst.
     pub fn matches(&self, text: &[u8], cased: bool) -> bool {
+        // Most patterns begin with a byte, and most texts with another: a listener asks the catalogue's for each program.
+        if let Some(first @ Token::Byte(_)) = self.0.first()
+            && !text.first().is_some_and(|&byte| first.takes(byte, cased))
+        {
+            return false;
+        }
         if self.0.contains(&Token::ManyInFolder) {
             self.matches_path(text, cased)
         } else {

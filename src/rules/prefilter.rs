@@ -11,6 +11,7 @@ use std::collections::{BTreeSet, HashMap};
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use regex_syntax::hir::literal::Extractor;
 use regex_syntax::hir::{Class, Hir, HirKind, Repetition};
+use rustc_hash::FxHashMap;
 
 use super::catalogue::{Catalogue, LONGEST_NAME};
 use super::condition::{Condition, Truth};
@@ -263,8 +264,8 @@ fn folded(tree: &Hir) -> Hir {
 /// The index over all rules' guards. Rules are numbered as in the rule set.
 #[derive(Debug, Default)]
 pub struct Index {
-    utilities: HashMap<usize, Vec<usize>>,
-    names: HashMap<Vec<u8>, Vec<usize>>,
+    utilities: FxHashMap<usize, Vec<usize>>,
+    names: FxHashMap<Vec<u8>, Vec<usize>>,
     literals: Option<(AhoCorasick, Vec<Vec<usize>>)>,
     always: Vec<usize>,
 }

@@ -168,9 +168,12 @@ impl Facts {
         self.add_known("after-us", outcome.after_us().map(|after| after.to_string()));
         match outcome {
             Outcome::Refused(guard) => self.add("kept-by", guard.as_str()),
-            Outcome::TreeKilled { processes, spared, .. } => {
+            Outcome::TreeKilled { processes, spared, spared_by, .. } => {
                 self.add("processes", processes.to_string());
-                self.add_known("spared", Some(spared.to_string()).filter(|_| spared > 0));
+                if spared > 0 {
+                    self.add("spared", spared.to_string());
+                    self.add("spared-by", spared_by.words().join(","));
+                }
             }
             Outcome::Failed(number) => {
                 self.add("error", std::io::Error::from_raw_os_error(number).to_string())

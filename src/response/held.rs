@@ -61,6 +61,22 @@ pub struct Entry {
     /// What its time asks for failed, which was said.
     #[serde(skip)]
     failed: bool,
+    /// It could not be looked at, which was said.
+    #[serde(skip)]
+    unseen: bool,
+}
+
+/// How something held stands.
+#[derive(Debug)]
+enum Standing {
+    /// It is stopped, or will be as soon as it can.
+    Stopped,
+    /// It goes on.
+    Runs,
+    /// There is no such process or control group any more.
+    Gone,
+    /// It cannot be looked at now.
+    Unknown(io::Error),
 }
 
 /// Why an order was not carried out.
@@ -121,6 +137,8 @@ pub struct Held {
     entries: Vec<Entry>,
     /// The file is out of date.
     changed: bool,
+    /// Since when nobody is killed because his time is over: it stands still meanwhile.
+    stands_since_s: Option<u64>,
 }
 
 impl Entry {
@@ -160,6 +178,7 @@ impl Entry {
             tty: details.tty_name().flatten().unwrap_or_else(|| "none".to_owned()),
             ancestors: ancestors.collect(),
             failed: false,
+            unseen: false,
         }
     }
 
@@ -171,19 +190,28 @@ impl Entry {
         }
     }
 
-    /// It is stopped still: `None` if it has gone.
-    fn stopped(&self, proc: &ProcRoot) -> Option<bool> {
-        match &self.group {
-            Some(folder) => Group::of_folder(folder).map(|group| group.frozen()),
-            None => {
-                let (state, start) = signal::state(&proc.process(self.pid).ok()?)?;
-                if start != self.start_ticks || signal::ended(state) {
-                    return None;
-                }
-                // `t`: a debugger has it.
-                Some(matches!(state, b'T' | b't'))
-            }
+    /// How it stands.
+    fn standing(&self, proc: &ProcRoot) -> Standing {
+        match self.is_stopped(proc) {
+            Ok(true) => Standing::Stopped,
+            Ok(false) => Standing::Runs,
+            Err(Failure::Gone) => Standing::Gone,
+            Err(Failure::Refused(error)) => Standing::Unknown(error),
         }
+    }
+
+    fn is_stopped(&self, proc: &ProcRoot) -> Result<bool, Failure> {
+        if let Some(folder) = &self.group {
+            return Ok(Group::of_folder(folder).ok_or(Failure::Gone)?.frozen()?);
+        }
+        let dir = proc.process(self.pid)?;
+        let stands = || match signal::state(&dir)? {
+            (state, start) if start != self.start_ticks || signal::ended(state) => Err(Failure::Gone),
+            // `t`: a debugger has it.
+            (state, _) => Ok(matches!(state, b'T' | b't')),
+        };
+        // At last once more: what does not wait any more may have stopped it.
+        Ok(stands()? || signal::will_stop(&dir)? || stands()?)
     }
 
     /// Carries an order out. What cannot be carried out whole leaves a control group frozen.
@@ -205,12 +233,14 @@ impl Entry {
     }
 }
 
-/// Kills the members of a frozen control group; `None` for too many. A frozen process of version 1 dies when it is thawed.
-fn kill_members(members: Option<Vec<u32>>, proc: &ProcRoot) -> Result<(), Failure> {
-    let too_many = || Failure::Refused(io::Error::other("more processes are in it than can be looked at"));
-    for pid in members.ok_or_else(too_many)? {
-        let Some((_, start)) = proc.process(pid).ok().and_then(|dir| signal::state(&dir)) else { continue };
-        match Target::find(proc, pid, start).and_then(|it| it.send(proc, Signal::SIGKILL)) {
+/// Kills the members of a frozen control group. A frozen process of version 1 dies when it is thawed.
+fn kill_members(members: io::Result<Vec<u32>>, proc: &ProcRoot) -> Result<(), Failure> {
+    for pid in members.map_err(Failure::Refused)? {
+        let kill = || {
+            let (_, start) = signal::state(&proc.process(pid)?)?;
+            Target::find(proc, pid, start)?.send(proc, Signal::SIGKILL)
+        };
+        match kill() {
             Ok(()) | Err(Miss::Gone) => {}
             Err(miss) => return Err(miss.into()),
         }
@@ -233,9 +263,9 @@ impl Held {
             }
         };
         let all = entries.len();
-        entries.retain(|entry| entry.stopped(proc) == Some(true));
+        entries.retain(|entry| matches!(entry.standing(proc), Standing::Stopped | Standing::Unknown(_)));
         let found = entries.len();
-        (Held { path, entries, changed: found != all }, found)
+        (Held { path, entries, changed: found != all, stands_since_s: None }, found)
     }
 
     /// What is held, as the file of a daemon says that runs or crashed.
@@ -299,22 +329,39 @@ impl Held {
     }
 
     /// Ends what is over, forgets what has gone or was continued by somebody else, and writes the file; sentences about
-    /// it.
-    pub(super) fn tick(&mut self, fate: Fate, now_s: u64, proc: &ProcRoot) -> Vec<String> {
+    /// it. Unless it `may_kill`, the time of those it would kill stands still.
+    pub(super) fn tick(&mut self, fate: Fate, may_kill: bool, now_s: u64, proc: &ProcRoot) -> Vec<String> {
         let mut said = Vec::new();
         let before = self.entries.len();
         let order = Order::of(fate);
-        self.entries.retain_mut(|entry| match entry.stopped(proc) {
-            None => {
+        let stands = order == Order::Kill && !may_kill;
+        if stands {
+            self.stands_since_s.get_or_insert(now_s);
+        } else if let Some(since) = self.stands_since_s.take() {
+            let stood = now_s.saturating_sub(since);
+            for until in self.entries.iter_mut().filter_map(|entry| entry.until_s.as_mut()) {
+                *until = until.saturating_add(stood);
+                self.changed = true;
+            }
+        }
+        self.entries.retain_mut(|entry| match entry.standing(proc) {
+            Standing::Gone => {
                 said.push(format!("{} ended while it was held", entry.what()));
                 false
             }
+            Standing::Unknown(error) => {
+                if !std::mem::replace(&mut entry.unseen, true) {
+                    let what = entry.what();
+                    said.push(format!("{what} cannot be looked at now, which is tried again: {error}"));
+                }
+                true
+            }
             // A signal that stops takes a moment to do so where the program was on another CPU.
-            Some(false) if now_s.saturating_sub(entry.since_s) >= 2 => {
+            Standing::Runs if now_s.saturating_sub(entry.since_s) >= 2 => {
                 said.push(format!("{} was continued by somebody else", entry.what()));
                 false
             }
-            Some(_) if entry.until_s.is_some_and(|until| now_s >= until) => {
+            _ if !stands && entry.until_s.is_some_and(|until| now_s >= until) => {
                 let (what, done) = (entry.what(), order.done());
                 match entry.obey(order, proc) {
                     Ok(()) => said.push(format!("{what} was {done}: nobody decided within its time")),
@@ -328,7 +375,10 @@ impl Held {
                 }
                 false
             }
-            Some(_) => true,
+            Standing::Stopped | Standing::Runs => {
+                entry.unseen = false;
+                true
+            }
         });
         self.changed |= self.entries.len() != before;
         self.save();
@@ -416,8 +466,119 @@ mod tests {
     #[test]
     fn a_group_with_more_members_than_are_looked_at_is_not_said_to_be_killed() {
         let proc = ProcRoot::open(Path::new("/proc")).unwrap();
-        assert!(matches!(kill_members(None, &proc), Err(Failure::Refused(_))));
-        assert!(kill_members(Some(Vec::new()), &proc).is_ok());
+        let too_many = Err(io::Error::other("too many"));
+        assert!(matches!(kill_members(too_many, &proc), Err(Failure::Refused(_))));
+        assert!(kill_members(Ok(Vec::new()), &proc).is_ok());
+    }
+
+    /// A process that waits in the kernel for one of its own which shares its memory, as after vfork(2), until its
+    /// standard input ends.
+    fn waiting_in_the_kernel() -> std::process::Child {
+        const CLONE_VFORK: u32 = 0x4000;
+        let script = format!(
+            "$pid = syscall({}, {CLONE_VFORK} | 17, 0, 0, 0, 0); exit 0 if $pid; <STDIN>; POSIX::_exit(0)",
+            libc::SYS_clone
+        );
+        let perl = std::process::Command::new("perl")
+            .args(["-MPOSIX", "-e", &script])
+            .stdin(std::process::Stdio::piped())
+            .spawn();
+        perl.unwrap()
+    }
+
+    #[test]
+    fn what_will_stop_as_soon_as_it_can_is_held_and_no_more_when_somebody_continues_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let proc = ProcRoot::open(Path::new("/proc")).unwrap();
+        let mut child = waiting_in_the_kernel();
+        let pid = child.id();
+        let wait_for = |wanted: u8| {
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+            while signal::state(&proc.process(pid).unwrap()).unwrap().0 != wanted {
+                assert!(std::time::Instant::now() < deadline, "it does not come to be in state {wanted}");
+                std::thread::yield_now();
+            }
+        };
+        wait_for(b'D');
+        let (_, start) = signal::state(&proc.process(pid).unwrap()).unwrap();
+        let (mut held, _) = Held::open(folder.path(), &proc);
+        let send = |signal| Target::find(&proc, pid, start).unwrap().send(&proc, signal).unwrap();
+        send(Signal::SIGSTOP);
+        let entry = Entry { until_s: None, ..entry(pid, start) };
+        assert!(held.add(entry.clone(), Fate::Kill, &proc).is_none());
+        assert_eq!(held.tick(Fate::Kill, true, 100, &proc), [""; 0]);
+        assert_eq!(held.entries().len(), 1);
+        // A daemon that comes after this one knows of it too.
+        assert_eq!(Held::open(folder.path(), &proc).1, 1);
+        drop(child.stdin.take());
+        wait_for(b'T');
+        assert_eq!(held.tick(Fate::Kill, true, 100, &proc), [""; 0]);
+        // Another stop that somebody sends it now is over with the release.
+        send(Signal::SIGSTOP);
+        held.order("a", Order::Release, &proc).unwrap();
+        assert!(child.wait().unwrap().success());
+
+        let mut child = waiting_in_the_kernel();
+        let pid = child.id();
+        while signal::state(&proc.process(pid).unwrap()).unwrap().0 != b'D' {
+            std::thread::yield_now();
+        }
+        let (_, start) = signal::state(&proc.process(pid).unwrap()).unwrap();
+        for signal in [Signal::SIGSTOP, Signal::SIGCONT] {
+            Target::find(&proc, pid, start).unwrap().send(&proc, signal).unwrap();
+        }
+        assert!(held.add(Entry { pid, start_ticks: start, ..entry }, Fate::Kill, &proc).is_none());
+        let said = held.tick(Fate::Kill, true, 100, &proc);
+        assert!(said[0].contains("was continued by somebody else"), "{said:?}");
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn time_stands_still_while_nobody_may_be_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        let proc = ProcRoot::open(Path::new("/proc")).unwrap();
+        let mut children = [1, 2].map(|_| std::process::Command::new("sleep").arg("100").spawn().unwrap());
+        let (mut held, _) = Held::open(folder.path(), &proc);
+        for child in &children {
+            let pid = child.id();
+            let (_, start) = signal::state(&proc.process(pid).unwrap()).unwrap();
+            Target::find(&proc, pid, start).unwrap().send(&proc, Signal::SIGSTOP).unwrap();
+            let entry = Entry { id: pid.to_string(), until_s: Some(110), ..entry(pid, start) };
+            assert!(held.add(entry, Fate::Kill, &proc).is_none());
+        }
+        let quiet = |held: &mut Held, may_kill, now_s| {
+            assert_eq!(held.tick(Fate::Kill, may_kill, now_s, &proc), [""; 0], "{now_s}");
+        };
+        quiet(&mut held, true, 100);
+        quiet(&mut held, false, 101);
+        quiet(&mut held, false, 1000);
+        // An administrator may still decide.
+        held.order(&children[0].id().to_string(), Order::Kill, &proc).unwrap();
+        assert!(!children[0].wait().unwrap().success());
+        // The nine seconds that were left are left.
+        quiet(&mut held, true, 1001);
+        quiet(&mut held, true, 1009);
+        let said = held.tick(Fate::Kill, true, 1010, &proc);
+        assert!(said[0].contains("was killed: nobody decided"), "{said:?}");
+        assert!(!children[1].wait().unwrap().success());
+    }
+
+    #[test]
+    fn those_who_would_be_released_are_released_in_time_in_any_case() {
+        let folder = tempfile::tempdir().unwrap();
+        let proc = ProcRoot::open(Path::new("/proc")).unwrap();
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pid = child.id();
+        let (_, start) = signal::state(&proc.process(pid).unwrap()).unwrap();
+        Target::find(&proc, pid, start).unwrap().send(&proc, Signal::SIGSTOP).unwrap();
+        let (mut held, _) = Held::open(folder.path(), &proc);
+        assert!(held.add(Entry { until_s: Some(110), ..entry(pid, start) }, Fate::Release, &proc).is_none());
+        let said = held.tick(Fate::Release, false, 110, &proc);
+        assert!(said[0].contains("was released: nobody decided"), "{said:?}");
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
     }
 
     #[test]
@@ -431,7 +592,7 @@ mod tests {
         assert!(held.add(entry(pid, start), Fate::Kill, &proc).is_none());
         assert!(held.add(entry(pid, start + 1), Fate::Kill, &proc).is_none());
         // Before a moment has passed since, it may still be on its way to the stop.
-        let said = held.tick(Fate::Kill, 1, &proc);
+        let said = held.tick(Fate::Kill, true, 1, &proc);
         assert!(said[0].contains("was killed: nobody decided"), "{said:?}");
         assert!(said[1].contains("ended while it was held"), "{said:?}");
         assert!(held.entries().is_empty());

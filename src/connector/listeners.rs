@@ -254,7 +254,9 @@ impl Listeners {
         for cpu in gone {
             if let Some(running) = self.per_cpu.remove(&cpu) {
                 end(running);
-                log::info!("CPU {cpu} is offline or not allowed any more; its listener ended");
+                let online = cpus::online().is_some_and(|online| online.contains(&cpu));
+                let why = if online { "is not allowed to execwatch any more" } else { "went offline" };
+                log::info!("CPU {cpu} {why}; its listener ended");
             }
         }
         for cpu in new {

@@ -161,10 +161,11 @@ impl Listeners {
     /// Forgets those that were replaced and have ended meanwhile; the number of those that have not.
     pub fn reap(&mut self) -> usize {
         let replaced = std::mem::take(&mut self.replaced);
-        let (ended, hanging) = replaced.into_iter().partition(|running| running.thread.is_finished());
+        let (ended, hanging): (Vec<Running>, Vec<Running>) =
+            replaced.into_iter().partition(|running| running.thread.is_finished());
         self.replaced = hanging;
         self.replaced.iter().for_each(wake);
-        for running in Vec::<Running>::from(ended) {
+        for running in ended {
             log::info!("a listener that was replaced has come back and ended");
             running.ended();
         }

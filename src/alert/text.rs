@@ -168,12 +168,9 @@ impl Facts {
         self.add_known("after-us", outcome.after_us().map(|after| after.to_string()));
         match outcome {
             Outcome::Refused(guard) => self.add("kept-by", guard.as_str()),
-            Outcome::TreeKilled { processes, spared, spared_by, .. } => {
+            Outcome::TreeKilled { processes, spared, .. } => {
                 self.add("processes", processes.to_string());
-                if spared > 0 {
-                    self.add("spared", spared.to_string());
-                    self.add("spared-by", spared_by.words().join(","));
-                }
+                self.add_known("spared", Some(spared.to_string()).filter(|_| spared > 0));
             }
             Outcome::Failed(number) => {
                 self.add("error", std::io::Error::from_raw_os_error(number).to_string())

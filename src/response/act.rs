@@ -52,6 +52,8 @@ pub struct Said {
     pub message: String,
 }
 
+/// The kernel gives paths of this length at most.
+const LONGEST_PATH: usize = 4096 + 16;
 /// Rules of which it is remembered that their turns were over.
 const MOST_EXHAUSTED: usize = 256;
 
@@ -249,20 +251,22 @@ impl Responder {
         }
         // The decision is some time old. A process that executes something else is the same one still: otherwise it
         // would only have to do that to get away. But what it is now may be kept.
-        let start_ticks = exec.details.start_ticks.ok_or(Miss::Gone)?;
-        let told = lineage(exec.pid);
-        let mut asking = Asking::new(&self.proc, &policy.rails, &self.host);
-        let now = asking.about(exec.pid, Some(start_ticks), told.as_ref())?;
-        if let Some(guard) = now.kept {
-            return Err(guard.into());
+        let mut now = None;
+        if !self.executes_still(exec)? {
+            let start_ticks = exec.details.start_ticks.ok_or(Miss::Gone)?;
+            let told = lineage(exec.pid);
+            let mut asking = Asking::new(&self.proc, &policy.rails, &self.host);
+            let found = asking.about(exec.pid, Some(start_ticks), told.as_ref())?;
+            if let Some(guard) = found.kept {
+                return Err(guard.into());
+            }
+            now = found.image;
         }
         let rate = rules.find(rule.as_str()).and_then(|(number, _)| rules.rate(number));
         if rate.is_some_and(|rate| !rate.take(policy.settings.per_minute, clock::monotonic_ns())) {
             return Err(Guard::Rate.into());
         }
-        if let Some(exe) = now.image.as_ref().and_then(Image::link)
-            && exec.image.link().is_some_and(|then| then != exe)
-        {
+        if let Some(exe) = now.as_ref().and_then(Image::link) {
             let shown = |path: &[u8]| Escaped::new(path).as_str().to_owned();
             let (pid, then, now) = (exec.pid, shown(exec.image.exe().unwrap_or_default()), shown(exe));
             let message = format!(
@@ -272,6 +276,13 @@ impl Responder {
             self.say(Severity::Medium, message);
         }
         Ok(())
+    }
+
+    /// Its executable is that of the exec. Of a process that has the number now: whose it is, is asked when it is acted on.
+    fn executes_still(&self, exec: &Exec) -> Result<bool, Miss> {
+        let mut buffer = [0; LONGEST_PATH];
+        let now = self.proc.process(exec.pid)?.target(c"exe", &mut buffer).ok();
+        Ok(now.is_some() && now == exec.image.link())
     }
 
     fn act(

@@ -42,6 +42,9 @@ pub struct Entry {
     /// When its time is over; never for a control group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until_s: Option<u64>,
+    /// That time stands still: nobody is killed now because it is over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub time_stands: bool,
     /// The rule that asked for it.
     pub rule: String,
     /// The rule's title.
@@ -169,6 +172,7 @@ impl Entry {
             until_s: group.is_none().then(|| now_s + settings.hold_for.as_secs()),
             group,
             since_s: now_s,
+            time_stands: false,
             rule: rule.to_owned(),
             title: alert.rule.title.clone(),
             severity: alert.rule.severity.as_str().to_owned(),
@@ -343,6 +347,9 @@ impl Held {
                 *until = until.saturating_add(stood);
                 self.changed = true;
             }
+        }
+        for entry in self.entries.iter_mut().filter(|entry| entry.until_s.is_some()) {
+            self.changed |= std::mem::replace(&mut entry.time_stands, stands) != stands;
         }
         self.entries.retain_mut(|entry| match entry.standing(proc) {
             Standing::Gone => {

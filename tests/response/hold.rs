@@ -332,6 +332,7 @@ fn disarmed_or_in_a_dry_run_nobody_is_killed_because_his_time_is_over() {
         });
         let (said, _) = execwatch(&daemon, &["held"]);
         assert!(said.contains(&format!("(pid {pid})")) && state(pid) == Some('T'), "{mode}: {said}");
+        assert!(said.contains("until somebody decides: responses are disarmed or not enforced"), "{said}");
         if mode == "enforce" {
             fs::remove_file(&switch).unwrap();
             assert!(killed(children.0[0].wait().unwrap()));

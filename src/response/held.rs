@@ -140,6 +140,8 @@ pub struct Held {
     entries: Vec<Entry>,
     /// The file is out of date.
     changed: bool,
+    /// The file could not be written, which was said.
+    unwritten: bool,
     /// Since when nobody is killed because his time is over: it stands still meanwhile.
     stands_since_s: Option<u64>,
 }
@@ -269,7 +271,7 @@ impl Held {
         let all = entries.len();
         entries.retain(|entry| matches!(entry.standing(proc), Standing::Stopped | Standing::Unknown(_)));
         let found = entries.len();
-        (Held { path, entries, changed: found != all, stands_since_s: None }, found)
+        (Held { path, entries, changed: found != all, unwritten: false, stands_since_s: None }, found)
     }
 
     /// What is held, as the file of a daemon says that runs or crashed.
@@ -432,10 +434,12 @@ impl Held {
             fs::rename(&new, &self.path)
         };
         match write() {
-            Ok(()) => self.changed = false,
-            Err(error) => {
+            Ok(()) => (self.changed, self.unwritten) = (false, false),
+            // It is tried again and again, and said once.
+            Err(error) if !std::mem::replace(&mut self.unwritten, true) => {
                 log::warn!("what is held cannot be written to {}: {error}", self.path.display());
             }
+            Err(_) => {}
         }
     }
 }

@@ -40,8 +40,8 @@ pub struct Verdict {
     pub held_back: Vec<String>,
     /// Rules that matched but whose match is known to the baseline, which silences it, by their ids.
     pub known: Vec<String>,
-    /// What the strongest of the rules in the alert asks for, and its id.
-    pub action: Option<(Action, RuleName)>,
+    /// What the rules in the alert ask for, and their ids, the strongest first.
+    pub actions: Vec<(Action, RuleName)>,
     /// The exec written down, if the evaluator [records](Evaluator::record).
     pub event: Option<Event>,
 }
@@ -130,10 +130,10 @@ impl Evaluator {
         });
         judged.sort_by_key(|judged| std::cmp::Reverse(judged.severity()));
         let rules: Vec<&Rule> = judged.iter().map(|judged| judged.rule).collect();
-        let strongest = rules.iter().filter(|rule| rule.action != Action::Alert);
-        verdict.action = strongest
-            .max_by_key(|rule| rule.action.precedence())
-            .map(|rule| (rule.action, RuleName::new(&rule.id)));
+        let acting = rules.iter().filter(|rule| rule.action != Action::Alert);
+        verdict.actions = acting.map(|rule| (rule.action, RuleName::new(&rule.id))).collect();
+        // Of two alike, the more severe.
+        verdict.actions.sort_by_key(|(action, _)| std::cmp::Reverse(action.precedence()));
         verdict.alert = Alert::new(exec, &rules, &subject, &ruleset, surroundings, clock, time_ns);
         if let (Some(alert), Some(first)) = (&mut verdict.alert, judged.first()) {
             alert.rule.severity = first.severity();

@@ -290,7 +290,7 @@ impl Worker {
         }
         if let Some(mut alert) = verdict.alert {
             let exceptions = KeptException::all(verdict.silenced, verdict.expired);
-            self.respond(&mut alert, verdict.action, &exec);
+            self.respond(&mut alert, &verdict.actions, &exec);
             let counters = &self.counters.worker;
             // What was done is told each time: it happens as often as `[response] per-minute` allows.
             let acted = alert.exec.response.is_some_and(|response| response.outcome.acted());
@@ -327,7 +327,7 @@ impl Worker {
     }
 
     /// Completes an alert with what is done about its program.
-    fn respond(&mut self, alert: &mut Alert, wanted: Option<(Action, RuleName)>, exec: &Exec) {
+    fn respond(&mut self, alert: &mut Alert, wanted: &[(Action, RuleName)], exec: &Exec) {
         let rules = self.evaluator.ruleset();
         let follower = &mut self.follower;
         self.responder.complete(alert, wanted, exec, rules, |pid| {

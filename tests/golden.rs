@@ -367,12 +367,14 @@ fn forms_of_an_alert() {
 #[test]
 fn forms_of_responses() {
     let (surroundings, mut evaluator) = (surroundings(), Evaluator::new(Arc::new(rules())));
+    let spared_by = [Guard::Protected, Guard::Init].into_iter().collect();
+    let tree = Outcome::TreeKilled { processes: 5, spared: 2, spared_by, after_us: 4321 };
     let cases = [
         ("prevented", Action::Deny, Outcome::Prevented),
         ("held", Action::Hold, Outcome::Held),
         ("killed", Action::Deny, Outcome::Killed { after_us: 321 }),
         ("stopped", Action::Hold, Outcome::Stopped { after_us: 321 }),
-        ("tree", Action::KillTree, Outcome::TreeKilled { processes: 5, spared: 1, after_us: 4321 }),
+        ("tree", Action::KillTree, tree),
         ("frozen", Action::Freeze, Outcome::Frozen { after_us: 4321 }),
         ("gone", Action::Deny, Outcome::Gone),
         ("refused", Action::Deny, Outcome::Refused(Guard::PackageManager)),

@@ -4,12 +4,16 @@
 
 mod support;
 
+use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use serde_json::Value;
-use support::{Daemon, Machine, Setup, Staying, assert_certain, installed, skip};
+use support::{Daemon, Machine, Setup, Staying, assert_certain, installed, program, say, skip, wait_until};
 
 fn certainty(alert: &Value) -> &str {
     alert["execwatch"]["capture"]["certainty"].as_str().unwrap()
@@ -215,4 +219,60 @@ fn cpus_may_go_and_come_back() {
     }
     let ended = daemon.stop();
     assert_eq!(ended.totals.get("lost"), 0);
+}
+
+#[test]
+fn a_cpu_that_is_not_allowed_any_more_hands_its_events_back_without_a_gap() {
+    const TIMES: usize = 10;
+    /// Programs that run at once: each stays long enough to be read by whoever is to.
+    const STAYING: usize = 64;
+    let Some(machine) = Machine::alone() else { return };
+    let all = online();
+    let [first, .., last] = all[..] else { return skip("needs two CPUs") };
+    let daemon = machine.daemon().capture("queue-length = 8192\nalready-running = false").start();
+    let file = daemon.folder().join("bin/staying");
+    program::copy(&installed("cat").unwrap(), &file);
+    let allow = |cpus: &[u32], pid: u32| {
+        let mut set = CpuSet::new();
+        cpus.iter().for_each(|&cpu| set.set(cpu as usize).unwrap());
+        sched_setaffinity(Pid::from_raw(pid as i32), &set).unwrap();
+    };
+    let over = AtomicBool::new(false);
+    let executed = std::thread::scope(|scope| {
+        let storm = scope.spawn(|| {
+            allow(&[last], 0);
+            let mut staying = VecDeque::new();
+            let mut executed = 0;
+            while !over.load(Relaxed) {
+                let mut program = Command::new(&file);
+                staying.push_back(program.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap());
+                executed += 1;
+                if staying.len() >= STAYING {
+                    staying.pop_front().unwrap().wait().unwrap();
+                }
+            }
+            for mut program in staying {
+                program.wait().unwrap();
+            }
+            executed
+        });
+        let said = |part: &str| daemon.stderr().lines().filter(|line| line.contains(part)).count();
+        for time in 1..=TIMES {
+            // Of the thread that looks after the listeners.
+            allow(&all[..all.len() - 1], daemon.pid());
+            let gone = format!("CPU {last} is not allowed to execwatch any more; its listener ended");
+            wait_until("the listener ends", || (said(&gone) == time).then_some(()));
+            allow(&all, daemon.pid());
+            let back = format!("listening on the CPUs that are there now: {}", exact_on(&all));
+            wait_until("there is one again", || (said(&back) == time).then_some(()));
+        }
+        over.store(true, Relaxed);
+        storm.join().unwrap()
+    });
+    assert_certain(&executed_on(&daemon, first));
+    let ended = daemon.stop();
+    let told = ended.alerts(|alert| alert["process"]["name"] == "staying").len() as u64;
+    let lost: u64 = ["lost", "dropped", "gone"].map(|name| ended.totals.get(name)).into_iter().sum();
+    say(&format!("{executed} executed, {told} told, {lost} counted as lost"));
+    assert!(told <= executed && told + lost >= executed, "{executed}, {told}, {lost}: {}", ended.stderr);
 }

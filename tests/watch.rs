@@ -117,8 +117,9 @@ fn lines_go_into_a_pipe_until_it_is_closed_or_the_daemon_ends() {
     let mut json = Viewer::piped(&folder, &["--json"]);
     execute_until_shown(&program, &json);
     let shown = text.text();
-    let line = shown.lines().find(|line| line.contains("severity=critical")).unwrap();
-    assert!(line.contains("rule=grave") && line.contains("x\\x1b[2Jy"), "{line}");
+    // The notice of its incident is as severe, and comes before it.
+    let line = shown.lines().find(|line| line.contains("rule=grave")).unwrap();
+    assert!(line.contains("severity=critical") && line.contains("x\\x1b[2Jy"), "{line}");
     // As the outputs have it, byte by byte.
     let shown = json.text();
     let line = shown.lines().find(|line| line.contains("execwatch.alert")).unwrap();

@@ -152,9 +152,11 @@ impl<'a> Document<'a> {
 fn response(alert: &Alert) -> Option<ResponsePart> {
     let response = alert.exec.response?;
     let Response { action, rule, outcome, .. } = response;
-    let (processes, spared) = match outcome {
-        Outcome::TreeKilled { processes, spared, .. } => (Some(processes), Some(spared)),
-        _ => (None, None),
+    let (processes, spared, spared_by) = match outcome {
+        Outcome::TreeKilled { processes, spared, spared_by, .. } => {
+            (Some(processes), Some(spared), spared_by.words())
+        }
+        _ => (None, None, Vec::new()),
     };
     Some(ResponsePart {
         action: action.as_str(),
@@ -165,6 +167,7 @@ fn response(alert: &Alert) -> Option<ResponsePart> {
         kept_by: if let Outcome::Refused(guard) = outcome { Some(guard.as_str()) } else { None },
         processes,
         spared,
+        spared_by,
         error: match outcome {
             Outcome::Failed(number) => Some(std::io::Error::from_raw_os_error(number).to_string()),
             _ => None,

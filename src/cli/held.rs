@@ -123,9 +123,13 @@ fn shown(entry: &Entry) -> String {
     }
     line("user", &format!("{}, terminal {}", entry.user, entry.tty));
     line("under", &entry.ancestors.join(" < "));
-    let until = entry
-        .until_s
-        .map_or("until somebody releases it".to_owned(), |until| format!("until {}", time(until)));
+    let until = match entry.until_s {
+        None => "until somebody releases it".to_owned(),
+        Some(_) if entry.time_stands => {
+            "until somebody decides: responses are disarmed or not enforced".to_owned()
+        }
+        Some(until) => format!("until {}", time(until)),
+    };
     line("held", &format!("since {}, {until}", time(entry.since_s)));
     text
 }

@@ -65,27 +65,61 @@ const END_DEADLINE: Duration = Duration::from_secs(5);
 const BEST_EFFORT_NICE: i32 = -20;
 /// How far ahead of the present a listener takes over.
 const HAND_OVER_NS: u64 = 10_000_000;
+/// How long after a hand-over both sides still take what the kernel sends late: an event has its time before it is sent.
+const LINGER_NS: u64 = 20_000_000;
 /// CPU numbers above this are left to the catch-all.
 const MOST_CPUS: usize = 8192;
 
-/// Since when the listener of a CPU owns its events; `NOBODY` before and after.
-pub(super) const NOBODY: u64 = u64::MAX;
+/// A moment that does not come.
+const NEVER: u64 = u64::MAX;
 
 /// Who owns which event, by CPU and event time: settled without a lock and without losing or doubling an event while a
-/// per-CPU listener takes over from the catch-all.
+/// per-CPU listener takes over from the catch-all, or hands back to it.
 #[derive(Debug)]
 pub(super) struct HandOver {
-    since: Box<[AtomicU64]>,
+    reigns: Box<[Reign]>,
+}
+
+/// From when on, and until when, the listener of a CPU owns its events.
+#[derive(Debug)]
+struct Reign {
+    since: AtomicU64,
+    until: AtomicU64,
 }
 
 impl HandOver {
-    fn since(&self, cpu: u32) -> u64 {
-        self.since.get(cpu as usize).map_or(NOBODY, |since| since.load(Ordering::Acquire))
+    fn new(cpus: usize) -> Self {
+        let reign = || Reign { since: AtomicU64::new(NEVER), until: AtomicU64::new(NEVER) };
+        HandOver { reigns: (0..cpus).map(|_| reign()).collect() }
     }
 
-    pub(super) fn set(&self, cpu: u32, since: u64) {
-        if let Some(cell) = self.since.get(cpu as usize) {
-            cell.store(since, Ordering::Release);
+    fn is_pinned(&self, cpu: u32, timestamp_ns: u64) -> bool {
+        self.reigns.get(cpu as usize).is_some_and(|reign| {
+            // In this order: whoever sees that it lasts sees since when.
+            let until = reign.until.load(Ordering::Acquire);
+            reign.since.load(Ordering::Acquire) <= timestamp_ns && timestamp_ns < until
+        })
+    }
+
+    /// The CPU's own listener owns its events from a moment to come.
+    fn begin(&self, cpu: u32, since: u64) {
+        if let Some(reign) = self.reigns.get(cpu as usize) {
+            reign.since.store(since, Ordering::Release);
+            reign.until.store(NEVER, Ordering::Release);
+        }
+    }
+
+    /// It owns them until a moment to come.
+    fn end(&self, cpu: u32, until: u64) {
+        if let Some(reign) = self.reigns.get(cpu as usize) {
+            reign.until.store(until, Ordering::Release);
+        }
+    }
+
+    /// It owns none, at once: what it has in its queue is lost.
+    pub(super) fn take_away(&self, cpu: u32) {
+        if let Some(reign) = self.reigns.get(cpu as usize) {
+            reign.since.store(NEVER, Ordering::Release);
         }
     }
 }
@@ -99,7 +133,7 @@ pub(super) struct Owned {
 
 impl Ownership for Owned {
     fn owns(&self, cpu: u32, timestamp_ns: u64) -> bool {
-        let pinned_listener_owns = timestamp_ns >= self.hand_over.since(cpu);
+        let pinned_listener_owns = self.hand_over.is_pinned(cpu, timestamp_ns);
         match self.cpu {
             Some(own) => own == cpu && pinned_listener_owns,
             None => !pinned_listener_owns,
@@ -116,6 +150,8 @@ pub(super) struct Running {
     pub(super) watch: Watch,
     pub(super) socket: Arc<ConnectorSocket>,
     pub(super) counters: Arc<ListenerCounters>,
+    /// What those had discarded who counted there before it.
+    pub(super) dropped_before: u64,
     pub(super) exact: bool,
 }
 
@@ -125,8 +161,16 @@ impl Running {
         if self.counters.overruns.load(Ordering::Relaxed) > 0
             && let Some(dropped) = self.socket.dropped()
         {
-            self.counters.dropped.store(dropped, Ordering::Relaxed);
+            self.counters.dropped.store(self.dropped_before + dropped, Ordering::Relaxed);
         }
+    }
+
+    /// Its thread has ended.
+    pub(super) fn ended(self) {
+        self.count_drops();
+        // A panic of the thread has ended the process already.
+        let _ = self.thread.join();
+        self.counters.free();
     }
 }
 
@@ -156,8 +200,7 @@ impl Listeners {
         counters: Arc<Counters>,
         mut new_sink: NewSink,
     ) -> Result<Self, SubscriptionError> {
-        let hand_over =
-            Arc::new(HandOver { since: (0..MOST_CPUS).map(|_| AtomicU64::new(NOBODY)).collect() });
+        let hand_over = Arc::new(HandOver::new(MOST_CPUS));
         let socket = ConnectorSocket::open(&filter::execs_except(&[]), settings.receive_buffer)?;
         socket.narrow(what::EXEC)?;
         let owned = Owned { hand_over: Arc::clone(&hand_over), cpu: None };
@@ -202,11 +245,18 @@ impl Listeners {
         // The catch-all takes the events of leaving CPUs before their listeners end, and keeps those of new CPUs until
         // their listeners own them; in between both receive them and event time decides.
         self.set_catch_all(&gone);
+        if !gone.is_empty() {
+            // A CPU that is only no longer allowed to this process executes programs all the while.
+            let until = clock::monotonic_ns() + HAND_OVER_NS;
+            gone.iter().for_each(|&cpu| self.hand_over.end(cpu, until));
+            std::thread::sleep(Duration::from_nanos(HAND_OVER_NS + LINGER_NS));
+        }
         for cpu in gone {
             if let Some(running) = self.per_cpu.remove(&cpu) {
                 end(running);
-                self.hand_over.set(cpu, NOBODY);
-                log::info!("CPU {cpu} went offline; its listener ended");
+                let online = cpus::online().is_some_and(|online| online.contains(&cpu));
+                let why = if online { "is not allowed to execwatch any more" } else { "went offline" };
+                log::info!("CPU {cpu} {why}; its listener ended");
             }
         }
         for cpu in new {
@@ -218,7 +268,7 @@ impl Listeners {
             }
         }
         // Until the hand-over the catch-all owns the events of new CPUs, so its filter lets them through till then.
-        std::thread::sleep(Duration::from_nanos(HAND_OVER_NS));
+        std::thread::sleep(Duration::from_nanos(HAND_OVER_NS + LINGER_NS));
         self.set_catch_all(&[]);
         true
     }
@@ -243,7 +293,7 @@ impl Listeners {
             }
         }
         // A moment in the future: no event of it exists yet, so both listeners judge each event alike.
-        self.hand_over.set(cpu, clock::monotonic_ns() + HAND_OVER_NS);
+        self.hand_over.begin(cpu, clock::monotonic_ns() + HAND_OVER_NS);
         self.per_cpu.insert(cpu, running);
         Ok(())
     }
@@ -302,12 +352,13 @@ pub(super) fn spawn(
     let name = cpu.map_or("listen-any".to_owned(), |cpu| format!("listen-{cpu}"));
     let (report, reported) = crossbeam_channel::bounded(1);
     let sink = new_sink(Arc::clone(&counters));
-    let thread = std::thread::Builder::new().name(name).stack_size(STACK).spawn({
+    let started = std::thread::Builder::new().name(name).stack_size(STACK).spawn({
         let (socket, counters) = (Arc::clone(&socket), Arc::clone(&counters));
         let (stop, replaced) = (Arc::clone(&stop), Arc::clone(&replaced));
         move || {
             let placed = place(cpu, priority);
             if stop.load(Ordering::Relaxed) {
+                counters.free();
                 return;
             }
             let exact_cpu = cpu.filter(|_| priority.is_some() && placed.is_ok());
@@ -319,15 +370,16 @@ pub(super) fn spawn(
                 log::error!("a listener ended: receiving process events failed: {error}");
             }
         }
-    })?;
+    });
+    let thread = started.inspect_err(|_| counters.free())?;
     // A thread that spins at a higher priority may keep it from its CPU for ever.
     let placed = reported.recv_timeout(PLACED_WITHIN).map_err(|_| {
         stop.store(true, Ordering::Relaxed);
         io::Error::other("the listener's thread does not get the CPU; does a real-time program spin there?")
     })?;
     let exact = cpu.is_some() && priority.is_some() && placed.is_ok();
-    let watch = Watch::default();
-    Ok((Running { thread, stop, replaced, watch, socket, counters, exact }, placed))
+    let (watch, dropped_before) = (Watch::default(), counters.dropped.load(Ordering::Relaxed));
+    Ok((Running { thread, stop, replaced, watch, socket, counters, dropped_before, exact }, placed))
 }
 
 /// Pins the calling thread and gives it its priority.
@@ -368,9 +420,7 @@ fn end(running: Running) {
         wake(&running);
         std::thread::sleep(Duration::from_millis(1));
     }
-    running.count_drops();
-    // A panic of the thread has ended the process already.
-    let _ = running.thread.join();
+    running.ended();
 }
 
 /// Makes a listener look at what it is told.
@@ -397,15 +447,26 @@ mod tests {
 
     #[test]
     fn each_event_has_one_owner_at_any_time() {
-        let hand_over = Arc::new(HandOver { since: (0..4).map(|_| AtomicU64::new(NOBODY)).collect() });
+        let hand_over = Arc::new(HandOver::new(4));
         let pinned = Owned { hand_over: Arc::clone(&hand_over), cpu: Some(2) };
         let catch_all = Owned { hand_over: Arc::clone(&hand_over), cpu: None };
-        for since in [NOBODY, 0, 100] {
-            hand_over.set(2, since);
-            for stamp in [0, 99, 100, 101, u64::MAX - 1] {
-                assert_ne!(pinned.owns(2, stamp), catch_all.owns(2, stamp), "{since} {stamp}");
-            }
-        }
+        let own = |stamps: [u64; 6]| {
+            stamps.map(|stamp| {
+                assert_ne!(pinned.owns(2, stamp), catch_all.owns(2, stamp), "{stamp}");
+                pinned.owns(2, stamp)
+            })
+        };
+        const LAST: u64 = u64::MAX - 1;
+        assert_eq!(own([0, 99, 100, 199, 200, LAST]), [false; 6]);
+        hand_over.begin(2, 100);
+        assert_eq!(own([0, 99, 100, 199, 200, LAST]), [false, false, true, true, true, true]);
+        // What it owned stays its own after it has handed back.
+        hand_over.end(2, 200);
+        assert_eq!(own([0, 99, 100, 199, 200, LAST]), [false, false, true, true, false, false]);
+        hand_over.begin(2, 300);
+        assert_eq!(own([0, 100, 200, 299, 300, LAST]), [false, false, false, false, true, true]);
+        hand_over.take_away(2);
+        assert_eq!(own([0, 99, 100, 199, 300, LAST]), [false; 6]);
         assert!(!pinned.owns(3, 100) && catch_all.owns(3, 100));
         // A CPU beyond the table belongs to the catch-all.
         assert!(catch_all.owns(u32::MAX, 1));

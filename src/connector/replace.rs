@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::listeners::{Listeners, NOBODY, Owned, Running, wake};
+use super::listeners::{Listeners, Owned, Running, wake};
 use super::stuck::{MOST_STUCK, Stuck};
 use super::subscription::{ConnectorSocket, SubscriptionError};
 use super::wire::what;
@@ -60,7 +60,7 @@ impl Listeners {
         // As when a CPU goes and comes: the catch-all takes its events in between.
         self.set_catch_all(&cpus);
         for &cpu in &cpus {
-            self.hand_over.set(cpu, NOBODY);
+            self.hand_over.take_away(cpu);
             if let Some(running) = self.per_cpu.remove(&cpu) {
                 self.abandon(running);
             }
@@ -137,6 +137,7 @@ impl Listeners {
                     let (from, to) = (&old.counters, &running.counters);
                     to.overruns.fetch_add(from.overruns.swap(0, Ordering::Relaxed), Ordering::Relaxed);
                     to.dropped.fetch_add(from.dropped.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+                    running.dropped_before += old.dropped_before;
                     self.counters.listeners_stuck.fetch_add(1, Ordering::Relaxed);
                     self.replaced.push(old);
                 }
@@ -159,15 +160,15 @@ impl Listeners {
 
     /// Forgets those that were replaced and have ended meanwhile; the number of those that have not.
     pub fn reap(&mut self) -> usize {
-        self.replaced.retain(|running| {
-            if !running.thread.is_finished() {
-                wake(running);
-                return true;
-            }
+        let replaced = std::mem::take(&mut self.replaced);
+        let (ended, hanging): (Vec<Running>, Vec<Running>) =
+            replaced.into_iter().partition(|running| running.thread.is_finished());
+        self.replaced = hanging;
+        self.replaced.iter().for_each(wake);
+        for running in ended {
             log::info!("a listener that was replaced has come back and ended");
-            running.count_drops();
-            false
-        });
+            running.ended();
+        }
         self.replaced.len()
     }
 }

@@ -1,6 +1,6 @@
 //! Watches whether the listeners see, and makes them see again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -11,14 +11,12 @@ use crate::calendar;
 use crate::clock;
 use crate::connector::listeners::Listeners;
 use crate::connector::restore::Restorer;
-use crate::health::canary::{Cage, Outcome, PATIENCE, Probe, Tried};
+use crate::health::canary::{Cage, Outcome, Probe, Tried};
 use crate::health::sight::{Listener, Sight, Verdict};
 use crate::health::status::{Health, Said};
 use crate::rules::model::Severity;
 use crate::worker::Signals;
 
-/// A canary that was not executed within this time is said to hang: somebody keeps its CPU for himself.
-const STUCK: Duration = Duration::from_secs(10);
 /// Listeners that may end by themselves within [`ENDS_WITHIN`]; after more the daemon ends, and is started anew.
 const MOST_ENDS: usize = 8;
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
@@ -32,8 +30,8 @@ pub(super) struct Lookout {
     health: Arc<Health>,
     signals: Arc<Signals>,
     look: Look,
-    /// That canaries cannot be executed was said.
-    failure_said: bool,
+    /// Those that cannot be tried, which was said.
+    untried: BTreeSet<Listener>,
     ends: VecDeque<Instant>,
 }
 
@@ -54,7 +52,7 @@ impl Lookout {
             health,
             signals,
             look,
-            failure_said: false,
+            untried: BTreeSet::new(),
             ends: VecDeque::new(),
         })
     }
@@ -63,7 +61,7 @@ impl Lookout {
     pub(super) fn tick(&mut self, listeners: &mut Listeners) -> bool {
         self.replace_stuck(listeners);
         let watched = listeners.watched();
-        let tried = self.cage.as_mut().and_then(Cage::results);
+        let tried = self.cage.as_mut().map(Cage::results);
         let now_ns = clock::monotonic_ns();
         let last_events: Vec<(Listener, u64)> = watched
             .iter()
@@ -72,13 +70,12 @@ impl Lookout {
             .collect();
         let due = self.sight.due(&last_events, now_ns);
         let mut verdict = match tried {
-            Some(tried) => self.take(&tried, now_ns),
+            Some(tried) => self.take(&tried, listeners, now_ns),
             // Without canaries only those are due whose threads had ended: their successors are believed.
-            None if self.cage.is_none() => {
+            None => {
                 let believed = due.iter().map(|&listener| Tried { listener, outcome: Outcome::Seen });
                 self.sight.take(&believed.collect::<Vec<_>>(), now_ns)
             }
-            None => Verdict::default(),
         };
         for ended in listeners.ended() {
             self.ends.push_back(Instant::now());
@@ -101,11 +98,10 @@ impl Lookout {
                 Some(Probe { listener: listener.cpu, cpu: listener.any_cpu?, counters })
             });
         if let Some(cage) = &mut self.cage {
-            cage.order(probes.collect());
+            cage.order(probes);
         }
         self.act(&verdict, listeners);
         self.health.set_blind(self.sight.blind_now());
-        self.say_stuck();
         self.health.canary.hanging.store(listeners.reap() as u64, Relaxed);
         self.look.tick();
         true
@@ -126,7 +122,10 @@ impl Lookout {
         self.health.set_listeners(listeners.watched());
     }
 
-    fn take(&mut self, tried: &[Tried], now_ns: u64) -> Verdict {
+    fn take(&mut self, tried: &[Tried], listeners: &Listeners, now_ns: u64) -> Verdict {
+        if tried.is_empty() {
+            return Verdict::default();
+        }
         let count =
             |wanted: fn(&Outcome) -> bool| tried.iter().filter(|it| wanted(&it.outcome)).count() as u64;
         let unseen = count(|outcome| *outcome == Outcome::Unseen);
@@ -138,28 +137,12 @@ impl Lookout {
             (0, _) => "seen",
             _ => "unseen",
         };
-        if unseen == 0 && executed > 0 && executed == tried.len() as u64 {
-            self.failure_said = false;
-        }
         self.health.set_last_canary(Said::new(clock::realtime_ns(), what));
+        self.say_untried(tried, listeners);
         self.sight.take(tried, now_ns)
     }
 
     fn act(&mut self, verdict: &Verdict, listeners: &mut Listeners) {
-        match &verdict.not_run {
-            Some(reason) if !self.failure_said => {
-                self.failure_said = true;
-                self.say(
-                    "canary-failed",
-                    Severity::Medium,
-                    format!(
-                        "whether programs are seen cannot be tried: `execwatch canary` could not be executed: {reason}"
-                    ),
-                );
-            }
-            None if !verdict.see_again.is_empty() => self.failure_said = false,
-            _ => {}
-        }
         if let Some(since_ns) = verdict.to_say.iter().map(|&(_, since_ns)| since_ns).min() {
             let message = format!(
                 "blind on {}: nothing was seen since {}, not even a program that execwatch executed itself; it subscribes \
@@ -212,18 +195,27 @@ impl Lookout {
         self.look.want();
     }
 
-    fn say_stuck(&mut self) {
-        let Some(busy) = self.cage.as_ref().and_then(Cage::busy) else { return };
-        if busy.elapsed() > STUCK + PATIENCE && !self.failure_said {
-            self.failure_said = true;
-            self.say(
-                "canary-failed",
-                Severity::Medium,
-                format!(
-                    "whether programs are seen cannot be tried: `execwatch canary` waits for a CPU for more than {} s",
-                    STUCK.as_secs()
-                ),
+    /// Says once of each listener that it cannot be tried, until it could be.
+    fn say_untried(&mut self, tried: &[Tried], listeners: &Listeners) {
+        let mut new = BTreeSet::new();
+        let mut first = None;
+        for Tried { listener, outcome } in tried {
+            match outcome {
+                Outcome::NotRun(reason) => {
+                    if self.untried.insert(*listener) {
+                        new.insert(*listener);
+                        first = first.or(Some(reason));
+                    }
+                }
+                Outcome::Seen | Outcome::Unseen => drop(self.untried.remove(listener)),
+            }
+        }
+        if let Some(reason) = first {
+            let message = format!(
+                "whether programs are seen on {} cannot be tried: `execwatch canary` could not be executed: {reason}",
+                places(new.into_iter(), listeners)
             );
+            self.say("canary-failed", Severity::Medium, message);
         }
     }
 

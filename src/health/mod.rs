@@ -10,7 +10,8 @@ pub mod settings;
 pub mod sight;
 pub mod status;
 
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,8 @@ use crate::baseline;
 pub struct ListenerCounters {
     /// The CPU whose execs are counted; `None` for those of CPUs without a listener of their own.
     pub cpu: Option<u32>,
+    /// The listener has ended, and the next of its CPU may count here.
+    free: AtomicBool,
     /// When the last program was executed (CLOCK_MONOTONIC); 0 before the first.
     pub last_event_ns: AtomicU64,
     /// Grows by one when the listener receives something and by one when it is done with that: odd while it works.
@@ -69,6 +72,13 @@ impl ListenerCounters {
     pub fn turn(&self) {
         // Only this listener writes here.
         self.rounds.store(self.rounds.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// The listener's thread has ended: nobody counts here any more.
+    pub fn free(&self) {
+        // One that was told to end may have done so in the middle of a round.
+        self.rounds.store(0, Relaxed);
+        self.free.store(true, Release);
     }
 
     /// Datagrams that were forged, malformed or of another kind.
@@ -240,10 +250,17 @@ pub struct Totals {
 }
 
 impl Counters {
-    /// Counters for one more listener. They stay in the sums when the listener ends.
+    /// Counters for one more listener. They stay in the sums when the listener ends, and the next one of that CPU goes on
+    /// with them: so there are no more than there were listeners at once, however often CPUs go and come.
     pub fn listener(&self, cpu: Option<u32>) -> Arc<ListenerCounters> {
+        let mut all = self.lock();
+        let free =
+            |counters: &&Arc<ListenerCounters>| counters.cpu == cpu && counters.free.swap(false, Acquire);
+        if let Some(counters) = all.iter().find(free) {
+            return Arc::clone(counters);
+        }
         let counters = Arc::new(ListenerCounters { cpu, ..ListenerCounters::default() });
-        self.lock().push(Arc::clone(&counters));
+        all.push(Arc::clone(&counters));
         counters
     }
 
@@ -365,5 +382,32 @@ impl std::fmt::Display for Totals {
             self.incidents,
             self.incidents_unsaved,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_goes_on_where_one_of_its_cpu_ended_and_nothing_grows() {
+        let all = Counters::default();
+        for cpu in [Some(0), Some(1), None] {
+            for _ in 0..1000 {
+                let counters = all.listener(cpu);
+                counters.execs.fetch_add(1, Relaxed);
+                counters.turn();
+                counters.free();
+            }
+        }
+        assert_eq!((all.listeners().len(), all.totals().execs), (3, 3000));
+        // One that hangs keeps its own.
+        let hanging = all.listener(Some(1));
+        let next = all.listener(Some(1));
+        assert!(!Arc::ptr_eq(&hanging, &next));
+        assert_eq!(all.listeners().len(), 4);
+        hanging.free();
+        assert!(Arc::ptr_eq(&hanging, &all.listener(Some(1))));
+        assert_eq!(next.rounds.load(Relaxed), 0);
     }
 }

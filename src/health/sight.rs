@@ -43,8 +43,6 @@ pub struct Verdict {
     pub to_replace: Vec<Listener>,
     /// See again: and since when each had not.
     pub see_again: Vec<(Listener, u64)>,
-    /// Why canaries could not be executed.
-    pub not_run: Option<String>,
 }
 
 /// What is known of all listeners.
@@ -94,7 +92,7 @@ impl Sight {
                 }
                 Outcome::Unseen => self.blind(*listener, now_ns, &mut verdict),
                 // It is tried again with the next round.
-                Outcome::NotRun(reason) => verdict.not_run = Some(reason.clone()),
+                Outcome::NotRun(_) => {}
             }
         }
         verdict
@@ -147,8 +145,7 @@ mod tests {
         assert_eq!(sight.due(&[(zero, 160 * S), (one, 150 * S)], 209 * S), []);
         assert_eq!(sight.due(&[(zero, 160 * S), (one, 150 * S)], 210 * S), [one]);
         // One that was not run is tried again.
-        let verdict = sight.take(&tried(one, Outcome::NotRun("no".into())), 211 * S);
-        assert_eq!(verdict.not_run.as_deref(), Some("no"));
+        assert_eq!(sight.take(&tried(one, Outcome::NotRun("no".into())), 211 * S), Verdict::default());
         assert_eq!(sight.due(&[(zero, 160 * S), (one, 150 * S)], 212 * S), [one]);
     }
 

@@ -72,18 +72,29 @@ impl ProcDir<'_> {
 
     /// The target of a link, as far as it fits. `None` if the process has gone or the link cannot be read.
     pub fn link<'b>(&self, name: &CStr, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
-        let length = self.at(name, |dir, name| sys::fs::read_link_at(dir, name, buffer).ok())?;
-        buffer.get(..length)
+        self.target(name, buffer).ok()
+    }
+
+    /// The same, with why it could not be read.
+    pub fn target<'b>(&self, name: &CStr, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
+        let length = self.at(name, |dir, name| Some(sys::fs::read_link_at(dir, name, buffer)));
+        buffer.get(..length.ok_or(Errno::ENOENT)??).ok_or_else(|| Errno::ENAMETOOLONG.into())
     }
 
     /// The content of a file that is generated in pieces; `None` too if it is longer than `limit`.
     pub fn whole_file(&self, name: &CStr, limit: usize) -> Option<Vec<u8>> {
+        self.whole_content(name, limit).ok()
+    }
+
+    /// The same, with why it could not be read.
+    pub fn whole_content(&self, name: &CStr, limit: usize) -> io::Result<Vec<u8>> {
         use std::io::Read;
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let file = self.at(name, |dir, name| openat(dir, name, flags, Mode::empty()).ok())?;
+        let file = self.at(name, |dir, name| Some(openat(dir, name, flags, Mode::empty())));
+        let file = file.ok_or(Errno::ENOENT)??;
         let mut content = Vec::new();
-        std::fs::File::from(file).take(limit as u64 + 1).read_to_end(&mut content).ok()?;
-        (content.len() <= limit).then_some(content)
+        std::fs::File::from(file).take(limit as u64 + 1).read_to_end(&mut content)?;
+        if content.len() > limit { Err(Errno::EFBIG.into()) } else { Ok(content) }
     }
 
     /// The facts of the file that a link leads to. A network file system answers from what it remembers, if the kernel
@@ -99,14 +110,20 @@ impl ProcDir<'_> {
 
     /// A file's content, as far as it fits. `None` if the process has gone or the file cannot be read.
     pub fn file<'b>(&self, name: &CStr, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+        self.content(name, buffer).ok()
+    }
+
+    /// The same, with why it could not be read.
+    pub fn content<'b>(&self, name: &CStr, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let file = self.at(name, |dir, name| openat(dir, name, flags, Mode::empty()).ok())?;
+        let file = self.at(name, |dir, name| Some(openat(dir, name, flags, Mode::empty())));
+        let file = file.ok_or(Errno::ENOENT)??;
         // One read gives all: these files are generated whole, and cmdline is copied up to the buffer's end.
         loop {
             match nix::unistd::read(&file, buffer) {
-                Ok(length) => return buffer.get(..length),
+                Ok(length) => return buffer.get(..length).ok_or_else(|| Errno::EFBIG.into()),
                 Err(Errno::EINTR) => {}
-                Err(_) => return None,
+                Err(error) => return Err(error.into()),
             }
         }
     }

@@ -1,24 +1,26 @@
 //! On the worker: what listeners could not decide, `kill-tree` and `freeze`; and whatever is stopped.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 
 use super::disarm::{Armed, Switch};
 use super::frozen::Hierarchies;
-use super::guard::{Candidate, Rails};
+use super::guard::Candidate;
 use super::held::{Entry, Held};
 use super::orders::{OrderReceiver, Sent, State};
 use super::policy::{self, Policy, PolicyKeeper};
+use super::running::Asking;
 use super::signal::{Miss, Target};
 use super::{Guard, Mode, Outcome, Response, RuleName, Settings, terminal, tree};
 use crate::alert::Alert;
+use crate::alert::escape::Escaped;
 use crate::clock;
 use crate::lineage::Lineage;
 use crate::process::details::Namespaces;
-use crate::process::exec::{Certainty, Exec};
+use crate::process::exec::{Certainty, Exec, Image};
 use crate::process::proc_dir::ProcRoot;
 use crate::published::{Published, Reader};
 use crate::rules::action::Action;
@@ -50,6 +52,8 @@ pub struct Said {
     pub message: String,
 }
 
+/// The kernel gives paths of this length at most.
+const LONGEST_PATH: usize = 4096 + 16;
 /// Rules of which it is remembered that their turns were over.
 const MOST_EXHAUSTED: usize = 256;
 
@@ -112,40 +116,42 @@ impl Responder {
         self.held.save();
     }
 
-    /// Completes an alert: does what no listener did, and remembers what is stopped. `lineage` tells where a process comes
-    /// from, as events told until now.
+    /// Completes an alert: does what no listener did, and remembers what is stopped. `wanted` is what rules ask for, the
+    /// strongest first: who may not do it leaves it to the next. `lineage` tells where a process comes from, as events
+    /// told until now.
     pub fn complete(
         &mut self,
         alert: &mut Alert,
-        wanted: Option<(Action, RuleName)>,
+        wanted: &[(Action, RuleName)],
         exec: &Exec,
         rules: &RuleSet,
-        lineage: impl FnMut(u32) -> Option<Lineage>,
+        mut lineage: impl FnMut(u32) -> Option<Lineage>,
     ) {
         let mut group = None;
-        if alert.exec.response.is_none()
-            && self.keeper.settings().mode != Mode::Off
-            && let Some((action, rule)) = wanted
-        {
-            let outcome = match self.refused(exec, rule, rules) {
-                Some(guard) => Outcome::Refused(guard),
-                None if self.keeper.settings().mode == Mode::DryRun => Outcome::DryRun,
-                None => match self.act(action, exec, lineage, &mut group) {
-                    Ok(outcome) => outcome,
-                    Err(Refusal::Miss(Miss::Gone)) => Outcome::Gone,
-                    Err(Refusal::Miss(Miss::Failed(number))) => Outcome::Failed(number),
-                    Err(Refusal::Guard(guard)) => Outcome::Refused(guard),
-                },
-            };
-            alert.exec.response = Some(Response { action, rule, outcome, certainty: Certainty::BestEffort });
+        let by_listener = alert.exec.response;
+        by_listener.iter().for_each(|response| self.note_refusal(response));
+        // Another rule's refusal on the listener keeps nobody else's action back.
+        if self.keeper.settings().mode != Mode::Off && by_listener.is_none_or(Response::is_open) {
+            let mut refused = by_listener;
+            for &(action, rule) in wanted {
+                if by_listener.is_some_and(|tried| tried.rule == rule) {
+                    continue;
+                }
+                let outcome = self.respond(action, (exec, rule, rules), &mut lineage, &mut group);
+                let response = Response { action, rule, outcome, certainty: Certainty::BestEffort };
+                self.note_refusal(&response);
+                if !response.is_open() {
+                    refused = Some(response);
+                    break;
+                }
+                // That of the strongest is told.
+                if refused.is_none_or(|first| first.action.precedence() < action.precedence()) {
+                    refused = Some(response);
+                }
+            }
+            alert.exec.response = refused;
         }
         let Some(response) = alert.exec.response else { return };
-        match response.outcome {
-            Outcome::Refused(Guard::Rate) => self.say_exhausted(response.rule),
-            // It may be over before the next tick looks.
-            Outcome::Refused(Guard::Disarmed) => self.follow_switch(Some(Armed::No { until_s: None })),
-            _ => {}
-        }
         if response.outcome.stopped() || group.is_some() {
             let now_s = clock::realtime_ns() / 1_000_000_000;
             let settings = self.keeper.settings();
@@ -185,10 +191,49 @@ impl Responder {
         }
     }
 
-    /// Why nothing is done about a program.
-    fn refused(&mut self, exec: &Exec, rule: RuleName, rules: &RuleSet) -> Option<Guard> {
+    /// Does what a rule asks for, if it may.
+    fn respond(
+        &mut self,
+        action: Action,
+        (exec, rule, rules): (&Exec, RuleName, &RuleSet),
+        mut lineage: impl FnMut(u32) -> Option<Lineage>,
+        group: &mut Option<PathBuf>,
+    ) -> Outcome {
+        let dry_run = self.keeper.settings().mode == Mode::DryRun;
+        let done = match self.check(exec, rule, rules, &mut lineage) {
+            // Of a program that has ended too it is said that it would have been done.
+            Ok(()) | Err(Refusal::Miss(_)) if dry_run => return Outcome::DryRun,
+            Ok(()) => self.act(action, (exec, rule), lineage, group),
+            Err(refusal) => Err(refusal),
+        };
+        match done {
+            Ok(outcome) => outcome,
+            Err(Refusal::Miss(Miss::Gone)) => Outcome::Gone,
+            Err(Refusal::Miss(Miss::Failed(number))) => Outcome::Failed(number),
+            Err(Refusal::Guard(guard)) => Outcome::Refused(guard),
+        }
+    }
+
+    /// Says what there is to say of a response that was refused.
+    fn note_refusal(&mut self, response: &Response) {
+        match response.outcome {
+            Outcome::Refused(Guard::Rate) => self.say_exhausted(response.rule),
+            // It may be over before the next tick looks.
+            Outcome::Refused(Guard::Disarmed) => self.follow_switch(Some(Armed::No { until_s: None })),
+            _ => {}
+        }
+    }
+
+    /// An error is why nothing is done about a program.
+    fn check(
+        &mut self,
+        exec: &Exec,
+        rule: RuleName,
+        rules: &RuleSet,
+        mut lineage: impl FnMut(u32) -> Option<Lineage>,
+    ) -> Result<(), Refusal> {
         if exec.certainty.found_running() {
-            return Some(Guard::AlreadyRunning);
+            return Err(Guard::AlreadyRunning.into());
         }
         self.policy.refresh();
         let candidate = Candidate {
@@ -200,29 +245,57 @@ impl Responder {
             ancestors: &exec.ancestors.processes,
         };
         let policy = self.policy.get();
-        let rate = || {
-            let (number, _) = rules.find(rule.as_str())?;
-            let left = rules.rate(number)?.take(policy.settings.per_minute, clock::monotonic_ns());
-            (!left).then_some(Guard::Rate)
-        };
-        policy
-            .rails
-            .keeps(&candidate)
-            .or_else(|| self.switch.thrown().then_some(Guard::Disarmed))
-            .or_else(rate)
+        let kept = policy.rails.keeps(&candidate).or_else(|| self.switch.thrown().then_some(Guard::Disarmed));
+        if let Some(guard) = kept {
+            return Err(guard.into());
+        }
+        // The decision is some time old. A process that executes something else is the same one still: otherwise it
+        // would only have to do that to get away. But what it is now may be kept.
+        let mut now = None;
+        if !self.executes_still(exec)? {
+            let start_ticks = exec.details.start_ticks.ok_or(Miss::Gone)?;
+            let told = lineage(exec.pid);
+            let mut asking = Asking::new(&self.proc, &policy.rails, &self.host);
+            let found = asking.about(exec.pid, Some(start_ticks), told.as_ref())?;
+            if let Some(guard) = found.kept {
+                return Err(guard.into());
+            }
+            now = found.image;
+        }
+        let rate = rules.find(rule.as_str()).and_then(|(number, _)| rules.rate(number));
+        if rate.is_some_and(|rate| !rate.take(policy.settings.per_minute, clock::monotonic_ns())) {
+            return Err(Guard::Rate.into());
+        }
+        if let Some(exe) = now.as_ref().and_then(Image::link) {
+            let shown = |path: &[u8]| Escaped::new(path).as_str().to_owned();
+            let (pid, then, now) = (exec.pid, shown(exec.image.exe().unwrap_or_default()), shown(exe));
+            let message = format!(
+                "pid {pid}, about which rule `{}` decided as {then}, executes {now} now",
+                rule.as_str()
+            );
+            self.say(Severity::Medium, message);
+        }
+        Ok(())
+    }
+
+    /// Its executable is that of the exec. Of a process that has the number now: whose it is, is asked when it is acted on.
+    fn executes_still(&self, exec: &Exec) -> Result<bool, Miss> {
+        let mut buffer = [0; LONGEST_PATH];
+        let now = self.proc.process(exec.pid)?.target(c"exe", &mut buffer).ok();
+        Ok(now.is_some() && now == exec.image.link())
     }
 
     fn act(
-        &self,
+        &mut self,
         action: Action,
-        exec: &Exec,
+        (exec, rule): (&Exec, RuleName),
         lineage: impl FnMut(u32) -> Option<Lineage>,
-        group: &mut Option<std::path::PathBuf>,
+        group: &mut Option<PathBuf>,
     ) -> Result<Outcome, Refusal> {
         let start_ticks = exec.details.start_ticks.ok_or(Miss::Gone)?;
         let after_us = || clock::monotonic_ns().saturating_sub(exec.timestamp_ns) / 1000;
         let signal = |signal| Target::find(&self.proc, exec.pid, start_ticks)?.send(&self.proc, signal);
-        let rails = &self.policy.get().rails;
+        let mut asking = Asking::new(&self.proc, &self.policy.get().rails, &self.host);
         Ok(match action {
             Action::Alert => return Err(Miss::Gone.into()),
             Action::Deny => {
@@ -234,42 +307,34 @@ impl Responder {
                 Outcome::Stopped { after_us: after_us() }
             }
             Action::KillTree => {
-                let on_host = policy::on_host(exec, &self.host);
-                let felled = tree::fell(&self.proc, rails, (exec.pid, start_ticks, on_host), lineage)?;
-                Outcome::TreeKilled { processes: felled.killed, spared: felled.spared, after_us: after_us() }
+                let felled = tree::fell(&mut asking, (exec.pid, start_ticks), lineage)?;
+                if let Some(spared) = felled.spared_for_people() {
+                    let message = format!("rule `{}` killed a tree but for {spared}", rule.as_str());
+                    self.say(Severity::Medium, message);
+                }
+                Outcome::TreeKilled {
+                    processes: felled.killed,
+                    spared: felled.spared.len() as u32,
+                    spared_by: felled.spared_by(),
+                    after_us: after_us(),
+                }
             }
             Action::Freeze => {
                 let cgroup = exec.details.cgroup().ok_or(Guard::NoUnit)?;
                 let found = Hierarchies::mounted().group(cgroup).ok_or(Guard::NoUnit)?;
-                // A group with more members than can be looked at might hold anybody.
-                let members = found.members().ok_or(Guard::NoUnit)?;
-                if let Some(guard) = members.into_iter().find_map(|pid| self.keeps(rails, pid)) {
-                    return Err(guard.into());
+                // A group whose members cannot all be looked at might hold anybody.
+                let members = found.members().map_err(|_| Guard::Unreadable)?;
+                for pid in members {
+                    match asking.about(pid, None, None) {
+                        Ok(now) => now.kept.map_or(Ok(()), |guard| Err(Refusal::Guard(guard)))?,
+                        Err(Miss::Gone) => {}
+                        Err(Miss::Failed(_)) => return Err(Guard::Unreadable.into()),
+                    }
                 }
                 found.freeze()?;
                 *group = Some(found.folder);
                 Outcome::Frozen { after_us: after_us() }
             }
-        })
-    }
-
-    /// Why a member of a control group may not be frozen.
-    fn keeps(&self, rails: &Rails, pid: u32) -> Option<Guard> {
-        let dir = self.proc.process(pid).ok()?;
-        let mut buffer = [0; 4096 + 16];
-        let (ppid, start_ticks) = {
-            let stat = crate::process::parse::stat(dir.file(c"stat", &mut buffer)?)?;
-            (stat.ppid, stat.start_ticks)
-        };
-        let exe = dir.link(c"exe", &mut buffer);
-        let on_host = Namespaces::of(&dir).pid == self.host.pid;
-        rails.keeps(&Candidate {
-            pid,
-            ppid: Some(ppid),
-            start_ticks: Some(start_ticks),
-            exe,
-            on_host,
-            ancestors: &[],
         })
     }
 
@@ -280,8 +345,10 @@ impl Responder {
         }
         self.follow_switch(None);
         let now_s = clock::realtime_ns() / 1_000_000_000;
-        let fate = self.keeper.settings().after_hold;
-        for message in self.held.tick(fate, now_s, &self.proc) {
+        let settings = self.keeper.settings();
+        // Neither disarmed nor after a reload that ends responses is anybody killed.
+        let may_kill = settings.mode == Mode::Enforce && self.armed == Armed::Yes;
+        for message in self.held.tick(settings.after_hold, may_kill, now_s, &self.proc) {
             self.say(Severity::Medium, message);
         }
         self.orders.tell(State {

@@ -94,7 +94,7 @@ impl Chain {
 
 /// What can be read of another process without a lock that others may keep, and its session. Not its arguments, which
 /// take the lock of its memory map, nor its control group.
-fn near(dir: &ProcDir<'_>, pid: u32, buffer: &mut [u8], whole: bool) -> Option<(Relative, u32)> {
+pub(super) fn near(dir: &ProcDir<'_>, pid: u32, buffer: &mut [u8], whole: bool) -> Option<(Relative, u32)> {
     let mut relative = Relative { pid, learnt: Learnt::Snapshot, ..Relative::default() };
     let session = {
         let stat = parse::stat(dir.file(c"stat", buffer)?)?;

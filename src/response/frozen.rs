@@ -135,32 +135,46 @@ impl Group {
     }
 
     /// It is to be frozen, whether all of it is already or not.
-    pub(super) fn frozen(&self) -> bool {
-        let state = fs::read_to_string(self.switch()).unwrap_or_default();
-        matches!(state.trim(), "1" | "FROZEN" | "FREEZING")
+    pub(super) fn frozen(&self) -> io::Result<bool> {
+        let state = fs::read_to_string(self.switch())?;
+        Ok(matches!(state.trim(), "1" | "FROZEN" | "FREEZING"))
     }
 
-    /// The processes in it and in those below it; `None` if there are too many to look at.
-    pub(super) fn members(&self) -> Option<Vec<u32>> {
+    /// The processes in it and in those below it. An error too if there are too many to look at.
+    pub(super) fn members(&self) -> io::Result<Vec<u32>> {
+        let too_many = || io::Error::other("more processes are in it than can be looked at");
         let mut members = Vec::new();
         let mut folders = vec![self.folder.clone()];
         let mut seen = 0;
         while let Some(folder) = folders.pop() {
             seen += 1;
             if seen > MOST_GROUPS {
-                return None;
+                return Err(too_many());
             }
-            let list = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            let list = there(fs::read_to_string(folder.join("cgroup.procs")))?.unwrap_or_default();
             members.extend(list.lines().filter_map(|pid| pid.parse::<u32>().ok()));
             if members.len() > MOST_MEMBERS {
-                return None;
+                return Err(too_many());
             }
-            let below = fs::read_dir(&folder).into_iter().flatten().filter_map(Result::ok);
+            let below = there(fs::read_dir(&folder))?.into_iter().flatten().filter_map(Result::ok);
             folders.extend(
                 below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|it| it.path()),
             );
         }
-        Some(members)
+        Ok(members)
+    }
+}
+
+/// `None` if it has gone meanwhile, or lists no processes: the threads of those of a group above are in it.
+fn there<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Ok(content) => Ok(Some(content)),
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -42,6 +42,9 @@ pub struct Entry {
     /// When its time is over; never for a control group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until_s: Option<u64>,
+    /// That time stands still: nobody is killed now because it is over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub time_stands: bool,
     /// The rule that asked for it.
     pub rule: String,
     /// The rule's title.
@@ -61,6 +64,22 @@ pub struct Entry {
     /// What its time asks for failed, which was said.
     #[serde(skip)]
     failed: bool,
+    /// It could not be looked at, which was said.
+    #[serde(skip)]
+    unseen: bool,
+}
+
+/// How something held stands.
+#[derive(Debug)]
+enum Standing {
+    /// It is stopped, or will be as soon as it can.
+    Stopped,
+    /// It goes on.
+    Runs,
+    /// There is no such process or control group any more.
+    Gone,
+    /// It cannot be looked at now.
+    Unknown(io::Error),
 }
 
 /// Why an order was not carried out.
@@ -121,6 +140,10 @@ pub struct Held {
     entries: Vec<Entry>,
     /// The file is out of date.
     changed: bool,
+    /// The file could not be written, which was said.
+    unwritten: bool,
+    /// Since when nobody is killed because his time is over: it stands still meanwhile.
+    stands_since_s: Option<u64>,
 }
 
 impl Entry {
@@ -151,6 +174,7 @@ impl Entry {
             until_s: group.is_none().then(|| now_s + settings.hold_for.as_secs()),
             group,
             since_s: now_s,
+            time_stands: false,
             rule: rule.to_owned(),
             title: alert.rule.title.clone(),
             severity: alert.rule.severity.as_str().to_owned(),
@@ -160,6 +184,7 @@ impl Entry {
             tty: details.tty_name().flatten().unwrap_or_else(|| "none".to_owned()),
             ancestors: ancestors.collect(),
             failed: false,
+            unseen: false,
         }
     }
 
@@ -171,19 +196,28 @@ impl Entry {
         }
     }
 
-    /// It is stopped still: `None` if it has gone.
-    fn stopped(&self, proc: &ProcRoot) -> Option<bool> {
-        match &self.group {
-            Some(folder) => Group::of_folder(folder).map(|group| group.frozen()),
-            None => {
-                let (state, start) = signal::state(&proc.process(self.pid).ok()?)?;
-                if start != self.start_ticks || signal::ended(state) {
-                    return None;
-                }
-                // `t`: a debugger has it.
-                Some(matches!(state, b'T' | b't'))
-            }
+    /// How it stands.
+    fn standing(&self, proc: &ProcRoot) -> Standing {
+        match self.is_stopped(proc) {
+            Ok(true) => Standing::Stopped,
+            Ok(false) => Standing::Runs,
+            Err(Failure::Gone) => Standing::Gone,
+            Err(Failure::Refused(error)) => Standing::Unknown(error),
         }
+    }
+
+    fn is_stopped(&self, proc: &ProcRoot) -> Result<bool, Failure> {
+        if let Some(folder) = &self.group {
+            return Ok(Group::of_folder(folder).ok_or(Failure::Gone)?.frozen()?);
+        }
+        let dir = proc.process(self.pid)?;
+        let stands = || match signal::state(&dir)? {
+            (state, start) if start != self.start_ticks || signal::ended(state) => Err(Failure::Gone),
+            // `t`: a debugger has it.
+            (state, _) => Ok(matches!(state, b'T' | b't')),
+        };
+        // At last once more: what does not wait any more may have stopped it.
+        Ok(stands()? || signal::will_stop(&dir)? || stands()?)
     }
 
     /// Carries an order out. What cannot be carried out whole leaves a control group frozen.
@@ -205,12 +239,14 @@ impl Entry {
     }
 }
 
-/// Kills the members of a frozen control group; `None` for too many. A frozen process of version 1 dies when it is thawed.
-fn kill_members(members: Option<Vec<u32>>, proc: &ProcRoot) -> Result<(), Failure> {
-    let too_many = || Failure::Refused(io::Error::other("more processes are in it than can be looked at"));
-    for pid in members.ok_or_else(too_many)? {
-        let Some((_, start)) = proc.process(pid).ok().and_then(|dir| signal::state(&dir)) else { continue };
-        match Target::find(proc, pid, start).and_then(|it| it.send(proc, Signal::SIGKILL)) {
+/// Kills the members of a frozen control group. A frozen process of version 1 dies when it is thawed.
+fn kill_members(members: io::Result<Vec<u32>>, proc: &ProcRoot) -> Result<(), Failure> {
+    for pid in members.map_err(Failure::Refused)? {
+        let kill = || {
+            let (_, start) = signal::state(&proc.process(pid)?)?;
+            Target::find(proc, pid, start)?.send(proc, Signal::SIGKILL)
+        };
+        match kill() {
             Ok(()) | Err(Miss::Gone) => {}
             Err(miss) => return Err(miss.into()),
         }
@@ -233,9 +269,9 @@ impl Held {
             }
         };
         let all = entries.len();
-        entries.retain(|entry| entry.stopped(proc) == Some(true));
+        entries.retain(|entry| matches!(entry.standing(proc), Standing::Stopped | Standing::Unknown(_)));
         let found = entries.len();
-        (Held { path, entries, changed: found != all }, found)
+        (Held { path, entries, changed: found != all, unwritten: false, stands_since_s: None }, found)
     }
 
     /// What is held, as the file of a daemon says that runs or crashed.
@@ -299,22 +335,42 @@ impl Held {
     }
 
     /// Ends what is over, forgets what has gone or was continued by somebody else, and writes the file; sentences about
-    /// it.
-    pub(super) fn tick(&mut self, fate: Fate, now_s: u64, proc: &ProcRoot) -> Vec<String> {
+    /// it. Unless it `may_kill`, the time of those it would kill stands still.
+    pub(super) fn tick(&mut self, fate: Fate, may_kill: bool, now_s: u64, proc: &ProcRoot) -> Vec<String> {
         let mut said = Vec::new();
         let before = self.entries.len();
         let order = Order::of(fate);
-        self.entries.retain_mut(|entry| match entry.stopped(proc) {
-            None => {
+        let stands = order == Order::Kill && !may_kill;
+        if stands {
+            self.stands_since_s.get_or_insert(now_s);
+        } else if let Some(since) = self.stands_since_s.take() {
+            let stood = now_s.saturating_sub(since);
+            for until in self.entries.iter_mut().filter_map(|entry| entry.until_s.as_mut()) {
+                *until = until.saturating_add(stood);
+                self.changed = true;
+            }
+        }
+        for entry in self.entries.iter_mut().filter(|entry| entry.until_s.is_some()) {
+            self.changed |= std::mem::replace(&mut entry.time_stands, stands) != stands;
+        }
+        self.entries.retain_mut(|entry| match entry.standing(proc) {
+            Standing::Gone => {
                 said.push(format!("{} ended while it was held", entry.what()));
                 false
             }
+            Standing::Unknown(error) => {
+                if !std::mem::replace(&mut entry.unseen, true) {
+                    let what = entry.what();
+                    said.push(format!("{what} cannot be looked at now, which is tried again: {error}"));
+                }
+                true
+            }
             // A signal that stops takes a moment to do so where the program was on another CPU.
-            Some(false) if now_s.saturating_sub(entry.since_s) >= 2 => {
+            Standing::Runs if now_s.saturating_sub(entry.since_s) >= 2 => {
                 said.push(format!("{} was continued by somebody else", entry.what()));
                 false
             }
-            Some(_) if entry.until_s.is_some_and(|until| now_s >= until) => {
+            _ if !stands && entry.until_s.is_some_and(|until| now_s >= until) => {
                 let (what, done) = (entry.what(), order.done());
                 match entry.obey(order, proc) {
                     Ok(()) => said.push(format!("{what} was {done}: nobody decided within its time")),
@@ -328,7 +384,10 @@ impl Held {
                 }
                 false
             }
-            Some(_) => true,
+            Standing::Stopped | Standing::Runs => {
+                entry.unseen = false;
+                true
+            }
         });
         self.changed |= self.entries.len() != before;
         self.save();
@@ -375,66 +434,15 @@ impl Held {
             fs::rename(&new, &self.path)
         };
         match write() {
-            Ok(()) => self.changed = false,
-            Err(error) => {
+            Ok(()) => (self.changed, self.unwritten) = (false, false),
+            // It is tried again and again, and said once.
+            Err(error) if !std::mem::replace(&mut self.unwritten, true) => {
                 log::warn!("what is held cannot be written to {}: {error}", self.path.display());
             }
+            Err(_) => {}
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(pid: u32, start_ticks: u64) -> Entry {
-        let text = format!(
-            r#"{{"id":"a","pid":{pid},"start_ticks":{start_ticks},"since_s":0,"until_s":1,"rule":"r","title":"t",
-            "severity":"high","user":"u","exe":"/x","command":"x","tty":"none","ancestors":[]}}"#
-        );
-        serde_json::from_str(&text).unwrap()
-    }
-
-    #[test]
-    fn what_cannot_be_released_is_not_said_to_be_and_stays_listed() {
-        let folder = tempfile::tempdir().unwrap();
-        let proc = ProcRoot::open(Path::new("/proc")).unwrap();
-        let (mut held, found) = Held::open(folder.path(), &proc);
-        assert_eq!(found, 0);
-        // A frozen group whose switch can be read but not turned: the folder has a file that nobody may write to, not
-        // even root, because it is a link to one of the kernel's.
-        let group = folder.path().join("group");
-        fs::create_dir(&group).unwrap();
-        std::os::unix::fs::symlink("/proc/self/stat", group.join("cgroup.freeze")).unwrap();
-        let frozen = Entry { group: Some(group), until_s: None, ..entry(1, 1) };
-        assert!(held.add(frozen, Fate::Kill, &proc).is_none());
-        let refused = held.order("a", Order::Release, &proc).unwrap_err();
-        assert!(refused.contains("could not be released: "), "{refused}");
-        assert_eq!(held.entries().len(), 1);
-    }
-
-    #[test]
-    fn a_group_with_more_members_than_are_looked_at_is_not_said_to_be_killed() {
-        let proc = ProcRoot::open(Path::new("/proc")).unwrap();
-        assert!(matches!(kill_members(None, &proc), Err(Failure::Refused(_))));
-        assert!(kill_members(Some(Vec::new()), &proc).is_ok());
-    }
-
-    #[test]
-    fn its_time_ends_what_is_stopped_and_what_has_gone_is_said_to_have_ended() {
-        let folder = tempfile::tempdir().unwrap();
-        let proc = ProcRoot::open(Path::new("/proc")).unwrap();
-        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
-        let pid = child.id();
-        let (_, start) = signal::state(&proc.process(pid).unwrap()).unwrap();
-        let (mut held, _) = Held::open(folder.path(), &proc);
-        assert!(held.add(entry(pid, start), Fate::Kill, &proc).is_none());
-        assert!(held.add(entry(pid, start + 1), Fate::Kill, &proc).is_none());
-        // Before a moment has passed since, it may still be on its way to the stop.
-        let said = held.tick(Fate::Kill, 1, &proc);
-        assert!(said[0].contains("was killed: nobody decided"), "{said:?}");
-        assert!(said[1].contains("ended while it was held"), "{said:?}");
-        assert!(held.entries().is_empty());
-        assert!(!child.wait().unwrap().success());
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@
 //! - [`act`] runs on the worker: those late decisions, `kill-tree` and `freeze`.
 //! - [`guard`] says what is never touched, [`rate`] how often a rule may act, [`disarm`] whether anything may.
 //! - [`policy`] is what listeners know for it, made by another thread; `chain` reads ancestors there.
+//! - `running` asks about a process as it is now, `tree` about all that come from one.
 //! - [`held`] remembers what is stopped; `terminal` tells the user.
 
 pub mod act;
@@ -21,6 +22,7 @@ pub mod orders;
 pub mod policy;
 pub mod rate;
 pub mod review;
+mod running;
 mod signal;
 mod terminal;
 mod tree;
@@ -141,6 +143,11 @@ pub struct Response {
 }
 
 impl Response {
+    /// Nothing came of it, but another rule's action may be taken yet.
+    fn is_open(self) -> bool {
+        matches!(self.outcome, Outcome::Refused(_) | Outcome::Failed(_))
+    }
+
     /// How surely a program that was killed or stopped had not run; late if it certainly may have. `None` if nothing was
     /// done.
     pub fn certainty(&self) -> Option<&'static str> {
@@ -172,8 +179,10 @@ pub enum Outcome {
     TreeKilled {
         /// Of how many processes.
         processes: u32,
-        /// Of these, so many were left because a guard rail keeps them.
+        /// So many more were left because a guard rail keeps them.
         spared: u32,
+        /// Which ones keep them.
+        spared_by: Guards,
         /// Microseconds from the exec.
         after_us: u64,
     },
@@ -215,6 +224,41 @@ pub enum Guard {
     AlreadyRunning,
     /// It runs in no container and no unit of its own.
     NoUnit,
+    /// It cannot be told which executable it has.
+    Unreadable,
+}
+
+/// All of them.
+const GUARDS: [Guard; 11] = [
+    Guard::Init,
+    Guard::Kernel,
+    Guard::Execwatch,
+    Guard::SshServer,
+    Guard::PackageManager,
+    Guard::Protected,
+    Guard::Rate,
+    Guard::Disarmed,
+    Guard::AlreadyRunning,
+    Guard::NoUnit,
+    Guard::Unreadable,
+];
+
+/// Why responses were refused to several processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Guards(u16);
+
+impl Guards {
+    /// Each of them once, by the word used in alerts.
+    pub fn words(self) -> Vec<&'static str> {
+        let within = GUARDS.into_iter().filter(|&guard| self.0 & 1 << guard as u16 != 0);
+        within.map(Guard::as_str).collect()
+    }
+}
+
+impl FromIterator<Guard> for Guards {
+    fn from_iter<I: IntoIterator<Item = Guard>>(guards: I) -> Self {
+        Guards(guards.into_iter().fold(0, |all, guard| all | 1 << guard as u16))
+    }
 }
 
 impl Outcome {
@@ -263,11 +307,13 @@ impl Outcome {
             Outcome::Held => format!("stopped before its first instruction ({certainty})"),
             Outcome::Killed { after_us } => format!("killed after {after_us} us, in which it ran"),
             Outcome::Stopped { after_us } => format!("stopped after {after_us} us, in which it ran"),
-            Outcome::TreeKilled { processes, spared: 0, after_us } => {
+            Outcome::TreeKilled { processes, spared: 0, after_us, .. } => {
                 format!("killed with its descendants ({processes} processes) after {after_us} us")
             }
-            Outcome::TreeKilled { processes, spared, after_us } => format!(
-                "killed with its descendants ({processes} processes, {spared} spared by guard rails) after {after_us} us"
+            Outcome::TreeKilled { processes, spared, spared_by, after_us } => format!(
+                "killed with its descendants ({processes} processes, {spared} more spared by guard rails: {}) after \
+                 {after_us} us",
+                spared_by.words().join(", ")
             ),
             Outcome::Frozen { after_us } => format!("its control group was frozen after {after_us} us"),
             Outcome::Gone => "it had ended before".to_owned(),
@@ -292,6 +338,7 @@ impl Guard {
             Guard::Disarmed => "disarmed",
             Guard::AlreadyRunning => "already-running",
             Guard::NoUnit => "no-unit",
+            Guard::Unreadable => "unreadable",
         }
     }
 
@@ -308,6 +355,7 @@ impl Guard {
             Guard::Disarmed => "responses are disarmed",
             Guard::AlreadyRunning => "it ran already when execwatch started",
             Guard::NoUnit => "it runs in no container and no unit of its own",
+            Guard::Unreadable => "its executable cannot be read, which may be a protected one",
         }
     }
 }
@@ -364,6 +412,16 @@ mod tests {
         assert_eq!(one.stricter(&other), of(Mode::DryRun, 5, &["/a", "/b", "/c"]));
         assert_eq!(one.stricter(&one), one);
         assert_eq!(one.stricter(&of(Mode::Off, 5, &[])).mode, Mode::Off);
+    }
+
+    #[test]
+    fn a_set_of_guard_rails_has_each_once() {
+        for guard in GUARDS {
+            assert_eq!([guard, guard].into_iter().collect::<Guards>().words(), [guard.as_str()]);
+        }
+        let all: Guards = GUARDS.into_iter().collect();
+        assert_eq!(all.words().len(), GUARDS.len());
+        assert!(Guards::default().words().is_empty());
     }
 
     #[test]

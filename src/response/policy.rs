@@ -18,10 +18,13 @@ use crate::process::details::Namespaces;
 use crate::process::exec::Exec;
 use crate::process::names::{Accounts, Names};
 use crate::process::place::Place;
-use crate::process::proc_dir::ProcRoot;
+use crate::process::proc_dir::{ProcDir, ProcRoot};
 use crate::process::relatives::{HostProcesses, Processes};
 use crate::published::Published;
 use crate::sys;
+
+/// Longest /proc/PID/cgroup that is read.
+const LONGEST_CGROUP: usize = 64 << 10;
 
 /// What decisions are made with.
 #[derive(Debug)]
@@ -51,11 +54,19 @@ impl Policy {
 
 /// True for a program of the host: not of a container, by its control group or its namespaces.
 pub(super) fn on_host(exec: &Exec, host: &Namespaces) -> bool {
-    let own = &exec.details.namespaces;
+    is_on_host(&exec.details.namespaces, host, exec.details.cgroup())
+}
+
+/// The same of a process as it runs now, for the worker: reading its control group may wait.
+pub(super) fn runs_on_host(dir: &ProcDir<'_>, host: &Namespaces) -> bool {
+    is_on_host(&Namespaces::of(dir), host, dir.whole_file(c"cgroup", LONGEST_CGROUP).as_deref())
+}
+
+fn is_on_host(own: &Namespaces, host: &Namespaces, cgroup: Option<&[u8]>) -> bool {
     let same = |own: Option<u64>, host: Option<u64>| own.zip(host).is_none_or(|(own, host)| own == host);
     same(own.pid, host.pid)
         && same(own.user, host.user)
-        && exec.details.cgroup().is_none_or(|cgroup| Place::of_cgroup(cgroup).container_id.is_none())
+        && cgroup.is_none_or(|cgroup| Place::of_cgroup(cgroup).container_id.is_none())
 }
 
 /// The clocks, with a time zone that another thread looks up.

@@ -17,6 +17,8 @@ use crate::sys;
 
 /// Longest /proc/PID/stat: 52 numbers and a name.
 const STAT: usize = 2048;
+/// Longest /proc/PID/status, which lists up to 65536 groups.
+const STATUS: usize = 1 << 20;
 
 /// A process that a signal may be sent to.
 #[derive(Debug)]
@@ -38,7 +40,8 @@ pub(super) enum Miss {
 impl From<io::Error> for Miss {
     fn from(error: io::Error) -> Self {
         match error.raw_os_error() {
-            Some(libc::ESRCH) | None => Miss::Gone,
+            // In /proc both mean that there is no such process.
+            Some(libc::ESRCH | libc::ENOENT) | None => Miss::Gone,
             Some(number) => Miss::Failed(number),
         }
     }
@@ -54,10 +57,22 @@ pub(super) fn send_to_held(pid: u32, signal: Signal) -> Result<(), Miss> {
 }
 
 /// What a process is doing now, as /proc/PID/stat says, and when it was started.
-pub(super) fn state(dir: &ProcDir<'_>) -> Option<(u8, u64)> {
+pub(super) fn state(dir: &ProcDir<'_>) -> Result<(u8, u64), Miss> {
     let mut buffer = [0; STAT];
-    let stat = parse::stat(dir.file(c"stat", &mut buffer)?)?;
-    Some((stat.state, stat.start_ticks))
+    let stat = parse::stat(dir.content(c"stat", &mut buffer)?).ok_or(Miss::Failed(libc::EBADMSG))?;
+    Ok((stat.state, stat.start_ticks))
+}
+
+/// A signal that stops was sent to a process and waits: it cannot act on it now, because it is frozen or waits in the
+/// kernel, and will when it can.
+pub(super) fn will_stop(dir: &ProcDir<'_>) -> Result<bool, Miss> {
+    const STOP: u64 = 1 << (libc::SIGSTOP - 1);
+    let status = dir.whole_content(c"status", STATUS)?;
+    let pending = status.split(|&byte| byte == b'\n').filter_map(|line| {
+        let bits = line.strip_prefix(b"SigPnd:").or_else(|| line.strip_prefix(b"ShdPnd:"))?;
+        u64::from_str_radix(std::str::from_utf8(bits).ok()?.trim(), 16).ok()
+    });
+    Ok(pending.fold(0, |all, bits| all | bits) & STOP != 0)
 }
 
 /// It has ended: a zombie, or dead.
@@ -76,18 +91,16 @@ impl Target {
             Err(error) => return Err(error.into()),
         };
         // After the descriptor was made: the number was still this process's then.
-        match state(dir) {
-            Some((state, start)) if start == start_ticks && !ended(state) => {
-                Ok(Target { pid, start_ticks, pidfd })
-            }
-            _ => Err(Miss::Gone),
+        let (state, start) = state(dir)?;
+        if start != start_ticks || ended(state) {
+            return Err(Miss::Gone);
         }
+        Ok(Target { pid, start_ticks, pidfd })
     }
 
     /// The same, by number.
     pub(super) fn find(proc: &ProcRoot, pid: u32, start_ticks: u64) -> Result<Target, Miss> {
-        let dir = proc.process(pid).map_err(|_| Miss::Gone)?;
-        Target::open(&dir, pid, start_ticks)
+        Target::open(&proc.process(pid)?, pid, start_ticks)
     }
 
     /// Sends a signal.
@@ -95,9 +108,9 @@ impl Target {
         if let Some(pidfd) = &self.pidfd {
             return Ok(sys::pidfd::send_signal(pidfd, signal as i32)?);
         }
-        match proc.process(self.pid).ok().and_then(|dir| state(&dir)) {
-            Some((state, start)) if start == self.start_ticks && !ended(state) => {}
-            _ => return Err(Miss::Gone),
+        let (state, start) = state(&proc.process(self.pid)?)?;
+        if start != self.start_ticks || ended(state) {
+            return Err(Miss::Gone);
         }
         send_to_held(self.pid, signal)
     }
@@ -142,7 +155,7 @@ mod tests {
         let (_, start) = state(&proc.process(pid).unwrap()).unwrap();
         child.kill().unwrap();
         // Not reaped yet.
-        while !state(&proc.process(pid).unwrap()).is_some_and(|(state, _)| ended(state)) {
+        while !state(&proc.process(pid).unwrap()).is_ok_and(|(state, _)| ended(state)) {
             std::thread::yield_now();
         }
         assert_eq!(Target::find(&proc, pid, start).unwrap_err(), Miss::Gone);

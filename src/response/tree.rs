@@ -3,12 +3,13 @@
 //! All are stopped first, round after round until no new one is found, so that none makes another while it is looked for;
 //! then all are killed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use nix::sys::signal::Signal;
 
-use super::guard::{Candidate, Rails};
+use super::running::Asking;
 use super::signal::{self, Miss, Target};
+use super::{Guard, Guards};
 use crate::clock;
 use crate::lineage::Lineage;
 use crate::process::parse;
@@ -18,16 +19,34 @@ use crate::process::proc_dir::ProcRoot;
 const MOST: usize = 4096;
 /// Rounds after which nobody new is looked for: who forks faster than it can be stopped has been stopped mostly.
 const ROUNDS: usize = 16;
-/// Longest /proc/PID/stat, and longest path of an executable.
-const BUFFER: usize = 4096 + 16;
+/// Longest /proc/PID/stat.
+const BUFFER: usize = 2048;
+/// Processes that are named when it is said who was left.
+const MOST_NAMED: usize = 8;
 
 /// What became of them.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Felled {
     /// Processes that were killed.
     pub(super) killed: u32,
-    /// Processes that a guard rail keeps.
-    pub(super) spared: u32,
+    /// Processes that a guard rail keeps, and which one.
+    pub(super) spared: BTreeMap<u32, Guard>,
+}
+
+impl Felled {
+    /// Which guard rails kept somebody.
+    pub(super) fn spared_by(&self) -> Guards {
+        self.spared.values().copied().collect()
+    }
+
+    /// Who was left, for people; `None` if nobody was.
+    pub(super) fn spared_for_people(&self) -> Option<String> {
+        let named = self.spared.iter().take(MOST_NAMED);
+        let named: Vec<String> = named.map(|(pid, guard)| format!("pid {pid}: {}", guard.reason())).collect();
+        let rest = self.spared.len().saturating_sub(MOST_NAMED);
+        let rest = if rest > 0 { format!("; and {rest} more") } else { String::new() };
+        (!named.is_empty()).then(|| format!("{}{rest}", named.join("; ")))
+    }
 }
 
 /// A process as /proc shows it.
@@ -37,47 +56,44 @@ struct Shown {
     start_ticks: u64,
 }
 
-/// Kills the process `pid`, which was started at `start_ticks`, and its descendants. `lineage` tells where a process comes
-/// from, as events told until now.
+/// Kills the process `pid`, which was started at `start_ticks`, and its descendants, but for those that a guard rail keeps:
+/// each is asked about by itself, as it is now. `lineage` tells where a process comes from, as events told until now.
 pub(super) fn fell(
-    proc: &ProcRoot,
-    rails: &Rails,
-    (pid, start_ticks, on_host): (u32, u64, bool),
+    asking: &mut Asking<'_>,
+    (pid, start_ticks): (u32, u64),
     mut lineage: impl FnMut(u32) -> Option<Lineage>,
 ) -> Result<Felled, Miss> {
+    let proc = asking.proc;
     Target::find(proc, pid, start_ticks)?.send(proc, Signal::SIGSTOP)?;
     let mut found: HashMap<u32, u64> = HashMap::from([(pid, start_ticks)]);
-    let mut spared: HashSet<u32> = HashSet::new();
+    let mut spared = BTreeMap::new();
     for _ in 0..ROUNDS {
         let shown = all(proc);
+        asking.afresh();
+        // Who was spared in the round before may have executed something else.
+        spared.clear();
         let mut any_new = false;
         for (&child, process) in &shown {
-            if found.contains_key(&child) || spared.contains(&child) || found.len() >= MOST {
+            if found.contains_key(&child) || found.len() >= MOST {
                 continue;
             }
             // Who is older is no descendant, whatever the table still has under this number.
             if process.start_ticks.saturating_add(SLACK) < start_ticks {
                 continue;
             }
+            let told = lineage(child);
             if !descends(child, &shown, &found)
-                && !lineage(child).is_some_and(|lineage| descended(process.start_ticks, &lineage, &found))
+                && !told.as_ref().is_some_and(|told| descended(process.start_ticks, told, &found))
             {
                 continue;
             }
-            let mut buffer = [0; BUFFER];
-            let exe =
-                proc.process(child).ok().and_then(|dir| dir.link(c"exe", &mut buffer).map(<[u8]>::to_vec));
-            let candidate = Candidate {
-                pid: child,
-                ppid: Some(process.ppid),
-                start_ticks: Some(process.start_ticks),
-                exe: exe.as_deref(),
-                on_host,
-                ancestors: &[],
-            };
-            if rails.keeps(&candidate).is_some() {
-                spared.insert(child);
-                continue;
+            match kept(asking, (child, process.start_ticks), told.as_ref()) {
+                Ok(None) => {}
+                Ok(Some(guard)) => {
+                    spared.insert(child, guard);
+                    continue;
+                }
+                Err(Gone) => continue,
             }
             any_new = true;
             if let Ok(target) = Target::find(proc, child, process.start_ticks) {
@@ -90,12 +106,39 @@ pub(super) fn fell(
             break;
         }
     }
-    let mut felled = Felled { killed: 0, spared: spared.len() as u32 };
+    asking.afresh();
+    let mut felled = Felled { killed: 0, spared };
     for (pid, start_ticks) in found {
-        let sent = Target::find(proc, pid, start_ticks).and_then(|target| target.send(proc, Signal::SIGKILL));
-        felled.killed += u32::from(sent.is_ok());
+        // It may have executed something after it was asked about and before it stopped.
+        let told = lineage(pid);
+        let (signal, guard) = match kept(asking, (pid, start_ticks), told.as_ref()) {
+            Ok(None) => (Signal::SIGKILL, None),
+            Ok(Some(guard)) => (Signal::SIGCONT, Some(guard)),
+            Err(Gone) => continue,
+        };
+        let sent = Target::find(proc, pid, start_ticks).and_then(|target| target.send(proc, signal));
+        match guard {
+            Some(guard) => drop(felled.spared.insert(pid, guard)),
+            None => felled.killed += u32::from(sent.is_ok()),
+        }
     }
     Ok(felled)
+}
+
+/// It has ended.
+struct Gone;
+
+/// Why a member is left alone. One that cannot be read may be anybody.
+fn kept(
+    asking: &mut Asking<'_>,
+    (pid, start_ticks): (u32, u64),
+    told: Option<&Lineage>,
+) -> Result<Option<Guard>, Gone> {
+    match asking.about(pid, Some(start_ticks), told) {
+        Ok(now) => Ok(now.kept),
+        Err(Miss::Gone) => Err(Gone),
+        Err(Miss::Failed(_)) => Ok(Some(Guard::Unreadable)),
+    }
 }
 
 /// All processes that live.
@@ -185,6 +228,19 @@ mod tests {
         // A known start decides by itself, up to what events and /proc differ by.
         assert!(descended(3000, &lineage(&[(5000, Some(2001))]), &reused));
         assert!(!descended(3000, &lineage(&[(5000, Some(1000))]), &reused));
+    }
+
+    #[test]
+    fn who_was_spared_is_named_up_to_a_number() {
+        let of =
+            |count| Felled { killed: 1, spared: (1..=count).map(|pid| (pid, Guard::Protected)).collect() };
+        assert_eq!(of(0).spared_for_people(), None);
+        assert_eq!(of(1).spared_for_people().unwrap(), "pid 1: its executable is protected");
+        let many = of(20).spared_for_people().unwrap();
+        assert!(
+            many.contains("pid 8: ") && !many.contains("pid 9: ") && many.ends_with("and 12 more"),
+            "{many}"
+        );
     }
 
     #[test]

@@ -261,3 +261,92 @@ fn what_was_stopped_for_a_rule_that_a_reload_took_away_is_released() {
     daemon.wait_for_record("what became of it", |record| record["message"] == message.as_str());
     daemon.stop();
 }
+
+/// The limit of open files of the daemon, and how it was before.
+fn limit_files(daemon: &Daemon<'_>, limit: Option<u64>) {
+    let limit = limit.map_or("--nofile=4096:".to_owned(), |limit| format!("--nofile={limit}:"));
+    let status = Command::new(installed("prlimit").unwrap())
+        .args(["--pid", &daemon.pid().to_string(), &limit])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn who_cannot_be_looked_at_is_not_taken_for_gone() {
+    let Some(machine) = Machine::alone() else { return };
+    if installed("prlimit").is_none() {
+        return;
+    }
+    let setup = responding(&machine, ENFORCE, &rule("hold"));
+    let Some(target) = mark(&setup.folder(), "target") else { return };
+    let daemon = setup.start();
+    let written = Written::new(daemon.folder(), "written");
+    let mut children = Children(vec![start(&target, &written)]);
+    let pid = children.0[0].id();
+    let alert = daemon.wait_for(|alert| response(alert, "outcome") == "held");
+    let id = alert["event"]["id"].as_str().unwrap();
+    // No file can be opened any more.
+    limit_files(&daemon, Some(1));
+    daemon.wait_for_message("cannot be looked at now, which is tried again: ");
+    limit_files(&daemon, None);
+    let (said, _) = execwatch(&daemon, &["held"]);
+    assert!(said.contains(&format!("(pid {pid})")) && state(pid) == Some('T'), "{said}");
+    let (said, done) = execwatch(&daemon, &["release", id]);
+    assert!(done && said.contains("was released"), "{said}");
+    assert!(children.0[0].wait().unwrap().success());
+    assert!(!daemon.stderr().contains("ended while it was held"), "{}", daemon.stderr());
+    daemon.stop();
+}
+
+#[test]
+fn disarmed_or_in_a_dry_run_nobody_is_killed_because_his_time_is_over() {
+    let Some(machine) = Machine::alone() else { return };
+    let runtime = tempfile::tempdir().unwrap();
+    let path = runtime.path().to_str().unwrap().to_owned();
+    let daemon_with = |mode: &str| {
+        let lines = format!("mode = \"{mode}\"\nat-stop = \"keep\"");
+        responding_in(&machine, &lines, &rule("hold"), &path)
+    };
+    let setup = daemon_with("enforce");
+    let Some(target) = mark(&setup.folder(), "target") else { return };
+    let daemon = setup.start();
+    let written = Written::new(runtime.path(), "written");
+    let mut children = Children(vec![start(&target, &written)]);
+    let pid = children.0[0].id();
+    daemon.wait_for(|alert| response(alert, "outcome") == "held");
+    daemon.stop();
+    // Its time was over long ago.
+    let file = runtime.path().join("held.json");
+    let mut list: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    list[0]["until_s"] = 1.into();
+    fs::write(&file, list.to_string()).unwrap();
+
+    let switch = runtime.path().join("disarmed");
+    fs::write(&switch, "").unwrap();
+    for mode in ["dry-run", "off", "enforce"] {
+        let daemon = daemon_with(mode).start();
+        // It is said after what is held was looked at for the first time.
+        daemon.wait_for_record("what was found", |record| {
+            record["message"].as_str().unwrap().contains("are still held")
+        });
+        let (said, _) = execwatch(&daemon, &["held"]);
+        assert!(said.contains(&format!("(pid {pid})")) && state(pid) == Some('T'), "{mode}: {said}");
+        assert!(said.contains("until somebody decides: responses are disarmed or not enforced"), "{said}");
+        if mode == "enforce" {
+            fs::remove_file(&switch).unwrap();
+            assert!(killed(children.0[0].wait().unwrap()));
+            daemon.wait_for_record("the end of its time", |record| {
+                record["message"].as_str().unwrap().contains("was killed: nobody decided within its time")
+            });
+        }
+        daemon.stop();
+        if mode == "dry-run" {
+            // Whatever the switch, it is not enforced.
+            fs::remove_file(&switch).unwrap();
+        } else if mode == "off" {
+            fs::write(&switch, "").unwrap();
+        }
+    }
+    assert_eq!(written.bytes(), 0);
+}

@@ -158,6 +158,37 @@ fn control_groups_of_both_versions_are_frozen_and_thawed() {
 }
 
 #[test]
+fn a_group_with_somebody_in_it_who_is_kept_is_not_frozen() {
+    let Some(machine) = Machine::alone() else { return };
+    let Some(shell) = installed("sh") else { return };
+    let Some(root) = mounted("cgroup2", "").or_else(|| mounted("cgroup", "freezer")) else {
+        return skip("needs control groups that can be frozen");
+    };
+    let group = Group(root.join(format!("execwatch-test-kept-{}.scope", std::process::id())));
+    fs::create_dir(&group.0).unwrap();
+    let lines = format!("{ENFORCE}\nprotected = [\"{{dir}}/bin/kept\"]");
+    let daemon = responding(&machine, &lines, &rule("freeze")).start();
+    let start = |name: &str| {
+        let file = daemon.folder().join("bin").join(name);
+        program::copy(&installed("sleep").unwrap(), &file);
+        let script = format!("echo $$ > {}/cgroup.procs && exec {} 1000", group.0.display(), file.display());
+        let child = Staying(Command::new(&shell).args(["-c", &script]).spawn().unwrap());
+        let link = format!("/proc/{}/exe", child.0.id());
+        wait_until("it runs", || (fs::read_link(&link).ok()? == file).then_some(()));
+        child
+    };
+    let _kept = start("kept");
+    let target = start("target");
+    let alert = daemon.wait_for(|alert| alert["process"]["pid"] == target.0.id());
+    assert_eq!(response(&alert, "outcome"), "refused", "{alert:#}");
+    assert_eq!(response(&alert, "kept_by"), "protected");
+    let state = fs::read_to_string(group.0.join("cgroup.freeze"))
+        .or_else(|_| fs::read_to_string(group.0.join("freezer.state")));
+    assert!(["0", "THAWED"].contains(&state.unwrap().trim()));
+    daemon.stop();
+}
+
+#[test]
 fn what_runs_in_no_unit_is_not_frozen() {
     let Some(machine) = Machine::alone() else { return };
     let own = fs::read_to_string("/proc/self/cgroup").unwrap();

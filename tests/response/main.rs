@@ -10,6 +10,7 @@ mod hold;
 mod kinds;
 mod late;
 mod rails;
+mod spared;
 mod storms;
 
 use std::fs::{self, File};

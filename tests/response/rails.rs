@@ -1,5 +1,7 @@
 //! What no rule does, and how often one may.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+
 use nix::time::{ClockId, clock_gettime};
 
 use super::*;
@@ -23,9 +25,10 @@ fn without_enforce_nothing_is_signalled() {
         for alert in alerts {
             let said = &alert["execwatch"]["response"];
             if mode.contains("dry-run") {
-                // What a listener decides comes first; of that, what denies comes before what holds.
-                assert!(said["action"] == "deny", "{said}");
-                assert!(said["outcome"] == "dry-run" || said["kept_by"] == "rate", "{said}");
+                // What a listener decides comes first; of that, what denies comes before what holds. When its minute is used
+                // up, the worker's turn comes.
+                assert!(said["action"] == "deny" || said["action"] == "kill-tree", "{said}");
+                assert_eq!(said["outcome"], "dry-run", "{said}");
             } else {
                 assert_eq!(*said, Value::Null);
             }
@@ -37,7 +40,7 @@ fn without_enforce_nothing_is_signalled() {
 }
 
 /// Waits until a minute of the clock that counts turns has time left, so that no new one begins within the test.
-fn early_in_a_minute() {
+pub(super) fn early_in_a_minute() {
     let second = || clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap().tv_sec() % 60;
     wait_until("the minute is not nearly over", || (second() < 48).then_some(()));
 }
@@ -178,5 +181,75 @@ fn the_user_is_told_on_the_terminal() {
     });
     drop(terminal.stdin.take());
     terminal.wait().unwrap();
+    daemon.stop();
+}
+
+/// Puts other lines in the place of the first ones of `[response]`.
+fn respond_by(daemon: &Daemon<'_>, before: &str, after: &str) {
+    let path = daemon.folder().join("execwatch.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(before), "{text}");
+    let after = after.replace("{dir}", daemon.folder().to_str().unwrap());
+    fs::write(&path, text.replace(before, &after)).unwrap();
+}
+
+#[test]
+fn from_the_answer_to_a_reload_on_nothing_is_done_that_the_new_settings_forbid() {
+    let Some(machine) = Machine::alone() else { return };
+    let setup = responding(&machine, ENFORCE, &rule("deny"));
+    let Some(target) = mark(&setup.folder(), "target") else { return };
+    let daemon = setup.start();
+    let written = Written::new(daemon.folder(), "written");
+    let protecting = format!("{ENFORCE}\nprotected = [\"{{dir}}/bin/target\"]");
+    let dry = ENFORCE.replace("enforce", "dry-run");
+    let (over, forbidden) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (ran, died) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(SeqCst) {
+                    let before = forbidden.load(SeqCst);
+                    let status = run(&target, &written);
+                    // What began before the answer may have ended either way.
+                    if before && forbidden.load(SeqCst) {
+                        assert!(status.success(), "{status}");
+                        ran.fetch_add(1, SeqCst);
+                    } else if killed(status) {
+                        died.fetch_add(1, SeqCst);
+                    }
+                }
+            });
+        }
+        let more = |counter: &AtomicUsize| {
+            let before = counter.load(SeqCst);
+            wait_until("a hundred more programs", || (counter.load(SeqCst) >= before + 100).then_some(()));
+        };
+        for (settings, by_signal) in [(&dry, false), (&dry, true), (&protecting, false), (&protecting, true)]
+        {
+            let reload = |number: usize| {
+                if by_signal {
+                    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+                } else {
+                    let (said, done) = execwatch(&daemon, &["reload"]);
+                    assert!(done, "{said}");
+                }
+                let reloaded =
+                    || daemon.stderr().lines().filter(|line| line.contains(" reloaded: ")).count() >= number;
+                wait_until("the answer", || reloaded().then_some(()));
+            };
+            let before = daemon.stderr().lines().filter(|line| line.contains(" reloaded: ")).count();
+            more(&died);
+            respond_by(&daemon, ENFORCE, settings);
+            reload(before + 1);
+            forbidden.store(true, SeqCst);
+            more(&ran);
+            forbidden.store(false, SeqCst);
+            respond_by(&daemon, &settings.replace("{dir}", daemon.folder().to_str().unwrap()), ENFORCE);
+            reload(before + 2);
+        }
+        more(&died);
+        over.store(true, SeqCst);
+    });
+    assert!(ran.into_inner() > 0 && died.into_inner() > 0);
     daemon.stop();
 }

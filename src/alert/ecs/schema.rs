@@ -449,6 +449,8 @@ pub(super) struct ResponsePart {
     pub(super) processes: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) spared: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) spared_by: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
 }

@@ -50,9 +50,10 @@ fn a_storm_of_denied_programs_runs_not_one_instruction() {
             ["prevented", "unrecorded", "contained", "missed", "gone"].map(|name| totals.get(name) as usize);
         assert!(told.iter().sum::<usize>() >= count, "{}", ended.stderr);
         let away = count - (told[0] + told[1]).min(count);
-        assert!(away <= support::may_be_gone(count), "{}", ended.stderr);
-        // One that was killed too late is in both.
-        assert!(died + away >= count && bytes <= away as u64, "{}", ended.stderr);
+        assert!(died + away >= count, "{}", ended.stderr);
+        // One that another CPU took over was killed all the same, but may have written by then: it is told as likely.
+        let few = support::may_be_gone(count);
+        assert!(away <= few && bytes as usize <= few, "{}", ended.stderr);
         assert_eq!(totals.get("refused"), 0);
     }
 }

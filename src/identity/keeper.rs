@@ -135,8 +135,9 @@ impl Keeping {
             self.files.shared.learned.forget();
         }
         let index = build(&self.ruleset, &self.folders);
-        log::debug!("{} files of utilities are installed", index.len());
+        let count = index.len();
         self.retired.push(self.files.shared.index.replace(Arc::new(index)));
+        log::debug!("{count} files of utilities are installed");
         self.last = stamp;
     }
 }

@@ -5,6 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::Range;
 
+use crate::order;
+
 /// A text and where it comes from.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -168,7 +170,7 @@ impl Diagnostics {
                 files.push(diagnostic.file.clone());
             }
         }
-        list.sort_by_key(|diagnostic| {
+        order::by_key(&mut list, |diagnostic| {
             (files.iter().position(|file| *file == diagnostic.file), diagnostic.place)
         });
         if left_out > 0 {

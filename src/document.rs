@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::calendar::Date;
 use crate::diagnostics::{Diagnostics, Source, suggestion};
+use crate::order;
 
 /// A value and its place in the source, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -301,7 +302,7 @@ impl<'d> Section<'d> {
             .iter()
             .map(|(key, value)| (Located { value: key.get_ref().as_ref(), span: key.span() }, value))
             .collect();
-        entries.sort_by_key(|(key, _)| key.span.start);
+        order::by_key(&mut entries, |(key, _)| key.span.start);
         self.asked.borrow_mut().extend(entries.iter().map(|(key, _)| key.value));
         entries
     }

@@ -30,7 +30,7 @@
 //! - [`cli`]: the command line
 //! - [`document`] and [`diagnostics`]: files are read strictly, and mistakes are shown; [`trust`]: whether they are
 //!   root's alone
-//! - [`published`]: how something reaches the listeners without a wait
+//! - [`order`]: sorting that costs little of the program; [`published`]: how something reaches the listeners without a wait
 //! - [`calendar`] and [`clock`]: the time; [`sys`]: the only unsafe code
 
 pub mod alert;
@@ -60,6 +60,7 @@ pub mod identity;
 pub mod incident;
 pub mod journal;
 pub mod lineage;
+pub mod order;
 pub mod output;
 pub mod process;
 pub mod published;

@@ -23,6 +23,7 @@ use crate::diagnostics::Diagnostics;
 use crate::process::names::Accounts;
 
 #[derive(Args, Debug)]
+#[group(skip)]
 pub(super) struct BaselineArguments {
     /// Configuration file [default: /etc/execwatch/execwatch.toml, if there is one]
     #[arg(long, value_name = "FILE", global = true)]

@@ -12,6 +12,7 @@ use crate::self_test::{Outcome, SelfTest};
 use crate::trust::Trust;
 
 #[derive(Args, Debug)]
+#[group(skip)]
 pub(super) struct CheckArguments {
     #[command(flatten)]
     files: Files,

@@ -17,6 +17,7 @@ const WARNINGS: u8 = 1;
 const CANNOT_WORK: u8 = 2;
 
 #[derive(Args, Debug)]
+#[group(skip)]
 pub(super) struct DoctorArguments {
     #[command(flatten)]
     files: Files,

@@ -39,6 +39,7 @@ use crate::rules::ruleset::RuleSet;
 use crate::rules::subject::{Subject, Surroundings, join};
 
 #[derive(Args, Debug)]
+#[group(skip)]
 pub(super) struct ExplainArguments {
     #[command(flatten)]
     files: Files,

@@ -17,6 +17,7 @@ use crate::response::disarm::Switch;
 use crate::response::held::{Entry, Held};
 
 #[derive(Args, Debug)]
+#[group(skip)]
 pub(super) struct HeldArguments {
     /// Configuration file [default: /etc/execwatch/execwatch.toml, if there is one]
     #[arg(long, value_name = "FILE")]
@@ -27,6 +28,7 @@ pub(super) struct HeldArguments {
 }
 
 #[derive(Args, Debug)]
+#[group(skip)]
 pub(super) struct OrderArguments {
     /// Ids of what is held, or beginnings of them, as `execwatch held` lists them
     #[arg(value_name = "ID", required = true)]
@@ -36,6 +38,7 @@ pub(super) struct OrderArguments {
 }
 
 #[derive(Args, Debug)]
+#[group(skip)]
 pub(super) struct DisarmArguments {
     /// Configuration file [default: /etc/execwatch/execwatch.toml, if there is one]
     #[arg(long, value_name = "FILE")]
@@ -46,6 +49,7 @@ pub(super) struct DisarmArguments {
 }
 
 #[derive(Args, Debug)]
+#[group(skip)]
 pub(super) struct ArmArguments {
     /// Configuration file [default: /etc/execwatch/execwatch.toml, if there is one]
     #[arg(long, value_name = "FILE")]

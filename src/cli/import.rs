@@ -9,10 +9,12 @@ use clap::{Args, Subcommand};
 
 use super::{exit, print};
 use crate::diagnostics::{Diagnostic, Level, Source, counted};
+use crate::order;
 use crate::rules::load::read_text;
 use crate::rules::sigma;
 
 #[derive(Args, Debug)]
+#[group(skip)]
 pub(super) struct ImportArguments {
     #[command(subcommand)]
     language: Language,
@@ -29,6 +31,7 @@ enum Language {
 }
 
 #[derive(Args, Debug)]
+#[group(skip)]
 struct SigmaArguments {
     /// Sigma files, or folders, in which *.yml and *.yaml are looked for
     #[arg(required = true, value_name = "FILE|DIR")]
@@ -110,7 +113,7 @@ fn files(from: &[PathBuf], messages: &mut Vec<Diagnostic>) -> Vec<PathBuf> {
         if path.is_dir() {
             let (before, mistakes) = (found.len(), messages.len());
             search(path, 0, &mut found, messages);
-            found[before..].sort();
+            order::by(&mut found[before..], PathBuf::cmp);
             if found.len() == before && messages.len() == mistakes {
                 messages.push(whole(path, "there is no *.yml or *.yaml in this folder"));
             }

@@ -25,6 +25,7 @@ use crate::rules::model::{SEVERITIES, Severity};
 const PIPE_COLUMNS: usize = 120;
 
 #[derive(Args, Debug)]
+#[group(skip)]
 pub(super) struct IncidentsArguments {
     /// Configuration file [default: /etc/execwatch/execwatch.toml, if there is one]
     #[arg(long, value_name = "FILE", global = true)]

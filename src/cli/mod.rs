@@ -139,6 +139,7 @@ pub fn command() -> clap::Command {
 
 /// The files that commands read.
 #[derive(Args, Debug, Clone)]
+#[group(skip)]
 struct Files {
     /// Configuration file [default: /etc/execwatch/execwatch.toml, if there is one]
     #[arg(long, value_name = "FILE")]

@@ -8,6 +8,7 @@ use super::{exit, print};
 use crate::control::Request;
 
 #[derive(Args, Debug)]
+#[group(skip)]
 pub(super) struct ReloadArguments {
     #[command(flatten)]
     place: Place,

@@ -24,6 +24,7 @@ use crate::replay::{Kind, LONGEST_LINE, Reader};
 use crate::rules::ruleset::RuleSet;
 
 #[derive(Args, Debug)]
+#[group(skip)]
 pub(super) struct ReplayArguments {
     #[command(flatten)]
     files: Files,

@@ -13,6 +13,7 @@ use crate::diagnostics::Diagnostics;
 use crate::incident::report::{html, markdown};
 
 #[derive(Args, Debug)]
+#[group(skip)]
 pub(super) struct ReportArguments {
     /// Configuration file [default: /etc/execwatch/execwatch.toml, if there is one]
     #[arg(long, value_name = "FILE")]

@@ -13,6 +13,7 @@ use crate::rules::ruleset::RuleSet;
 use crate::rules::selection::MODIFIERS;
 
 #[derive(Args, Debug)]
+#[group(skip)]
 pub(super) struct RulesArguments {
     #[command(flatten)]
     files: Files,

@@ -13,6 +13,7 @@ use crate::trust::Trust;
 use crate::{exit, sys};
 
 #[derive(Args, Debug)]
+#[group(skip)]
 pub(super) struct RunArguments {
     #[command(flatten)]
     files: Files,

@@ -15,6 +15,7 @@ use crate::diagnostics::{Diagnostics, counted};
 use crate::exit;
 use crate::health::status::{Blind, Listener, Rule, Status};
 use crate::journal::progress::Condition;
+use crate::order;
 
 /// The exit code when the daemon answers and does not see.
 const BLIND: u8 = 1;
@@ -22,6 +23,7 @@ const BLIND: u8 = 1;
 const MOST_RULES: usize = 10;
 
 #[derive(Args, Debug)]
+#[group(skip)]
 pub(super) struct StatusArguments {
     #[command(flatten)]
     place: Place,
@@ -35,6 +37,7 @@ pub(super) struct StatusArguments {
 
 /// Where the daemon is asked.
 #[derive(Args, Debug, Clone)]
+#[group(skip)]
 pub(super) struct Place {
     /// Configuration file [default: /etc/execwatch/execwatch.toml, if there is one]
     #[arg(long, value_name = "FILE")]
@@ -328,7 +331,7 @@ fn losses(status: &Status) -> String {
 
 fn rules(what: &str, rules: &[Rule]) -> String {
     let mut hit: Vec<&Rule> = rules.iter().filter(|rule| rule.hits > 0).collect();
-    hit.sort_by_key(|rule| std::cmp::Reverse(rule.hits));
+    order::by_key(&mut hit, |rule| std::cmp::Reverse(rule.hits));
     let mut text = format!("{:>12}  {what} ({} of {} took effect)\n", "HITS", hit.len(), rules.len());
     for rule in hit.iter().take(MOST_RULES) {
         let _ = writeln!(text, "{:>12}  {}", rule.hits, rule.id);

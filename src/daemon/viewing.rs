@@ -97,7 +97,7 @@ impl Stream for Viewing {
         }
         for shown in records {
             // It is JSON: the daemon has written it.
-            let raw = || serde_json::from_str::<&RawValue>(&shown.json).ok();
+            let raw = || serde_json::from_slice::<&RawValue>(shown.json.as_bytes()).ok();
             push(
                 into,
                 &match self.wanted {

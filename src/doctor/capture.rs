@@ -18,6 +18,7 @@ use crate::connector::listeners::{Arrangement, Listeners, Settings};
 use crate::connector::subscription::ignore_all;
 use crate::cpus;
 use crate::health::Counters;
+use crate::order;
 use crate::process::capture::hold_limit_ns;
 
 const AREA: &str = "capture";
@@ -270,7 +271,7 @@ fn higher_priorities(priority: u8) -> Option<Finding> {
             }
         }
     }
-    names.sort();
+    order::by(&mut names, String::cmp);
     names.dedup();
     if names.is_empty() || priority == 0 {
         return None;

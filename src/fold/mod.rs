@@ -19,6 +19,7 @@ pub use json::line;
 pub use record::{Folded, Why};
 
 use crate::alert::Alert;
+use crate::order;
 use crate::process::exec::Image;
 
 /// Groups remembered at once, at about 150 bytes and, once something was folded, up to 2 KB. Alerts of further groups
@@ -140,7 +141,7 @@ impl Folder {
             });
             groups.shrink_to(groups.len() * 2);
         }
-        due.sort_by_key(|folded| folded.first_ns);
+        order::by_key(&mut due, |folded| folded.first_ns);
         due
     }
 

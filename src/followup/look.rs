@@ -19,6 +19,7 @@ use nix::sys::stat::fstatat;
 
 use super::diag::{self, Answer, Request};
 use super::sockets::{Layout, Protocol, Socket, line};
+use crate::order;
 use crate::process::parse::{namespace, number};
 use crate::process::proc_dir::{ProcDir, ProcRoot};
 use crate::sys;
@@ -225,7 +226,7 @@ impl Begun {
         }
         look.sockets.extend(inodes.drain().map(|inode| Socket { inode, ..Socket::default() }));
         // The order of a set is that of chance.
-        look.sockets.sort_by_key(|socket| socket.inode);
+        order::by_key(&mut look.sockets, |socket| socket.inode);
     }
 }
 

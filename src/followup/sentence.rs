@@ -4,6 +4,7 @@
 use super::known::Seen;
 use super::record::{FollowUp, Occasion};
 use super::sockets::{ESTABLISHED, LISTEN, Protocol};
+use crate::order;
 
 /// Peers, places of listening, files and children that are named.
 const NAMED: usize = 3;
@@ -23,7 +24,7 @@ pub fn of(record: &FollowUp) -> String {
     });
     let mut peers: Vec<&Seen> = known.sockets.iter().filter(|seen| seen.socket.remote.is_some()).collect();
     // Those with which most was exchanged first.
-    peers.sort_by_key(|seen| std::cmp::Reverse((seen.socket.sent, seen.socket.received)));
+    order::by_key(&mut peers, |seen| std::cmp::Reverse((seen.socket.sent, seen.socket.received)));
     named(&mut parts, &peers, |seen| Some(peer(record, seen, &ports)));
     let others = known.sockets.len() - listening.len() - peers.len() + known.more_sockets;
     if others > 0 {

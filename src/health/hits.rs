@@ -48,7 +48,7 @@ impl Hits {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Hits::default()),
             Err(error) => return Err(error),
         };
-        serde_json::from_str(&text).map_err(std::io::Error::other)
+        serde_json::from_slice(text.as_bytes()).map_err(std::io::Error::other)
     }
 
     /// Writes the file in one step, for root alone.

@@ -16,6 +16,7 @@ use rustc_hash::FxHashMap;
 
 use super::elf::{self, BuildId};
 use super::mounts::Mounts;
+use crate::order;
 use crate::process::exec::base_name;
 use crate::process::file::{FileFacts, FileId};
 use crate::rules::catalogue::{Catalogue, is_multi_call, is_plain};
@@ -221,7 +222,7 @@ impl Found {
         let utility = utility_of(catalogue, &paths, &names)?;
         let is_named = |path: &[u8]| catalogue.look_up(base_name(path)) == Some(utility);
         let mut paths: Vec<Box<[u8]>> = self.paths.into_iter().collect();
-        paths.sort_by_key(|path| !is_named(path));
+        order::by_key(&mut paths, |path| !is_named(path));
         let utility = catalogue.utilities().get(utility)?.name.as_str().into();
         Some(Installed { utility, paths, file: self.file, build_id: self.build_id })
     }

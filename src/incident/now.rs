@@ -1,6 +1,5 @@
 //! What is there now: processes, sockets, files. The only part of a story that is read when it is asked for.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
@@ -20,6 +19,7 @@ use crate::clock;
 use crate::followup::look::{Looker, Who};
 use crate::followup::sockets::LISTEN;
 use crate::identity::contents::hexadecimal;
+use crate::order;
 use crate::process::names::Accounts;
 use crate::process::parse;
 use crate::process::proc_dir::ProcRoot;
@@ -96,7 +96,7 @@ impl Look for Host {
             let local = socket.local.filter(|_| socket.state == Some(LISTEN))?;
             Some(format!("{} {local}", socket.protocol.as_str()))
         });
-        addresses.collect::<BTreeSet<String>>().into_iter().collect()
+        order::set(addresses).into_iter().collect()
     }
 
     fn user(&self, uid: u32) -> Option<String> {

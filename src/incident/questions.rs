@@ -10,6 +10,7 @@ use super::story::{Answer, Command, Process, Story, Sure};
 use super::tell::Kept;
 use crate::alert::escape::of_json;
 use crate::followup::sentence::bytes;
+use crate::order;
 
 /// Pids that a command names, and items that a sentence lists.
 const MOST_NAMED: usize = 20;
@@ -59,9 +60,7 @@ fn who(alerts: &[&KeptAlert]) -> Vec<Answer> {
     if !effective.is_empty() {
         answers.push(answered("acting as", listed(&effective), Sure::Known, "alerts"));
     }
-    for (program, caller) in
-        alerts.iter().filter_map(|alert| alert.elevation.as_ref()).collect::<BTreeSet<_>>()
-    {
+    for (program, caller) in order::set(alerts.iter().filter_map(|alert| alert.elevation.as_ref())) {
         let caller = caller.as_deref().map_or(String::new(), |caller| format!(", called by {caller}"));
         answers.push(answered("elevation", format!("{program}{caller}"), Sure::Known, "lineage"));
     }
@@ -80,7 +79,7 @@ fn who(alerts: &[&KeptAlert]) -> Vec<Answer> {
 
 /// Which exceptions are about it.
 fn exceptions(alerts: &[&KeptAlert]) -> Answer {
-    let all: BTreeSet<&KeptException> = alerts.iter().flat_map(|alert| &alert.exceptions).collect();
+    let all = order::set(alerts.iter().flat_map(|alert| &alert.exceptions));
     let told: Vec<String> = all
         .iter()
         .map(|exception| {
@@ -250,8 +249,7 @@ fn what_else(story: &Story) -> Vec<Answer> {
     if !tools.is_empty() {
         answers.push(answered("tools", listed(&tools), Sure::Known, "alerts"));
     }
-    let techniques: BTreeSet<&str> =
-        story.tools.iter().flat_map(|tool| &tool.attack).map(String::as_str).collect();
+    let techniques = order::set(story.tools.iter().flat_map(|tool| &tool.attack).map(String::as_str));
     if !techniques.is_empty() {
         let techniques: Vec<&str> = techniques.into_iter().collect();
         answers.push(answered("ATT&CK techniques", listed(&techniques), Sure::Likely, "rules"));
@@ -297,8 +295,7 @@ fn what_else(story: &Story) -> Vec<Answer> {
 
 fn way_in(story: &Story, kept: &Kept<'_>, look: &dyn Look) -> Vec<Answer> {
     let mut answers = Vec::new();
-    let entries: BTreeSet<_> =
-        kept.alerts.iter().map(|alert| (alert.entry.as_deref(), alert.leader.as_ref())).collect();
+    let entries = order::set(kept.alerts.iter().map(|alert| (alert.entry.as_deref(), alert.leader.as_ref())));
     for (kind, leader) in entries {
         let shown = leader.map_or("a process that is not known".to_owned(), |(pid, command)| {
             format!("{command} (pid {pid})")
@@ -350,7 +347,7 @@ fn way_in(story: &Story, kept: &Kept<'_>, look: &dyn Look) -> Vec<Answer> {
     let door = |alert: &&&KeptAlert| matches!(alert.entry.as_deref(), Some("service" | "init" | "container"));
     if kept.alerts.iter().any(|alert| door(&alert)) {
         let entries = story.processes.iter().filter(|process| process.entry && process.running);
-        let ports: BTreeSet<String> = entries.flat_map(|process| look.listening(process.pid)).collect();
+        let ports = order::set(entries.flat_map(|process| look.listening(process.pid)));
         let ports: Vec<String> = ports.into_iter().collect();
         answers.push(match ports.is_empty() {
             true => {

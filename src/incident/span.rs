@@ -2,6 +2,7 @@
 
 use super::story::{Moment, MomentKind, Story};
 use crate::calendar;
+use crate::order;
 use crate::rules::model::Severity;
 
 /// The shortest time that is drawn.
@@ -64,10 +65,10 @@ pub(super) fn choose(timeline: &[Moment], most: usize) -> Chosen<'_> {
         MomentKind::End => 4,
     };
     let mut moments: Vec<(usize, &Moment)> = timeline.iter().enumerate().collect();
-    moments.sort_by_key(|(_, moment)| (rank(moment.kind), moment.time_ns));
+    order::by_key(&mut moments, |(_, moment)| (rank(moment.kind), moment.time_ns));
     let rest = moments.split_off(most.min(moments.len()));
     // Those of the same time keep their order.
-    moments.sort_by_key(|(number, moment)| (moment.time_ns, *number));
+    order::by_key(&mut moments, |(number, moment)| (moment.time_ns, *number));
     let moments = moments.into_iter().map(|(_, moment)| moment).collect();
     let mut left_out: Vec<(MomentKind, usize)> = Vec::new();
     for (_, moment) in rest {

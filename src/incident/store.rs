@@ -227,7 +227,7 @@ impl Store {
                 let mut rows = statement.query([&id])?;
                 while let Some(row) = rows.next()? {
                     let (data, record): (String, Option<i64>) = (row.get(0)?, row.get(1)?);
-                    match serde_json::from_str(&data) {
+                    match serde_json::from_slice(data.as_bytes()) {
                         Ok(item) => earlier.take(item, usize::try_from(record.unwrap_or(0)).unwrap_or(0)),
                         Err(error) => wrong = Some(error.to_string()),
                     }
@@ -257,7 +257,7 @@ impl Store {
             let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?));
             statement.query_map([id], read)?.collect::<rusqlite::Result<Vec<(String, Option<String>)>>>()
         })?;
-        let thing = |(data, record): (String, Option<String>)| match serde_json::from_str(&data) {
+        let thing = |(data, record): (String, Option<String>)| match serde_json::from_slice(data.as_bytes()) {
             Ok(item) => Ok(Thing { item, record }),
             Err(error) => Err(self.database.corrupt(error.to_string())),
         };
@@ -285,7 +285,7 @@ fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
             place: row.get(7)?,
             alerts: number(8)?,
             execs: number(9)?,
-            cut: serde_json::from_str(&cut).unwrap_or_default(),
+            cut: serde_json::from_slice(cut.as_bytes()).unwrap_or_default(),
         },
         state: states.into_iter().find(|known| known.as_str() == state).unwrap_or(State::Open),
         verdict: verdicts.into_iter().find(|known| Some(known.as_str()) == verdict.as_deref()),

@@ -13,6 +13,7 @@ use super::story::{
     Tool,
 };
 use crate::calendar;
+use crate::order;
 
 /// Files and remote addresses of a story; more are counted.
 const MOST_FILES: usize = 200;
@@ -56,8 +57,8 @@ pub fn story(
     let seen_by = container_process(&kept, &telling.processes);
     let files = telling.files(&kept, seen_by, look, &mut cut);
     let (remotes, names) = telling.remotes(&kept, &mut cut);
-    let rules: BTreeSet<&String> = kept.alerts.iter().flat_map(|alert| &alert.rules).collect();
-    telling.timeline.sort_by_key(|moment| moment.time_ns);
+    let rules = order::set(kept.alerts.iter().flat_map(|alert| &alert.rules));
+    order::by_key(&mut telling.timeline, |moment| moment.time_ns);
     let mut story = Story {
         incident: incident(row, host),
         who: Vec::new(),
@@ -205,7 +206,7 @@ impl Telling {
                     let (exe, args) = (alert.exe.clone(), alert.args.clone());
                     let program = Program { time_ns: alert.time_ns, exe, args, alert: Some(part) };
                     self.processes[place].programs.push(program);
-                    self.processes[place].programs.sort_by_key(|program| program.time_ns);
+                    order::by_key(&mut self.processes[place].programs, |program| program.time_ns);
                     place
                 }
             };
@@ -352,7 +353,7 @@ impl Telling {
         }
         let mut names: Vec<String> = Vec::new();
         // Where it listened itself is nobody else.
-        let own: BTreeSet<&String> = kept.follow_ups.iter().flat_map(|record| &record.listening).collect();
+        let own = order::set(kept.follow_ups.iter().flat_map(|record| &record.listening));
         let lists = kept.alerts.iter().map(|alert| (&alert.args, self.of_alert.get(&alert.id).copied()));
         let lists = lists.chain(kept.programs.iter().map(|program| (&program.args, Some(program.process))));
         for (args, process) in lists {

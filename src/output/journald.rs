@@ -34,7 +34,7 @@ pub fn fields(record: &Record, id: Option<RecordId>, message: &str) -> String {
 
 /// The bytes of [`fields`] as the protocol wants them; nothing if they cannot be read.
 fn encoded(fields: &str) -> Vec<u8> {
-    let pairs: Vec<(String, String)> = serde_json::from_str(fields).unwrap_or_default();
+    let pairs: Vec<(String, String)> = serde_json::from_slice(fields.as_bytes()).unwrap_or_default();
     let mut bytes = Vec::with_capacity(fields.len() + 256);
     for (name, value) in pairs {
         // MESSAGE is one of our lines: what looks like an escape in it stays one.

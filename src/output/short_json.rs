@@ -65,7 +65,7 @@ pub fn line(record: &Record, id: Option<RecordId>, host: &Host, longest: usize) 
 /// Cuts strings, ancestors and lists of a line of JSON until it is short enough.
 pub fn fitted(line: &str, longest: usize) -> String {
     // What was written as JSON can be read.
-    let mut whole: Value = serde_json::from_str(line).unwrap_or_default();
+    let mut whole: Value = serde_json::from_slice(line.as_bytes()).unwrap_or_default();
     for (at, (string, list)) in LIMITS.into_iter().enumerate() {
         let mut value = whole.clone();
         limit_to(&mut value, string, list);

@@ -222,7 +222,7 @@ fn podman(storage: &Path, id: &str) -> Option<Named> {
     ["containers.json", "volatile-containers.json"].iter().find_map(|name| {
         let all: Vec<Container> = json(&storage.join("overlay-containers").join(name))?;
         let mut container = all.into_iter().find(|container| container.id == id)?;
-        let metadata: Metadata = serde_json::from_str(&container.metadata).unwrap_or_default();
+        let metadata: Metadata = serde_json::from_slice(container.metadata.as_bytes()).unwrap_or_default();
         let name = (!container.names.is_empty()).then(|| container.names.swap_remove(0));
         Named { name, image: metadata.image_name, ..Named::default() }.some()
     })

@@ -399,12 +399,20 @@ pub fn known_id(ids: Option<[u32; 4]>, which: usize) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn an_environment_is_kept_up_to_a_limit_and_counts() {
         let proc = ProcRoot::open(std::path::Path::new("/proc")).unwrap();
         let mut child =
             std::process::Command::new("sleep").arg("100").env("LONG", "x".repeat(500)).spawn().unwrap();
+        // The program can be seen before its environment is in its memory.
+        let (environ, deadline) =
+            (format!("/proc/{}/environ", child.id()), Instant::now() + Duration::from_secs(20));
+        while std::fs::read(&environ).unwrap().len() < 500 {
+            assert!(Instant::now() < deadline, "sleep has no environment");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let read = |environment| {
             let (mut details, dir) = (Details::default(), proc.process(child.id()).unwrap());
             details.read(&proc, &dir, &mut Scratch::default(), environment);

@@ -16,6 +16,7 @@ use super::model::{self, Rule};
 use super::ruleset::RuleSet;
 use crate::diagnostics::{Diagnostic, Diagnostics, Level, Source, suggestion};
 use crate::document::{Document, Located};
+use crate::order;
 use crate::trust::Trust;
 
 /// Where rules and utilities come from.
@@ -274,7 +275,7 @@ fn files(folder: &Path, places: &Places, trust: &Trust, diagnostics: &Diagnostic
         .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
         .filter(|path| path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b".")))
         .collect();
-    paths.sort();
+    order::by(&mut paths, PathBuf::cmp);
     let mut sources = Vec::new();
     let mut size = 0;
     for path in paths {

@@ -14,6 +14,7 @@ use super::selection::Written;
 use super::subject::{Subject, Surroundings};
 use crate::alert::Clock;
 use crate::calendar::Date;
+use crate::order;
 use crate::process::capture::{Prefilter, Wants};
 use crate::process::exec::{Exec, Image};
 use crate::response::rate::Rate;
@@ -77,7 +78,7 @@ impl RuleSet {
     pub fn new(utilities: Vec<Utility>, mut rules: Vec<Rule>, exceptions: Vec<Exception>) -> Self {
         let catalogue = Catalogue::new(utilities);
         // Those switched off come last, so that the index numbers the rest.
-        rules.sort_by_key(|rule| !rule.enabled);
+        order::by_key(&mut rules, |rule| !rule.enabled);
         let enabled = rules.partition_point(|rule| rule.enabled);
         let index = Index::new(rules[..enabled].iter().enumerate(), &catalogue);
         let held = HeldRules::new(

@@ -136,7 +136,9 @@ impl Live {
     fn take(&mut self, line: &[u8]) {
         let Ok(line) = serde_json::from_slice::<Line<'_>>(line) else { return };
         self.view.missed += line.missed.unwrap_or(0);
-        if let Some(record) = line.record.and_then(|record| serde_json::from_str(record.get()).ok()) {
+        if let Some(record) =
+            line.record.and_then(|record| serde_json::from_slice(record.get().as_bytes()).ok())
+        {
             self.view.record(&record);
         }
         if let Some(state) = line.state {

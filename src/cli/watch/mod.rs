@@ -24,6 +24,7 @@ use crate::control::Request;
 use crate::control::client::Listening;
 
 #[derive(Args, Debug)]
+#[group(skip)]
 pub(super) struct WatchArguments {
     #[command(flatten)]
     place: Place,

@@ -22,6 +22,7 @@ use super::macros::Macros;
 use super::model;
 use crate::diagnostics::{Diagnostic, Diagnostics, Level, Source};
 use crate::document::Document;
+use crate::order;
 use yaml::Mistake;
 
 pub use fields::{Counterpart, FIELDS};
@@ -87,7 +88,7 @@ pub fn import(source: &Source) -> Import {
         }
     }
     // Errors come first, so that none is lost for warnings.
-    found.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
+    order::by_key(&mut found, |(level, _)| std::cmp::Reverse(*level));
     let more = found.len().saturating_sub(MOST_MESSAGES);
     for (level, mistake) in found.into_iter().take(MOST_MESSAGES) {
         let place = mistake.place.in_bytes(&source.text);

@@ -104,6 +104,7 @@ fn what_is_wrong_changes_nothing_and_is_told_to_whoever_asks() {
     let good = reload();
     assert_eq!(good.status.code(), Some(0), "{}", text(&good.stderr));
     assert!(text(&good.stdout).contains("reloaded: 1 rule,"), "{}", text(&good.stdout));
+    daemon.wait_for_message("reloaded: 1 rule,");
     write_rules(&daemon, "[[rule]]\nid = 'X'\n[[rule]]\nid = 'other'\nseverty = 'low'\n");
     let refused = sighup(&daemon);
     assert!(refused.contains("not reloaded: ") && refused.contains("stays in force"), "{refused}");

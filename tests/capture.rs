@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr};
 use std::fs;
 use std::io::Write;
@@ -58,35 +57,12 @@ fn storm(work: impl Fn(&Path, usize) + Sync) {
     for name in ["lost", "overruns", "dropped", "strange"] {
         assert_eq!(ended.totals.get(name), 0, "{name}: {:?}", ended.totals);
     }
-    let mut seen = HashSet::new();
-    for alert in &storm {
-        assert_eq!(alert["process"]["executable"], file.to_str().unwrap());
-        let args = &alert["process"]["args"];
-        // It ended between the reading of its executable and that of its arguments: one of those missing below.
-        if !args.is_null() {
-            assert_certain(alert);
-            assert!(seen.insert(args.to_string()), "seen twice: {alert:#}");
-        }
-    }
-    let missing: Vec<String> = (0..WORKERS)
-        .flat_map(|worker| (0..EACH).map(move |number| (worker, number)))
-        .map(|(worker, number)| {
-            json!([file.to_str().unwrap(), worker.to_string(), number.to_string()]).to_string()
-        })
-        .filter(|args| !seen.contains(args))
-        .collect();
-    let gone = ended.totals.get("gone") as usize;
-    assert!(
-        missing.len() <= gone.min(support::may_be_gone(WORKERS * EACH)),
-        "{missing:?}, {gone} gone: {}",
-        ended.stderr
-    );
+    let missing = support::storm::missing(&ended, &file, &[EACH; WORKERS]);
     let likely = storm.iter().filter(|alert| alert["execwatch"]["capture"]["certainty"] == "likely").count();
     support::say(&format!(
-        "storm of {}: {} exact, {likely} likely, {} missing",
+        "storm of {}: {} exact, {likely} likely, {missing} missing",
         WORKERS * EACH,
-        storm.len() - likely,
-        missing.len()
+        storm.len() - likely
     ));
 }
 

@@ -120,8 +120,7 @@ fn a_thousand_double_forked_programs_show_their_script_in_a_storm() {
         assert!(alert["execwatch"]["adopted_by"].is_u64(), "{alert:#}");
         assert_complete(alert);
     }
-    let gone = ended.totals.get("gone") as usize;
-    assert!(missing <= gone.min(support::may_be_gone(PROGRAMS)), "{missing}, {gone} gone: {}", ended.stderr);
+    support::storm::assert_gone(&ended, missing, PROGRAMS);
 }
 
 #[test]

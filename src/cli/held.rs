@@ -129,7 +129,7 @@ fn shown(entry: &Entry) -> String {
     line("under", &entry.ancestors.join(" < "));
     let until = match entry.until_s {
         None => "until somebody releases it".to_owned(),
-        Some(_) if entry.time_stands => {
+        Some(_) if entry.stands_since_s.is_some() => {
             "until somebody decides: responses are disarmed or not enforced".to_owned()
         }
         Some(until) => format!("until {}", time(until)),

@@ -42,9 +42,9 @@ pub struct Entry {
     /// When its time is over; never for a control group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until_s: Option<u64>,
-    /// That time stands still: nobody is killed now because it is over.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub time_stands: bool,
+    /// Since when that time stands still: nobody is killed now because it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stands_since_s: Option<u64>,
     /// The rule that asked for it.
     pub rule: String,
     /// The rule's title.
@@ -142,8 +142,6 @@ pub struct Held {
     changed: bool,
     /// The file could not be written, which was said.
     unwritten: bool,
-    /// Since when nobody is killed because his time is over: it stands still meanwhile.
-    stands_since_s: Option<u64>,
 }
 
 impl Entry {
@@ -174,7 +172,7 @@ impl Entry {
             until_s: group.is_none().then(|| now_s + settings.hold_for.as_secs()),
             group,
             since_s: now_s,
-            time_stands: false,
+            stands_since_s: None,
             rule: rule.to_owned(),
             title: alert.rule.title.clone(),
             severity: alert.rule.severity.as_str().to_owned(),
@@ -211,11 +209,8 @@ impl Entry {
             return Ok(Group::of_folder(folder).ok_or(Failure::Gone)?.frozen()?);
         }
         let dir = proc.process(self.pid)?;
-        let stands = || match signal::state(&dir)? {
-            (state, start) if start != self.start_ticks || signal::ended(state) => Err(Failure::Gone),
-            // `t`: a debugger has it.
-            (state, _) => Ok(matches!(state, b'T' | b't')),
-        };
+        // `t`: a debugger has it.
+        let stands = || Ok::<_, Failure>(matches!(signal::alive(&dir, self.start_ticks)?, b'T' | b't'));
         // At last once more: what does not wait any more may have stopped it.
         Ok(stands()? || signal::will_stop(&dir)? || stands()?)
     }
@@ -271,7 +266,7 @@ impl Held {
         let all = entries.len();
         entries.retain(|entry| matches!(entry.standing(proc), Standing::Stopped | Standing::Unknown(_)));
         let found = entries.len();
-        (Held { path, entries, changed: found != all, unwritten: false, stands_since_s: None }, found)
+        (Held { path, entries, changed: found != all, unwritten: false }, found)
     }
 
     /// What is held, as the file of a daemon says that runs or crashed.
@@ -341,17 +336,17 @@ impl Held {
         let before = self.entries.len();
         let order = Order::of(fate);
         let stands = order == Order::Kill && !may_kill;
-        if stands {
-            self.stands_since_s.get_or_insert(now_s);
-        } else if let Some(since) = self.stands_since_s.take() {
-            let stood = now_s.saturating_sub(since);
-            for until in self.entries.iter_mut().filter_map(|entry| entry.until_s.as_mut()) {
-                *until = until.saturating_add(stood);
-                self.changed = true;
+        for entry in &mut self.entries {
+            let Some(until) = &mut entry.until_s else { continue };
+            match entry.stands_since_s {
+                None if stands => entry.stands_since_s = Some(now_s),
+                Some(since) if !stands => {
+                    *until = until.saturating_add(now_s.saturating_sub(since));
+                    entry.stands_since_s = None;
+                }
+                _ => continue,
             }
-        }
-        for entry in self.entries.iter_mut().filter(|entry| entry.until_s.is_some()) {
-            self.changed |= std::mem::replace(&mut entry.time_stands, stands) != stands;
+            self.changed = true;
         }
         self.entries.retain_mut(|entry| match entry.standing(proc) {
             Standing::Gone => {

@@ -63,6 +63,12 @@ pub(super) fn state(dir: &ProcDir<'_>) -> Result<(u8, u64), Miss> {
     Ok((stat.state, stat.start_ticks))
 }
 
+/// What the process that was started at `start_ticks` is doing; gone too if another has its number.
+pub(super) fn alive(dir: &ProcDir<'_>, start_ticks: u64) -> Result<u8, Miss> {
+    let (state, start) = state(dir)?;
+    if start == start_ticks && !ended(state) { Ok(state) } else { Err(Miss::Gone) }
+}
+
 /// A signal that stops was sent to a process and waits: it cannot act on it now, because it is frozen or waits in the
 /// kernel, and will when it can.
 pub(super) fn will_stop(dir: &ProcDir<'_>) -> Result<bool, Miss> {
@@ -91,10 +97,7 @@ impl Target {
             Err(error) => return Err(error.into()),
         };
         // After the descriptor was made: the number was still this process's then.
-        let (state, start) = state(dir)?;
-        if start != start_ticks || ended(state) {
-            return Err(Miss::Gone);
-        }
+        alive(dir, start_ticks)?;
         Ok(Target { pid, start_ticks, pidfd })
     }
 
@@ -108,10 +111,7 @@ impl Target {
         if let Some(pidfd) = &self.pidfd {
             return Ok(sys::pidfd::send_signal(pidfd, signal as i32)?);
         }
-        let (state, start) = state(&proc.process(self.pid)?)?;
-        if start != self.start_ticks || ended(state) {
-            return Err(Miss::Gone);
-        }
+        alive(&proc.process(self.pid)?, self.start_ticks)?;
         send_to_held(self.pid, signal)
     }
 

@@ -19,7 +19,6 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -95,9 +94,7 @@ fn stalls(_: &Machine) -> String {
     const LOOK_FOR: Duration = Duration::from_millis(500);
     let cpus = std::thread::available_parallelism().unwrap().get();
     let longest = |cpu: usize| {
-        let mut own = CpuSet::new();
-        own.set(cpu).unwrap();
-        sched_setaffinity(Pid::from_raw(0), &own).unwrap();
+        support::pin(cpu);
         execwatch::sys::sched::set_fifo(98).unwrap();
         let began = Instant::now();
         let (mut last, mut longest) = (began, Duration::ZERO);
@@ -370,9 +367,7 @@ fn losses(machine: &Machine) -> String {
     wait_until("all threads stopped", || stopped(daemon.pid()).then_some(()));
     std::thread::scope(|scope| {
         let on_one_cpu = scope.spawn(|| {
-            let mut first = CpuSet::new();
-            first.set(0).unwrap();
-            sched_setaffinity(Pid::from_raw(0), &first).unwrap();
+            support::pin(0);
             storm_on_this_thread(&flood, FLOOD);
         });
         on_one_cpu.join().unwrap();

@@ -52,7 +52,7 @@ fn a_storm_of_denied_programs_runs_not_one_instruction() {
         let away = count - (told[0] + told[1]).min(count);
         assert!(died + away >= count, "{}", ended.stderr);
         // One that another CPU took over was killed all the same, but may have written by then: it is told as likely.
-        let few = support::may_be_gone(count);
+        let few = support::storm::may_be_gone(count);
         assert!(away <= few && bytes as usize <= few, "{}", ended.stderr);
         assert_eq!(totals.get("refused"), 0);
     }

@@ -24,6 +24,7 @@ mod daemon;
 pub(crate) mod program;
 pub(crate) mod servers;
 pub(crate) mod stopped;
+pub(crate) mod storm;
 
 use std::fs::File;
 use std::io::Write;
@@ -77,11 +78,8 @@ impl Machine {
         let path = std::env::temp_dir().join("execwatch-tests.lock");
         let file = File::options().create(true).append(true).open(path).expect("the lock file can be opened");
         let turn = Flock::lock(file, kind).map_err(|(_, error)| error).expect("the lock file can be locked");
-        let this_thread = Pid::from_raw(0);
-        EVERY_CPU.get_or_init(|| sched_getaffinity(this_thread).unwrap());
-        let mut own = CpuSet::new();
-        own.set(sched_getcpu().unwrap()).unwrap();
-        sched_setaffinity(this_thread, &own).unwrap();
+        EVERY_CPU.get_or_init(|| sched_getaffinity(Pid::from_raw(0)).unwrap());
+        pin(sched_getcpu().unwrap());
         Some(Machine { _turn: turn })
     }
 
@@ -124,14 +122,14 @@ fn with_every_cpu<T>(work: impl FnOnce() -> T) -> T {
 pub(crate) fn use_cpu(number: usize) {
     let all = EVERY_CPU.get().expect("the test has its machine");
     let cpus: Vec<usize> = (0..CpuSet::count()).filter(|&cpu| all.is_set(cpu).unwrap_or(false)).collect();
-    let mut own = CpuSet::new();
-    own.set(cpus[number % cpus.len()]).unwrap();
-    sched_setaffinity(Pid::from_raw(0), &own).unwrap();
+    pin(cpus[number % cpus.len()]);
 }
 
-/// How many of so many programs may be gone, where they use every CPU.
-pub(crate) fn may_be_gone(programs: usize) -> usize {
-    programs.div_ceil(200)
+/// Keeps this thread, and what it starts from now on, on this CPU.
+pub(crate) fn pin(cpu: usize) {
+    let mut own = CpuSet::new();
+    own.set(cpu).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &own).unwrap();
 }
 
 /// The file of an installed program, links in its path kept. `None`: the test is skipped, which has been said.
@@ -239,9 +237,7 @@ impl Staying {
         let start = move || {
             if let Some(cpu) = cpu {
                 // Of this thread, from which the child has it: taskset(1) would be one more program of the same process.
-                let mut set = CpuSet::new();
-                set.set(cpu as usize).unwrap();
-                sched_setaffinity(Pid::from_raw(0), &set).unwrap();
+                pin(cpu as usize);
             }
             Staying(Command::new(file).arg("1000").stdin(Stdio::null()).spawn().unwrap())
         };

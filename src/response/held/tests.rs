@@ -115,6 +115,9 @@ fn time_stands_still_while_nobody_may_be_killed() {
     };
     quiet(&mut held, true, 100);
     quiet(&mut held, false, 101);
+    // A daemon that comes after this one knows since when.
+    let (mut held, found) = Held::open(folder.path(), &proc);
+    assert_eq!(found, 2);
     quiet(&mut held, false, 1000);
     // An administrator may still decide.
     held.order(&children[0].id().to_string(), Order::Kill, &proc).unwrap();

@@ -9,12 +9,13 @@ mod support;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use nix::sys::signal::Signal;
 use rusqlite::Connection;
 use serde_json::Value;
+use support::disk::Disk;
 use support::{Daemon, Machine, program, wait_until};
 use tempfile::TempDir;
 
@@ -335,34 +336,6 @@ fn a_damaged_database_is_moved_aside() {
     daemon.stop();
 }
 
-/// A file system in memory, unmounted when this is dropped.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn new(path: &Path, options: &str) -> Mount {
-        std::fs::create_dir_all(path).unwrap();
-        let status = Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(path).status();
-        assert!(status.unwrap().success());
-        Mount(path.to_owned())
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Lazily: a daemon that a failed test leaves may still use it.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-/// Fills a file system.
-fn fill(folder: &Path) -> PathBuf {
-    let file = folder.join("filling");
-    let mut out = std::fs::File::create(&file).unwrap();
-    let full = std::iter::repeat_with(|| std::io::Write::write(&mut out, &[0; 4096])).find_map(Result::err);
-    assert_eq!(full.and_then(|error| error.raw_os_error()), Some(28));
-    file
-}
-
 #[test]
 fn a_folder_that_cannot_be_written_costs_the_memory_alone() {
     let Some(machine) = Machine::shared() else { return };
@@ -378,11 +351,11 @@ fn a_folder_that_cannot_be_written_costs_the_memory_alone() {
     std::fs::write(ground.state(), "").unwrap();
     goes_on(&ground, "baseline.db");
     let ground = Ground::new();
-    let _mount = Mount::new(&ground.state(), "size=64k,ro");
+    let Some(_disk) = Disk::mount(&ground.state(), "size=64k,ro") else { return };
     goes_on(&ground, "Read-only file system");
     let ground = Ground::new();
-    let _mount = Mount::new(&ground.state(), "size=64k");
-    fill(&ground.state());
+    let Some(disk) = Disk::mount(&ground.state(), "size=64k") else { return };
+    disk.fill_but(0);
     goes_on(&ground, "full");
 }
 
@@ -390,12 +363,11 @@ fn a_folder_that_cannot_be_written_costs_the_memory_alone() {
 fn what_was_learnt_counts_on_a_read_only_medium() {
     let Some(machine) = Machine::shared() else { return };
     let ground = Ground::new();
-    let _mount = Mount::new(&ground.state(), "size=1m");
+    let Some(disk) = Disk::mount(&ground.state(), "size=1m") else { return };
     let daemon = ground.daemon(&machine, "");
     ground.alert(&daemon, "tool");
     daemon.stop();
-    let status = Command::new("mount").args(["-o", "remount,ro"]).arg(ground.state()).status().unwrap();
-    assert!(status.success());
+    disk.remount("ro");
     let daemon = ground.daemon(&machine, "");
     daemon.wait_for_message("the baseline cannot be kept");
     assert_eq!(state(&ground.alert(&daemon, "tool")), "seen");
@@ -407,11 +379,11 @@ fn what_was_learnt_counts_on_a_read_only_medium() {
 fn a_disk_that_fills_up_and_has_room_again() {
     let Some(machine) = Machine::shared() else { return };
     let ground = Ground::new();
-    let _mount = Mount::new(&ground.state(), "size=1m");
+    let Some(disk) = Disk::mount(&ground.state(), "size=1m") else { return };
     let daemon = ground.daemon(&machine, "");
     ground.alert(&daemon, "tool");
     ground.wait_for_row("tool");
-    let filling = fill(&ground.state());
+    let filling = disk.fill_but(0);
     for number in 0..50 {
         ground.execute(&format!("tool-{number}"));
     }

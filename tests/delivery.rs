@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use support::disk::Disk;
 use support::{Daemon, Machine, Setup, installed, say, wait_until};
 
 /// Alerts to a syslog socket and to a file.
@@ -327,35 +328,6 @@ fn what_waits_survives_an_orderly_restart() {
     daemon.stop();
     let (last, _) = check("syslog", &receiver.received());
     assert!(last >= 36);
-}
-
-/// A file system of some size, in memory, at a folder.
-struct Disk(PathBuf);
-
-impl Disk {
-    /// `None`: this machine lets nobody mount, which has been said.
-    fn mount(at: &Path, options: &str) -> Option<Disk> {
-        fs::create_dir_all(at).unwrap();
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", options, "execwatch-test"]).arg(at).status();
-        if !mounted.is_ok_and(|status| status.success()) {
-            support::skip("needs a mount");
-            return None;
-        }
-        Some(Disk(at.to_owned()))
-    }
-
-    fn remount(&self, options: &str) {
-        let options = format!("remount,{options}");
-        assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Whoever still has a file open there keeps it alive.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 fn on_small_disk<'m>(machine: &'m Machine, options: &str) -> Option<(Disk, Setup<'m>)> {

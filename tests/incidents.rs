@@ -22,6 +22,7 @@ use execwatch::incident::store::Store;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use support::disk::Disk;
 use support::servers::{free_port, wait_for_port};
 use support::{Daemon, Machine, Setup, installed, program, wait_until};
 
@@ -544,6 +545,30 @@ fn a_damaged_database_is_moved_aside_and_a_missing_one_is_said() {
 }
 
 #[test]
+fn a_small_disk_is_left_to_alerts() {
+    let Some(machine) = Machine::alone() else { return };
+    let setup = machine.daemon();
+    let Some(disk) = Disk::mount(&setup.folder().join("state"), "size=10m") else { return };
+    let daemon = start_alone(setup, "");
+    let (service, program) = (door(daemon.folder(), "supervise"), daemon.program("one"));
+    let filling = disk.fill_but(600 << 10);
+    below(&service, &program.display().to_string());
+    let said = daemon.wait_for_message("the incidents cannot be written");
+    assert!(said.contains(" KiB of 10240 are left of the file system"), "{said}");
+    daemon.wait_for(|_| true);
+    assert!(!daemon.stderr().contains("the journal cannot be written"), "{}", daemon.stderr());
+    fs::remove_file(filling).unwrap();
+    daemon.wait_for_message("the incidents are written again");
+    let story = wait_until("the incident", || list(daemon.folder(), |_| true).pop());
+    assert_eq!(story["incident"]["alerts"], 1);
+    // More than a quarter of the disk.
+    let argument = "x".repeat(4000);
+    below(&service, &format!("for i in $(seq 300); do {} {argument}; done", program.display()));
+    daemon.wait_for_message("removed, by age or because the database was full");
+    daemon.stop();
+}
+
+#[test]
 fn without_a_database_there_is_a_message() {
     let folder = tempfile::tempdir().unwrap();
     let config = format!("[state]\nfolder = \"{}\"\n", folder.path().display());
@@ -581,7 +606,7 @@ fn many_incidents_are_listed_and_shown() {
             (id.clone(), Thing { item: Item::Alert(Box::new(alert)), record })
         };
         let things: Vec<(String, Thing)> = (0..ALERTS).map(thing).collect();
-        store.write(&[head], &things).unwrap();
+        store.write(&[head], &things, u64::MAX).unwrap();
     }
     drop(store);
     let timed = |words: &[&str]| {

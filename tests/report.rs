@@ -408,7 +408,7 @@ fn fill(folder: &Path) {
         ..Head::default()
     };
     let things = things.map(|(item, record)| ("k7f3a".to_owned(), Thing { item, record }));
-    Store::create(&folder.join("state")).unwrap().write(&[head], &things).unwrap();
+    Store::create(&folder.join("state")).unwrap().write(&[head], &things, u64::MAX).unwrap();
 }
 
 fn execwatch(folder: &Path, arguments: &[&str]) -> Output {

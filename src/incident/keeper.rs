@@ -16,6 +16,7 @@ use super::store::{Decision, SCHEMA, Store};
 use super::story::State;
 use crate::clock;
 use crate::database::{DatabaseError, create_anew_if_damaged};
+use crate::diagnostics::counted;
 use crate::harden;
 use crate::harden::roles::Role;
 use crate::health::Counters;
@@ -33,6 +34,12 @@ const DECIDING_TIME: Duration = Duration::from_secs(5);
 const MOST_RESUMED: usize = 32;
 /// Parts that wait while the disk refuses them.
 const MOST_WAITING: usize = 20_000;
+/// Bytes of their file system that incidents leave free for the records of alerts and for the baseline, and what part of a
+/// small one.
+const LEFT_FREE: u64 = 16 << 20;
+const LEFT_PART: u64 = 8;
+/// What part of its file system the database may take.
+const OWN_PART: u64 = 4;
 
 /// What is to be written.
 #[derive(Debug, Default)]
@@ -268,20 +275,8 @@ impl Writing {
     fn write(&mut self) {
         self.number();
         self.numbered.number(self.waiting.things.iter_mut().map(|(_, thing)| thing));
-        let written = match &mut self.store {
-            Some(store) => store.write(&self.waiting.heads, &self.waiting.things),
-            None => open(&self.folder).and_then(|mut store| {
-                let places = store.write(&self.waiting.heads, &self.waiting.things)?;
-                self.store = Some(store);
-                Ok(places)
-            }),
-        };
-        match written {
-            Ok(places) => {
-                for ((_, thing), place) in self.waiting.things.iter().zip(places) {
-                    self.numbered.wait(thing, place);
-                }
-                self.waiting = Batch::default();
+        match self.try_to_write() {
+            Ok(()) => {
                 if std::mem::take(&mut self.failed) {
                     log::info!("the incidents are written again");
                 }
@@ -294,8 +289,33 @@ impl Writing {
                     );
                 }
                 self.failed = true;
-                // It may have been removed: it is opened anew the next time, and moved aside if it is damaged.
-                self.store = None;
+            }
+        }
+    }
+
+    /// Writes what waits: at once where the disk has room, else as much as it leaves.
+    fn try_to_write(&mut self) -> Result<(), DatabaseError> {
+        loop {
+            let mut store = match self.store.take() {
+                Some(store) => store,
+                None => open(&self.folder)?,
+            };
+            let disk = Disk::of(&self.folder);
+            if disk.room() == 0 {
+                self.store = Some(store);
+                // What may be removed makes room.
+                self.tend();
+                return Err(DatabaseError::File(self.folder.join(SCHEMA.file), disk.short()));
+            }
+            // After an error it is opened anew: it may have been removed, and is moved aside if it is damaged.
+            let places = store.write(&self.waiting.heads, &self.waiting.things, disk.room())?;
+            self.store = Some(store);
+            for (place, (_, thing)) in places.iter().zip(self.waiting.things.drain(..places.len())) {
+                self.numbered.wait(&thing, *place);
+            }
+            if self.waiting.things.is_empty() {
+                self.waiting = Batch::default();
+                return Ok(());
             }
         }
     }
@@ -320,12 +340,44 @@ impl Writing {
     fn tend(&mut self) {
         let Some(store) = &mut self.store else { return };
         let before = clock::realtime_ns().saturating_sub(self.keep_ns);
-        match store.trim(before, self.max_size) {
+        match store.trim(before, self.max_size.min(Disk::of(&self.folder).all / OWN_PART)) {
             Ok(0) => {}
             Ok(count) => {
-                log::info!("{count} incidents were removed, by age or because the database was full")
+                let them = counted(count, "incident was", "incidents were");
+                log::info!("{them} removed, by age or because the database was full");
             }
             Err(error) => log::debug!("old incidents cannot be removed: {error}"),
         }
+    }
+}
+
+/// Bytes of a file system.
+struct Disk {
+    all: u64,
+    free: u64,
+}
+
+impl Disk {
+    /// One that does not tell has room; writing says what is wrong with it.
+    fn of(folder: &Path) -> Disk {
+        let found = nix::sys::statvfs::statvfs(folder);
+        found.map_or(Disk { all: u64::MAX, free: u64::MAX }, |found| {
+            let bytes = |blocks: u64| blocks.saturating_mul(found.fragment_size());
+            Disk { all: bytes(found.blocks()), free: bytes(found.blocks_available()) }
+        })
+    }
+
+    /// Bytes of texts that the database may take now. As much again is for its pages and its journal.
+    fn room(&self) -> u64 {
+        self.free.saturating_sub(LEFT_FREE.min(self.all / LEFT_PART)) / 2
+    }
+
+    fn short(&self) -> std::io::Error {
+        let message = format!(
+            "{} KiB of {} are left of the file system, which incidents leave to alerts",
+            self.free >> 10,
+            self.all >> 10
+        );
+        std::io::Error::new(std::io::ErrorKind::StorageFull, message)
     }
 }

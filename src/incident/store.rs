@@ -82,8 +82,16 @@ impl Store {
         Ok(Store { database: Database::open(folder, &SCHEMA, write)? })
     }
 
-    /// Writes heads and things in one transaction. What an administrator has decided stays. The places of the things.
-    pub fn write(&mut self, heads: &[Head], things: &[(String, Thing)]) -> Result<Vec<i64>, DatabaseError> {
+    /// Writes heads and things in one transaction. What an administrator has decided stays.
+    ///
+    /// The places of the things: fewer than there are things if their texts have `room` bytes or more, and the rest is not
+    /// written.
+    pub fn write(
+        &mut self,
+        heads: &[Head],
+        things: &[(String, Thing)],
+        room: u64,
+    ) -> Result<Vec<i64>, DatabaseError> {
         self.database.change(|transaction| {
                 let mut insert = transaction.prepare(
                     "INSERT INTO incident VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'open', NULL, NULL)
@@ -105,13 +113,17 @@ impl Store {
                         serde_json::to_string(&head.cut).unwrap_or_default(),
                     ])?;
                 }
-                let mut places = Vec::with_capacity(things.len());
+                let (mut places, mut bytes) = (Vec::with_capacity(things.len()), 0);
                 let mut insert =
                     transaction.prepare("INSERT INTO thing (incident, data, record) VALUES (?1, ?2, ?3)")?;
                 for (id, thing) in things {
+                    if bytes >= room {
+                        break;
+                    }
                     let data = serde_json::to_string(&thing.item).unwrap_or_default();
                     insert.execute(params![id, data, thing.record])?;
                     places.push(transaction.last_insert_rowid());
+                    bytes += (data.len() + thing.record.as_ref().map_or(0, String::len)) as u64;
                 }
             Ok(places)
         })
@@ -297,6 +309,9 @@ fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
 mod tests {
     use super::*;
 
+    /// Room for everything.
+    const ALL: u64 = u64::MAX;
+
     fn head(id: &str, last_ns: u64) -> Head {
         Head { id: id.to_owned(), last_ns, title: "t".to_owned(), alerts: 1, ..Head::default() }
     }
@@ -313,12 +328,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(matches!(Store::open(folder.path(), false), Err(DatabaseError::Missing(..))));
         let mut store = Store::create(folder.path()).unwrap();
-        store.write(&[head("b1", 5), head("b2", 9)], &[("b1".to_owned(), note("x"))]).unwrap();
+        store.write(&[head("b1", 5), head("b2", 9)], &[("b1".to_owned(), note("x"))], ALL).unwrap();
         let closed =
             Decision { state: State::Closed, verdict: Some(Verdict::Benign), note: Some("mine".to_owned()) };
         assert!(store.decide("b1", &closed, 7).unwrap());
         assert!(!store.decide("b7", &closed, 7).unwrap());
-        store.write(&[Head { alerts: 3, ..head("b1", 12) }], &[]).unwrap();
+        store.write(&[Head { alerts: 3, ..head("b1", 12) }], &[], ALL).unwrap();
         let read = Store::open(folder.path(), false).unwrap();
         let rows = read.list().unwrap();
         assert_eq!(rows.iter().map(|row| row.head.id.as_str()).collect::<Vec<_>>(), ["b1", "b2"]);
@@ -341,9 +356,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut store = Store::create(folder.path()).unwrap();
         let large = "x".repeat(200_000);
+        let both = ["y", "z"].map(|id| (id.to_owned(), note(&large)));
+        assert_eq!(store.write(&[], &both, 200_000).unwrap().len(), 1);
         for number in 1..=6 {
             let id = format!("a{number}");
-            store.write(&[head(&id, number * 10)], &[(id.clone(), note(&large))]).unwrap();
+            store.write(&[head(&id, number * 10)], &[(id.clone(), note(&large))], ALL).unwrap();
         }
         assert_eq!(store.trim(20, u64::MAX).unwrap(), 1);
         let closed = Decision { state: State::Closed, verdict: None, note: None };

@@ -21,6 +21,7 @@
 
 pub(crate) mod connector;
 mod daemon;
+pub(crate) mod disk;
 pub(crate) mod program;
 pub(crate) mod servers;
 pub(crate) mod stopped;

@@ -249,6 +249,13 @@ fn a_copy_given_to_the_dynamic_loader() {
         assert_via(&alert, "loader", true);
         assert_eq!(alert["process"]["executable"], loader.canonicalize().unwrap().to_str().unwrap());
     }
+    // A file whose content is on the disk alone, for which no listener waits.
+    let file = fs::File::open(&copy).unwrap();
+    file.sync_all().unwrap();
+    let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+    nix::fcntl::posix_fadvise(&file, 0, 0, advice).unwrap();
+    let alert = alert_of(&daemon, Command::new(loader).arg(&copy).arg("-h"));
+    assert_same(&alert, "nc", "build-id");
     let alert = alert_of(&daemon, Command::new(loader).arg(installed.join("nc")).arg("-h"));
     assert_via(&alert, "loader", false);
     // What does not exist is nobody.

@@ -1,12 +1,11 @@
 //! On a listener's thread: which utility is the file that was just executed?
 //!
 //! What it costs, for each program: one statx; for a file off the trusted paths that was not seen before, an open, a read
-//! of 4 KB and a close besides. What it never does: hash, wait for a server, take a lock, or look at more than that.
+//! of 4 KB and a close besides. What it never does: hash, wait for a server or a disk, take a lock, or look at more than that.
 
 use std::ffi::CStr;
-use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use nix::fcntl::OFlag;
@@ -72,7 +71,7 @@ impl Possible<'_> {
 
     /// It may be any utility.
     pub fn any(&self) -> bool {
-        self.unsettled == Some(Unsettled::Device)
+        matches!(self.unsettled, Some(Unsettled::Device | Unsettled::Disk))
     }
 
     /// The utilities that it may be, besides what is known.
@@ -162,11 +161,14 @@ impl Identifier {
                 return None;
             }
         }
-        let Some(head) = self.head(dir, &runs, &file) else {
-            exec.details.unsettled = Some(Unsettled::Unreadable);
-            return None;
+        let build_id = match self.head(dir, &runs, &file) {
+            Ok(Head::Elf(build_id)) => build_id,
+            Ok(Head::Other) => return None,
+            Err(unsettled) => {
+                exec.details.unsettled = Some(unsettled);
+                return None;
+            }
         };
-        let Head::Elf(build_id) = head else { return None };
         let index = self.reader.get();
         if let Some(installed) = build_id.and_then(|build_id| index.by_build_id(&build_id)) {
             exec.details.identity = Some(identity(exec, installed, By::BuildId));
@@ -176,33 +178,42 @@ impl Identifier {
         build_id
     }
 
-    /// What the beginning of the file tells; `None` if it cannot be read.
-    fn head(&mut self, dir: &ProcDir<'_>, runs: &Runs, file: &FileFacts) -> Option<Head> {
+    /// What the beginning of the file tells, if it can be read at once.
+    fn head(&mut self, dir: &ProcDir<'_>, runs: &Runs, file: &FileFacts) -> Result<Head, Unsettled> {
         let stamps = self.reader.get().mounts.stamps(file.device);
         let key = file.key();
         let place = place(file);
-        if let Some((own, head)) = self.remembered.get(place)?
+        if let Some(Some((own, head))) = self.remembered.get(place)
             && *own == key
         {
-            return Some(*head);
+            return Ok(*head);
         }
         let opened = match runs {
-            Runs::Executable => dir.open(c"exe", READ)?,
-            Runs::Loaded(fd) => reopen(fd)?,
+            Runs::Executable => dir.open(c"exe", READ),
+            Runs::Loaded(fd) => reopen(fd),
         };
-        let opened = File::from(opened);
-        let length = opened.read_at(&mut self.head[..], 0).ok()?;
-        let bytes = self.head.get(..length)?;
+        let opened = opened.ok_or(Unsettled::Unreadable)?;
+        let length = match sys::fs::read_cached(opened.as_fd(), &mut self.head[..]) {
+            // A part of it is in memory.
+            Ok(length) if (length as u64) < file.size.min(elf::HEAD as u64) => return Err(Unsettled::Disk),
+            Ok(length) => length,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(Unsettled::Disk),
+            Err(_) => return Err(Unsettled::Unreadable),
+        };
+        let bytes = self.head.get(..length).unwrap_or_default();
         let head = if elf::is_elf(bytes) { Head::Elf(elf::build_id(bytes)) } else { Head::Other };
-        if stamps && !file.fresh(i64::try_from(clock::realtime_ns()).unwrap_or(i64::MAX)) {
-            *self.remembered.get_mut(place)? = Some((key, head));
+        if stamps
+            && !file.fresh(i64::try_from(clock::realtime_ns()).unwrap_or(i64::MAX))
+            && let Some(place) = self.remembered.get_mut(place)
+        {
+            *place = Some((key, head));
         }
-        Some(head)
+        Ok(head)
     }
 
     /// Keeps the file of a program that goes to the worker within reach, if its content is needed there.
     pub fn hold(&self, dir: &ProcDir<'_>, content_wanted: bool, exec: &mut Exec) {
-        let compared = matches!(exec.details.unsettled, Some(Unsettled::Content | Unsettled::Device));
+        let compared = exec.details.unsettled.is_some_and(Unsettled::is_for_the_worker);
         if compared && exec.details.loaded_file.is_some() {
             exec.descriptor = Descriptor::hold(&self.open, || loaded(dir, &exec.image));
         } else if compared || content_wanted {

@@ -97,8 +97,17 @@ pub enum Unsettled {
     Content,
     /// The listener does not know whether its file system may be opened: the worker finds out.
     Device,
+    /// Reading it would wait for a disk: the worker does.
+    Disk,
     /// It could not be read: it has gone, is too large, or there was too much to compare.
     Unreadable,
+}
+
+impl Unsettled {
+    /// The worker can still find it out, if the file is kept within reach.
+    pub fn is_for_the_worker(self) -> bool {
+        self != Unsettled::Unreadable
+    }
 }
 
 /// Which files are looked at for their build-id and content.

@@ -32,7 +32,8 @@ pub struct Executables {
 impl Executables {
     /// Finds out which utility the file is, if the listener had to leave that open; true if it cannot be told.
     pub fn settle(&self, exec: &mut Exec) -> bool {
-        let Some(unsettled @ (Unsettled::Content | Unsettled::Device)) = exec.details.unsettled else {
+        let left_open = exec.details.unsettled.filter(|unsettled| unsettled.is_for_the_worker());
+        let Some(unsettled) = left_open else {
             return false;
         };
         let loaded = exec.details.loaded_file.is_some();

@@ -1,5 +1,5 @@
-//! Files reached through /proc: links into a caller's buffer, statx(2) without waiting, and opening that never waits for
-//! a file system.
+//! Files reached through /proc: links into a caller's buffer, statx(2) without waiting, and opening and reading that never
+//! wait for a file system.
 
 use std::ffi::CStr;
 use std::io;
@@ -118,6 +118,32 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 
+/// Reads the beginning of a file as far as it is in memory, without waiting for a disk (RWF_NOWAIT, preadv2(2), since Linux
+/// 4.14).
+///
+/// EAGAIN: it is not in memory. On older kernels, and on file systems that cannot tell, it is read as pread(2) does. By
+/// number, because the C library has preadv2 only since glibc 2.26.
+pub fn read_cached(file: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    const RWF_NOWAIT: libc::c_int = 8;
+    let parts = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // An offset in two halves, of which 64-bit kernels ignore the second.
+    let offset: libc::c_long = 0;
+    // SAFETY: the one part describes the borrowed buffer.
+    let result = unsafe {
+        libc::syscall(libc::SYS_preadv2, file.as_raw_fd(), &raw const parts, 1, offset, offset, RWF_NOWAIT)
+    };
+    if result >= 0 {
+        return Ok(result as usize);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::EPERM) => {
+            nix::sys::uio::pread(file, buffer, 0).map_err(io::Error::from)
+        }
+        _ => Err(error),
+    }
+}
+
 /// memfd_create(2), close-on-exec, to be sealed or not. By number, because the C library has it only since glibc 2.27.
 pub fn anonymous_file(name: &CStr) -> io::Result<OwnedFd> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
@@ -157,4 +183,32 @@ pub fn open_cached(dir: BorrowedFd<'_>, path: &CStr, in_root: bool) -> io::Resul
     }
     // SAFETY: the kernel has just returned this descriptor, which nobody else knows.
     Ok(unsafe { OwnedFd::from_raw_fd(result as libc::c_int) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_in_memory_is_not_read() {
+        let mut file = tempfile::tempfile_in("/var/tmp").unwrap();
+        file.write_all(&[7; 5000]).unwrap();
+        let mut buffer = [0; 4096];
+        let mut read = |file: &File| read_cached(file.as_fd(), &mut buffer).map_err(|error| error.kind());
+        assert_eq!(read(&file), Ok(4096));
+        file.sync_all().unwrap();
+        let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+        nix::fcntl::posix_fadvise(&file, 0, 0, advice).unwrap();
+        // File systems in memory keep it, and not every one of the others can tell.
+        let without_waiting = read(&file);
+        assert!(matches!(without_waiting, Err(io::ErrorKind::WouldBlock) | Ok(4096)), "{without_waiting:?}");
+        assert_eq!(buffer[0], 7);
+        file.set_len(100).unwrap();
+        assert_eq!(nix::sys::uio::pread(&file, &mut buffer, 0), Ok(100));
+        assert_eq!(read_cached(file.as_fd(), &mut buffer).unwrap(), 100);
+    }
 }

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::sys::pthread::pthread_kill;
+use nix::sys::pthread::{Pthread, pthread_kill};
 use nix::unistd::Pid;
 
 use super::filter;
@@ -425,8 +425,10 @@ fn end(running: Running) {
 
 /// Makes a listener look at what it is told.
 pub(super) fn wake(running: &Running) {
+    #[allow(clippy::unnecessary_cast, reason = "the types differ between C libraries")]
+    let thread = running.thread.as_pthread_t() as Pthread;
     // ESRCH: it has just ended.
-    let _ = pthread_kill(running.thread.as_pthread_t(), WAKE_SIGNAL);
+    let _ = pthread_kill(thread, WAKE_SIGNAL);
 }
 
 /// The CPUs that are online and allowed to this process.

@@ -10,20 +10,22 @@ pub const FIFO_PRIORITIES: std::ops::RangeInclusive<u8> = 1..=99;
 /// SCHED_RESET_ON_FORK keeps a child process from inheriting it. EPERM: CAP_SYS_NICE or RLIMIT_RTPRIO is missing, or
 /// the thread's cpu cgroup has no real-time run time (CONFIG_RT_GROUP_SCHED).
 pub fn set_fifo(priority: u8) -> io::Result<()> {
-    let parameters = libc::sched_param { sched_priority: libc::c_int::from(priority) };
-    // SAFETY: pid 0 is the calling thread; `parameters` outlives the call.
-    super::check(unsafe {
-        libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters)
-    })?;
-    Ok(())
+    set(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, priority)
 }
 
 /// Puts a thread of this process back into SCHED_OTHER, out of the way of every other.
 pub fn set_other(thread: libc::pid_t) -> io::Result<()> {
-    let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: `parameters` outlives the call.
-    super::check(unsafe { libc::sched_setscheduler(thread, libc::SCHED_OTHER, &raw const parameters) })?;
-    Ok(())
+    set(thread, libc::SCHED_OTHER, 0)
+}
+
+/// sched_setscheduler(2) of a thread; 0 is the calling one. By number, because musl has a function of that name that
+/// always fails.
+fn set(thread: libc::pid_t, policy: libc::c_int, priority: u8) -> io::Result<()> {
+    // The kernel's `struct sched_param`, to which musl's adds fields.
+    let priority = libc::c_int::from(priority);
+    // SAFETY: `priority` outlives the call, and is all that the kernel reads.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setscheduler, thread, policy, &raw const priority) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Sets the nice value (-20 to 19) of the calling thread: on Linux the value belongs to the thread (setpriority(2)).

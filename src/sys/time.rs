@@ -24,6 +24,7 @@ pub fn synchronised() -> Option<bool> {
     (result >= 0).then_some(result != libc::TIME_ERROR && state.status & libc::STA_UNSYNC == 0)
 }
 
+#[allow(deprecated, reason = "libc says of musl's type alone that it became wider; either width does")]
 fn broken_down(seconds: u64) -> Option<libc::tm> {
     let seconds = libc::time_t::try_from(seconds).unwrap_or(libc::time_t::MAX);
     // SAFETY: all fields of `tm` are numbers and a pointer, for which zero is a value.

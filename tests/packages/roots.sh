@@ -1,5 +1,8 @@
 # Roots of Debian releases, made once.
 
+# Debian's name of the architecture of kernels and of what is unpacked.
+architecture=${architecture:-amd64}
+
 # root RELEASE: prints the folder of a root with an init system, syslog and what provokes alerts.
 root() {
     local root=$roots/$1
@@ -23,23 +26,23 @@ root() {
 
 # release_apt RELEASE TOOL...: asks apt about another release than this machine's, with lists of their own.
 release_apt() {
-    local folder=$roots/apt-$1 tool=$2 mirror
+    local folder=$roots/apt-$1-$architecture tool=$2 mirror
     if [ ! -e "$folder.ready" ]; then
         mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | head -n 1)
         mkdir -p "$folder/state/lists/partial" "$folder/cache/archives/partial"
-        echo "deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" >"$folder/list"
+        echo "deb [arch=$architecture signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" >"$folder/list"
         touch "$folder.ready"
         release_apt "$1" apt-get update >&2 || { rm "$folder.ready"; return 1; }
     fi
     shift 2
     "$tool" -q -o Dir::Etc::SourceList="$folder/list" -o Dir::Etc::SourceParts=/dev/null -o Dir::State="$folder/state" \
-        -o Dir::State::status=/dev/null -o Dir::Cache="$folder/cache" -o Acquire::Languages=none -o APT::Architecture=amd64 \
-        -o Acquire::Check-Valid-Until=false -o APT::Sandbox::User=root "$@"
+        -o Dir::State::status=/dev/null -o Dir::Cache="$folder/cache" -o Acquire::Languages=none \
+        -o APT::Architecture="$architecture" -o Acquire::Check-Valid-Until=false -o APT::Sandbox::User=root "$@"
 }
 
 # unpacked RELEASE PACKAGE PATTERN: prints a folder with the files of a package that match.
 unpacked() {
-    local folder=$roots/$2-$1
+    local folder=$roots/$2-$1-$architecture
     if [ ! -e "$folder.ready" ]; then
         echo "fetching $2 of Debian $1" >&2
         rm -rf "$folder"
@@ -54,7 +57,7 @@ unpacked() {
 # kernel RELEASE: prints the file of a release's kernel, the one for virtual machines.
 kernel() {
     local package binary folder
-    package=$(depends "$1" linux-image-cloud-amd64 'linux-image-')
+    package=$(depends "$1" "linux-image-cloud-$architecture" 'linux-image-')
     # Later releases have it in a package of its own.
     binary=$(depends "$1" "${package:?no kernel of $1 was found}" 'linux-binary-')
     folder=$(unpacked "$1" "${binary:-$package}" '*/vmlinuz*') || return 1

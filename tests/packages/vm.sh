@@ -33,10 +33,9 @@ UNIT
     cp "$initrd" "$work/initrd"
     mke2fs -q -t ext4 -d "$top" "$image" 2G
     umount "$top"
-    emulate 1500 -m 1024 -smp 2 -kernel "$work/vmlinuz" -initrd "$work/initrd" \
+    emulate 1500 "$work/$1.console" "$report" -m 1024 -smp 2 -kernel "$work/vmlinuz" -initrd "$work/initrd" \
         -append "root=/dev/vda rw console=ttyS0 quiet panic=1 rootdelay=120" \
-        -drive "file=$image,if=virtio,format=raw,snapshot=on" \
-        -serial "file:$work/$1.console" -serial "file:$report" || code=$?
+        -drive "file=$image,if=virtio,format=raw,snapshot=on" || code=$?
     rm -f "$image"
     tr -d '\r' <"$report" | while IFS= read -r line; do printf '%s\n' "$line"; done
     passed=$((passed + $(grep -c '^ok ' "$report" || true)))

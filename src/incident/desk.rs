@@ -109,7 +109,7 @@ impl Desk {
         };
         let earlier = std::mem::take(&mut self.earlier);
         if !earlier.is_empty() {
-            log::info!("{} goes on", counted(earlier.len() as u64, "incident", "incidents"));
+            log::info!("{}", counted(earlier.len() as u64, "incident goes on", "incidents go on"));
         }
         self.batch.things.extend(self.collector.resume(earlier, &present));
     }

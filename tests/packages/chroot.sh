@@ -1,22 +1,17 @@
 # A host with a System V script: a root of Debian without a running systemd. The daemon really runs, on this machine's kernel,
 # and sees all of its programs.
 
-test_chroot() {
-    local base release=$1
-    printf '\n== chroot with Debian %s\n' "$release"
-    base=$(root "$release")
-    top=$work/$release
-    mkdir -p "$top" "$work/upper-$release" "$work/work-$release"
-    mount -t overlay overlay -o "lowerdir=$base,upperdir=$work/upper-$release,workdir=$work/work-$release" "$top"
+# enter RELEASE NAME: mounts a root over that of a release, in $top, on this machine's kernel.
+enter() {
+    local base name
+    base=$(root "$1")
+    top=$work/$2
+    mkdir -p "$top" "$work/upper-$2" "$work/work-$2"
+    mount -t overlay overlay -o "lowerdir=$base,upperdir=$work/upper-$2,workdir=$work/work-$2" "$top"
     mount --rbind /proc "$top/proc"
     mount -t tmpfs tmpfs "$top/run"
     mount -t tmpfs -o mode=755 tmpfs "$top/dev"
-    local name
     for name in null zero random urandom tty; do cp -a "/dev/$name" "$top/dev/$name"; done
-    # invoke-rc.d asks for the runlevel. From inside: the name may be a link, which outside leads to the machine's own files.
-    within_root sh -c 'rm -f /sbin/runlevel && printf "#!/bin/sh\necho N 2\n" >/sbin/runlevel && chmod 755 /sbin/runlevel'
-    cp "$deb" "$work/execwatch_0.0.9-1_amd64.deb" "$top/tmp/"
-    new=/tmp/$(basename "$deb")
     # The kernel's messages are the machine's.
     sed -i '/imklog/d' "$top/etc/rsyslog.conf"
     within_root rsyslogd
@@ -24,6 +19,26 @@ test_chroot() {
     # One at a time with the daemons of `cargo test`.
     exec 9>>"${TMPDIR:-/tmp}/execwatch-tests.lock"
     flock 9
+}
+
+# leave: ends what runs in the root, and unmounts it.
+leave() {
+    local process
+    flock -u 9
+    for process in /proc/[0-9]*; do
+        if [ "$(readlink "$process/root")" = "$top" ]; then kill -KILL "${process#/proc/}" 2>/dev/null || true; fi
+    done
+    umount -R "$top"
+}
+
+test_chroot() {
+    local release=$1
+    printf '\n== chroot with Debian %s\n' "$release"
+    enter "$release" "$release"
+    # invoke-rc.d asks for the runlevel. From inside: the name may be a link, which outside leads to the machine's own files.
+    within_root sh -c 'rm -f /sbin/runlevel && printf "#!/bin/sh\necho N 2\n" >/sbin/runlevel && chmod 755 /sbin/runlevel'
+    cp "$deb" "$work/execwatch_0.0.9-1_amd64.deb" "$top/tmp/"
+    new=/tmp/$(basename "$deb")
     files "$top" >"$work/before"
 
     ok "it is installed" within_root dpkg -i /tmp/execwatch_0.0.9-1_amd64.deb
@@ -64,9 +79,7 @@ test_chroot() {
     files "$top" >"$work/after"
     ok "nothing is left" diff "$work/before" "$work/after"
     ok "nothing is left in /var/log and /run" test -z "$(find "$top/var/log" "$top/run" -name '*execwatch*')"
-    flock -u 9
-    end_all
-    umount -R "$top"
+    leave
 }
 
 # The codes are those of the LSB: 0 running, 1 dead with a PID file, 3 not running; 6 not configured, 7 not running.
@@ -121,12 +134,4 @@ alerted() {
 
 logged() {
     grep -q "execwatch\[.*netcat-use.*execwatch-$1" "$top/var/log/auth.log"
-}
-
-# Ends what runs in the root.
-end_all() {
-    local process
-    for process in /proc/[0-9]*; do
-        if [ "$(readlink "$process/root")" = "$top" ]; then kill -KILL "${process#/proc/}" 2>/dev/null || true; fi
-    done
 }

@@ -29,22 +29,8 @@ test_lint() {
     done
     ok "the completions of bash are taken" \
         bash -c '. "$1" && complete -p execwatch' - "$unpacked/usr/share/bash-completion/completions/execwatch"
-    ok "reload of OpenRC's script tells the daemon also of files with a mistake" openrc_reload
     ok "after a rotation every syslog server is told" rotation_told
     ok "logrotate reads its file" logrotate --debug --state "$work/rotated" packaging/logrotate/execwatch
-}
-
-# The function of the script, with programs in the place of OpenRC's; `execwatch check` finds a mistake.
-openrc_reload() {
-    mkdir -p "$work/openrc"
-    printf '#!/bin/sh\necho "$@" >"%s"\n' "$work/openrc/told" >"$work/openrc/supervise-daemon"
-    printf '#!/bin/sh\nexit 78\n' >"$work/openrc/execwatch"
-    chmod 755 "$work/openrc/supervise-daemon" "$work/openrc/execwatch"
-    PATH=$work/openrc:$PATH RC_SVCNAME=execwatch dash -c '
-        ebegin() { :; }; eend() { return "$1"; }
-        . packaging/openrc/execwatch
-        command=execwatch
-        reload' && grep -qx 'execwatch --signal HUP' "$work/openrc/told"
 }
 
 # The script after a rotation, under systemd, with a systemctl that writes down what it is asked.

@@ -289,8 +289,8 @@ pub fn command_line(data: &[u8]) {
     image.set_exe(data);
     assert!(image.name().is_some_and(|name| name.len() <= data.len()));
     let arguments = || image.argv().into_iter().flatten();
-    assert!(arguments::flags(arguments()).len() <= arguments::MOST);
-    assert!(arguments::options(arguments()).len() <= arguments::MOST);
+    assert!(arguments::flags(arguments()).len() <= data.len());
+    assert!(arguments::options(arguments()).len() <= data.len());
     assert!(arguments().map(|argument| address::addresses(argument).count()).sum::<usize>() <= data.len());
 }
 

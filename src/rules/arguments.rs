@@ -6,23 +6,22 @@
 
 use std::borrow::Cow;
 
-/// An argument list yields at most this many flags, and as many options; what a program of an intruder adds beyond
-/// matches nothing.
-pub const MOST: usize = 4096;
-
-/// The flags of the arguments after argv\[0\].
+/// The flags of the arguments after argv\[0\]; each letter of clusters once. Nothing bounds them but the arguments: who
+/// writes these would put what matters behind the bound.
 pub fn flags<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> Vec<Cow<'a, [u8]>> {
     let mut flags = Vec::new();
+    let mut had = [false; 256];
     for (dashes, name) in arguments.filter_map(stripped) {
         if dashes == 1 && name.iter().all(u8::is_ascii_alphanumeric) {
-            flags.extend(name.chunks(1).map(Cow::Borrowed));
+            for letter in name.chunks(1) {
+                let had = letter.first().and_then(|&letter| had.get_mut(usize::from(letter)));
+                if had.is_some_and(|had| !std::mem::replace(had, true)) {
+                    flags.push(Cow::Borrowed(letter));
+                }
+            }
         }
         if !name.contains(&b'=') && name.len() > 1 {
             flags.push(Cow::Borrowed(name));
-        }
-        if flags.len() > MOST {
-            flags.truncate(MOST);
-            break;
         }
     }
     flags
@@ -41,9 +40,6 @@ pub fn options<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> Vec<Cow<'a, [u8
             options.push(Cow::Borrowed(name));
         } else if let Some(value) = arguments.next_if(|next| !next.starts_with(b"-")) {
             options.push(Cow::Owned([name, b"=", value].concat()));
-        }
-        if options.len() == MOST {
-            break;
         }
     }
     options
@@ -90,6 +86,7 @@ mod tests {
         expect(&["-a", "-b", "x", "y"], &["a", "b"], &["b=x"]);
         expect(&["-", "--", "---", "x"], &[], &[]);
         expect(&["--exec", "/bin/sh"], &["exec"], &["exec=/bin/sh"]);
+        expect(&["-vve", "-ve"], &["v", "e", "vve", "ve"], &[]);
         expect(&["-o=x,y", "-e/bin/sh"], &["e/bin/sh"], &["o=x,y"]);
     }
 

@@ -2,6 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
+use super::interpreter::{self, Family};
 use super::pattern::Glob;
 use crate::process::exec::{Image, base_name};
 
@@ -69,13 +70,6 @@ pub struct Recognised {
     /// The name it shows, argv\[0\], is none of the utility's.
     pub disguised: bool,
 }
-
-/// Beginnings of interpreters' names, after which only a version may follow.
-const INTERPRETERS: &[&[u8]] = &[
-    b"sh", b"bash", b"dash", b"ash", b"ksh", b"mksh", b"zsh", b"fish", b"csh", b"tcsh", b"python", b"pypy",
-    b"perl", b"ruby", b"php", b"lua", b"luajit", b"node", b"nodejs", b"tclsh", b"wish", b"pwsh", b"gawk",
-    b"expect",
-];
 
 /// Options of the dynamic loader that take the next argument (ld.so(8)).
 const LOADER_OPTIONS_WITH_VALUE: &[&[u8]] = &[
@@ -169,16 +163,15 @@ impl Catalogue {
         let inner = match kind {
             Kind::Plain => None,
             // `busybox nc` or a link called nc; a link of another name gets busybox to fail.
-            Kind::MultiCall => {
-                let own_name = argv0.is_none_or(|name| name.is_empty() || is_multi_call(name));
-                let applet = if own_name { image.argument(1).map(base_name) } else { argv0 };
-                found(applet, Via::Applet)
-            }
+            Kind::MultiCall => found(applet(image).map(|(name, _)| name), Via::Applet),
             Kind::Loader => match file.filter(|(file, _)| file.loaded) {
                 Some((_, utility)) => Some((utility, Via::Loader)),
                 None => found(loader_target(image).map(base_name), Via::Loader),
             },
-            Kind::Interpreter => found(script_argument(image).map(base_name), Via::Script),
+            Kind::Interpreter(family) => {
+                let script = image.argv().and_then(|argv| family.script(argv.skip(1)));
+                found(script.map(base_name), Via::Script)
+            }
         };
         let by_identity = executed.map(|(_, utility)| match exe.and_then(|name| self.look_up(name)) {
             Some(named) if named == utility => (utility, Via::Exe),
@@ -237,7 +230,7 @@ enum Kind {
     Plain,
     MultiCall,
     Loader,
-    Interpreter,
+    Interpreter(&'static Family),
 }
 
 fn kind(name: &[u8]) -> Kind {
@@ -245,10 +238,8 @@ fn kind(name: &[u8]) -> Kind {
         Kind::MultiCall
     } else if is_loader(name) {
         Kind::Loader
-    } else if is_interpreter(name) {
-        Kind::Interpreter
     } else {
-        Kind::Plain
+        interpreter::family(name).map_or(Kind::Plain, Kind::Interpreter)
     }
 }
 
@@ -266,11 +257,6 @@ pub fn is_multi_call(name: &[u8]) -> bool {
 /// Neither a multi-call program nor a dynamic loader nor an interpreter: it is nothing but itself.
 pub fn is_plain(name: &[u8]) -> bool {
     matches!(kind(name), Kind::Plain)
-}
-
-fn is_interpreter(name: &[u8]) -> bool {
-    let version = |tail: &[u8]| tail.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-'));
-    INTERPRETERS.iter().any(|own| name.strip_prefix(*own).is_some_and(version))
 }
 
 /// The name a program was called by, without the dash of a login shell.
@@ -298,28 +284,23 @@ fn loader_target(image: &Image) -> Option<&[u8]> {
     }
 }
 
-/// The script that an interpreter was told to run; `None` if the program is no interpreter, or got its text otherwise.
-pub fn script(image: &Image) -> Option<&[u8]> {
-    image.name().filter(|name| is_interpreter(name))?;
-    script_argument(image)
+/// The applet of a multi-call program, and how many arguments it has before its own: it is called by the applet's name, or
+/// is told that name, where its own name in between means nothing.
+fn applet(image: &Image) -> Option<(&[u8], usize)> {
+    let own = |name: &[u8]| name.is_empty() || is_multi_call(name);
+    let mut names = image.argv()?.enumerate().map(|(at, argument)| match at {
+        0 => (called_name(argument), 1),
+        _ => (base_name(argument), at + 1),
+    });
+    names.find(|(name, _)| !own(name))
 }
 
-/// An interpreter's first argument that is no option. Program text on the command line (`-c`, `-e`) is no script.
-fn script_argument(image: &Image) -> Option<&[u8]> {
-    let mut arguments = image.argv()?.skip(1);
-    loop {
-        let argument = arguments.next()?;
-        match argument {
-            b"-c" | b"-e" | b"-r" | b"-m" | b"-" => return None,
-            b"--" => return arguments.next(),
-            // Options of bash, python, perl and php whose value is the next argument.
-            b"-o" | b"-O" | b"--rcfile" | b"--init-file" | b"-W" | b"-X" | b"-d" => {
-                arguments.next()?;
-            }
-            _ if argument.starts_with(b"-") => {}
-            _ => return Some(argument),
-        }
-    }
+/// The script that an interpreter was told to run, also one that is an applet; `None` if the program is no interpreter, or
+/// got its text otherwise.
+pub fn script(image: &Image) -> Option<&[u8]> {
+    let name = image.name()?;
+    let (name, before) = if is_multi_call(name) { applet(image)? } else { (name, 1) };
+    interpreter::family(name)?.script(image.argv()?.skip(before))
 }
 
 #[cfg(test)]
@@ -414,6 +395,7 @@ mod tests {
         is("/tmp/.kworker", &["nc", "-l"], "nc", "argv0");
         is("/usr/bin/busybox", &["busybox", "nc", "-l"], "nc", "applet");
         is("/usr/bin/busybox", &["nc", "-l"], "nc", "applet");
+        is("/usr/bin/busybox", &["busybox", "/bin/busybox", "nc", "-l"], "nc", "applet");
         is("/usr/bin/busybox", &["busybox"], "busybox", "exe");
         is("/usr/bin/busybox", &["busybox", "ls"], "busybox", "exe");
         is(

@@ -21,6 +21,7 @@ pub mod explain;
 pub mod fields;
 mod file_fields;
 pub mod held;
+pub mod interpreter;
 pub mod load;
 pub mod macros;
 pub mod model;

@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, SFlag};
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Level};
 use crate::sys;
@@ -163,8 +163,12 @@ fn reason(path: &Path, uid: u32, mode: u32) -> Option<(String, String)> {
         0 => None,
         _ => Some("its group and everyone"),
     };
+    // A folder that everybody is to share, a device: others need them as they are.
+    let kind = SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits());
+    let is_common = mode & Mode::S_ISVTX.bits() != 0 || ![SFlag::S_IFREG, SFlag::S_IFDIR].contains(&kind);
     let remedy = match (uid, writers) {
         (0, None) => return None,
+        _ if is_common => "put its files into a folder of root's alone, such as /etc/execwatch".to_owned(),
         (0, Some(_)) => format!("`chmod go-w {path}`"),
         (_, None) => format!("`chown root: {path}`"),
         (_, Some(_)) => format!("`chown root: {path}` and `chmod go-w {path}`"),
@@ -204,6 +208,12 @@ mod tests {
         assert_eq!(of(0, 0o040_755), ": ");
         assert!(of(0, 0o100_664).starts_with("its group may write it;"));
         assert!(of(0, 0o041_777).starts_with("its group and everyone may write it;"), "sticky or not");
+        for shared in [0o041_777, 0o020_666, 0o010_666] {
+            assert!(
+                of(0, shared)
+                    .ends_with("put its files into a folder of root's alone, such as /etc/execwatch")
+            );
+        }
         assert!(of(0, 0o100_602).ends_with("`chmod go-w /x`"));
         assert!(of(7, 0o100_600).starts_with("it is owned by uid 7, not by root;"));
         assert!(of(7, 0o100_666).ends_with("`chown root: /x` and `chmod go-w /x`"));

@@ -80,6 +80,11 @@ fn configured(path: Option<&PathBuf>) -> Result<Config, u8> {
 }
 
 pub(super) fn list(arguments: &HeldArguments) -> u8 {
+    // To others a folder that they may not read looks like one in which nothing is.
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("execwatch: what is held is for root alone");
+        return exit::PERMISSION;
+    }
     let config = match configured(arguments.config.as_ref()) {
         Ok(config) => config,
         Err(code) => return code,

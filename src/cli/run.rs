@@ -43,6 +43,10 @@ const LOG_VARIABLE: &str = "EXECWATCH_LOG";
 
 pub(super) fn run(arguments: &RunArguments) -> u8 {
     start_log();
+    if !nix::unistd::geteuid().is_root() {
+        log::error!("execwatch must be run as root: it reads the processes of all users");
+        return exit::PERMISSION;
+    }
     let diagnostics = Diagnostics::default();
     let load = loading(arguments);
     let (config, ruleset) = load(&diagnostics);
@@ -52,10 +56,6 @@ pub(super) fn run(arguments: &RunArguments) -> u8 {
     let Some(ruleset) = ruleset else { return exit::CONFIG };
     // What reading the files took is not needed again.
     sys::memory::give_back();
-    if !nix::unistd::geteuid().is_root() {
-        log::error!("execwatch must be run as root: it reads the processes of all users");
-        return exit::PERMISSION;
-    }
     let options =
         Options { json: arguments.json, record: arguments.record.clone(), record_all: arguments.record_all };
     daemon::run(config, ruleset, load, &options)

@@ -82,12 +82,6 @@ impl Place {
 }
 
 pub(super) fn run(arguments: &StatusArguments) -> u8 {
-    if arguments.metrics {
-        return match arguments.place.ask(&Request::new("metrics")) {
-            Ok(text) => print(text.as_str().unwrap_or_default()),
-            Err(code) => code,
-        };
-    }
     let answer = match arguments.place.ask(&Request::new("status")) {
         Ok(answer) => answer,
         Err(code) => return code,
@@ -101,8 +95,17 @@ pub(super) fn run(arguments: &StatusArguments) -> u8 {
             return exit::UNAVAILABLE;
         }
     };
-    let printed = print(&if arguments.json { format!("{answer}\n") } else { people(&status) });
-    match printed {
+    let text = if arguments.metrics {
+        match arguments.place.ask(&Request::new("metrics")) {
+            Ok(text) => text.as_str().unwrap_or_default().to_owned(),
+            Err(code) => return code,
+        }
+    } else if arguments.json {
+        format!("{answer}\n")
+    } else {
+        people(&status)
+    };
+    match print(&text) {
         exit::OK if !status.blind.is_empty() => BLIND,
         code => code,
     }

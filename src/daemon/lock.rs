@@ -1,8 +1,8 @@
 //! One daemon at a time: the lock on `RUNTIME/lock`, which ends with the process, however that ends.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -13,6 +13,8 @@ use crate::exit;
 
 /// The lock's file in the runtime folder.
 const NAME: &str = "lock";
+/// For root alone: who can read it can lock it, and keep every start away.
+const MODE: u32 = 0o600;
 
 /// The right to be the daemon of a runtime folder, as long as it lives.
 #[derive(Debug)]
@@ -38,10 +40,12 @@ impl Lock {
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(0o644)
+            .mode(MODE)
             .custom_flags(libc::O_NOFOLLOW)
             .open(&path)
             .map_err(failed)?;
+        // One that an earlier version left.
+        file.set_permissions(Permissions::from_mode(MODE)).map_err(failed)?;
         let mut held = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(held) => held,
             Err((file, Errno::EWOULDBLOCK)) => return Err(taken(file, &path)),
@@ -78,7 +82,11 @@ mod tests {
     fn the_second_is_told_of_the_first() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("run/execwatch");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(NAME), "").unwrap();
+        std::fs::set_permissions(folder.join(NAME), Permissions::from_mode(0o644)).unwrap();
         let first = Lock::take(&folder).ok().unwrap();
+        assert_eq!(folder.join(NAME).metadata().unwrap().permissions().mode() & 0o777, 0o600);
         let second = Lock::take(&folder).err().unwrap();
         assert_eq!(second.code, exit::RUNNING);
         assert!(second.message.contains(&format!("pid {}", std::process::id())), "{}", second.message);

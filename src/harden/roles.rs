@@ -124,14 +124,14 @@ calls! {
 calls! {
     /// Files and folders.
     READING: SYS_openat SYS_openat2 SYS_readlinkat SYS_fstat SYS_newfstatat SYS_statx SYS_lseek SYS_readv SYS_pread64
-        SYS_preadv SYS_getdents64 SYS_statfs SYS_fstatfs SYS_faccessat SYS_faccessat2 SYS_fadvise64 SYS_getcwd SYS_dup
+        SYS_preadv SYS_preadv2 SYS_getdents64 SYS_statfs SYS_fstatfs SYS_faccessat SYS_faccessat2 SYS_fadvise64 SYS_getcwd SYS_dup
         SYS_geteuid SYS_getuid SYS_getegid SYS_getgid SYS_uname SYS_sysinfo SYS_ioctl;
     x86_64: SYS_open SYS_stat SYS_lstat SYS_access SYS_readlink
 }
 
 calls! {
     /// What only listeners do: receive, hold a program on its CPU, wake the worker.
-    HELD: SYS_recvfrom SYS_setsockopt SYS_sched_setaffinity SYS_preadv2;
+    HELD: SYS_recvfrom SYS_setsockopt SYS_sched_setaffinity;
     x86_64:
 }
 

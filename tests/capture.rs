@@ -181,6 +181,47 @@ fn an_exec_from_a_thread_has_the_process_id() {
     assert_eq!(daemon.stop().alerts(|_| true).len(), 1);
 }
 
+/// The kernel lets a tracer work on the program, arguments included, before it tells of the exec.
+#[test]
+fn the_arguments_of_a_traced_program_are_not_certain() {
+    let Some(machine) = Machine::alone() else { return };
+    let Some(perl) = installed("perl") else { return };
+    // ptrace(2) by number: PTRACE_TRACEME by the child, PTRACE_CONT by its parent.
+    let script = format!(
+        "if (!($child = fork)) {{ syscall({0}, 0, 0, 0, 0); exec @ARGV }} waitpid $child, 0; \
+         syscall({0}, 7, $child, 0, 0); waitpid $child, 0; exit $?",
+        if cfg!(target_arch = "x86_64") { 101 } else { 117 }
+    );
+    let daemon = machine.daemon().start();
+    let program = daemon.program("traced");
+    assert!(Command::new(&perl).args(["-e", &script]).arg(&program).status().unwrap().success());
+    let alert = daemon.wait_for(|_| true);
+    assert_ne!(alert["execwatch"]["capture"]["certainty"], "exact");
+    daemon.stop();
+}
+
+#[test]
+fn a_program_that_gets_the_cpu_first_is_not_held() {
+    let Some(machine) = Machine::alone() else { return };
+    let (Some(chrt), Some(sleep)) = (installed("chrt"), installed("sleep")) else { return };
+    let daemon = machine.daemon().capture("realtime-priority = 10").start();
+    let program = daemon.folder().join("bin/first");
+    program::copy(&sleep, &program);
+    for (priority, is_held) in [("9", true), ("10", false), ("11", false)] {
+        let mut child = Command::new(&chrt).args(["-f", priority]).arg(&program).arg("0.2").spawn().unwrap();
+        assert!(child.wait().unwrap().success());
+        let is_it =
+            |alert: &Value| alert["process"]["pid"] == child.id() && alert["process"]["name"] == "first";
+        let alert = daemon.wait_for(is_it);
+        if is_held {
+            assert_certain(&alert);
+        } else {
+            assert_eq!(alert["execwatch"]["capture"]["certainty"], "best-effort", "{priority}");
+        }
+    }
+    daemon.stop();
+}
+
 #[test]
 fn forked_and_spawned_programs_have_the_right_parent() {
     let Some(machine) = Machine::alone() else { return };

@@ -144,7 +144,7 @@ fn files(capture: &config::Capture, ruleset: &RuleSet) -> Executables {
 fn running(pid: u32, capture: &config::Capture, ruleset: &RuleSet) -> Result<(Exec, Surroundings), String> {
     let proc = ProcRoot::open(Path::new("/proc")).map_err(|error| format!("cannot open /proc: {error}"))?;
     let proc = Arc::new(proc);
-    let settings = CaptureSettings { arguments_limit: capture.args_limit, hold_limit_ns: 0 };
+    let settings = CaptureSettings { arguments_limit: capture.args_limit, hold_limit_ns: 0, priority: 0 };
     let files = Arc::new(files(capture, ruleset));
     let mut identifier = Identifier::new(capture.identity, Arc::clone(&files.shared), OpenCount::default());
     let mut exec = read_running(&proc, pid, &mut identifier, &settings, ruleset.wants())

@@ -192,8 +192,11 @@ impl Daemon {
             processes: Box::new(HostProcesses::new(Arc::clone(&proc))),
             files: Arc::clone(&files),
         };
-        let settings =
-            CaptureSettings { arguments_limit: config.capture.args_limit, hold_limit_ns: hold_limit_ns() };
+        let settings = CaptureSettings {
+            arguments_limit: config.capture.args_limit,
+            hold_limit_ns: hold_limit_ns(),
+            priority: config.capture.realtime_priority,
+        };
         let (orders, ordered) = orders(&config.runtime_folder);
         let responder = setup::start_responses(&config, &proc, ordered)?;
         let responses = responder.shared();

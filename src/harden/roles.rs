@@ -131,7 +131,7 @@ calls! {
 
 calls! {
     /// What only listeners do: receive, hold a program on its CPU, wake the worker.
-    HELD: SYS_recvfrom SYS_setsockopt SYS_sched_setaffinity;
+    HELD: SYS_recvfrom SYS_setsockopt SYS_sched_setaffinity SYS_getrusage;
     x86_64:
 }
 

@@ -194,6 +194,11 @@ impl Identifier {
         };
         let opened = opened.ok_or(Unsettled::Unreadable)?;
         let length = match sys::fs::read_cached(opened.as_fd(), &mut self.head[..]) {
+            // The kernel has just read it to execute it; but not what the loader is going to.
+            Err(error) if error.kind() == ErrorKind::Unsupported && matches!(runs, Runs::Executable) => {
+                nix::sys::uio::pread(&opened, &mut self.head[..], 0).map_err(|_| Unsettled::Unreadable)?
+            }
+            Err(error) if error.kind() == ErrorKind::Unsupported => return Err(Unsettled::Disk),
             // A part of it is in memory.
             Ok(length) if (length as u64) < file.size.min(elf::HEAD as u64) => return Err(Unsettled::Disk),
             Ok(length) => length,

@@ -21,7 +21,7 @@ use crate::process::details::UNSET;
 use crate::process::exec::{Exec, Image};
 use crate::process::proc_dir::ProcRoot;
 use crate::process::relatives::{Ancestors, HostProcesses, Learnt, Processes, Relative};
-use crate::process::ring::RingReader;
+use crate::process::ring::{EXE, RingReader};
 
 /// Events taken before any is applied; more wait in the socket.
 const MOST_TAKEN: usize = 1 << 17;
@@ -275,9 +275,11 @@ impl Follower {
         relative.ppid = None;
         if let Some(image) = &ancestor.image {
             relative.earlier = ancestor.earlier.iter().map(|shown| shown.image()).collect();
-            // A list that was cut can be read whole while the process shows the same.
+            // A list that was cut can be read whole while the process shows the same, and so can a path that is too long to be
+            // kept.
             let same = relative.image.link() == image.exe.as_deref();
-            if !(image.cut && same) {
+            let too_long = image.exe.is_none() && relative.image.link().is_some_and(|link| link.len() > EXE);
+            if !(image.cut && same || too_long) {
                 relative.image = image.image();
             }
             relative.learnt = ancestor.learnt;

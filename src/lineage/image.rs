@@ -24,7 +24,8 @@ impl Shown {
     pub fn new(exe: Option<&[u8]>, arguments: Option<&[u8]>, cut: bool) -> Self {
         let kept = arguments.map(|bytes| &bytes[..bytes.len().min(ARGUMENTS)]);
         Shown {
-            exe: exe.map(|path| path[..path.len().min(EXE)].into()),
+            // A part of a path would be that of another program.
+            exe: exe.filter(|path| path.len() <= EXE).map(Into::into),
             cut: cut || kept.map(<[u8]>::len) != arguments.map(<[u8]>::len),
             arguments: kept.map(Into::into),
         }
@@ -148,7 +149,7 @@ mod tests {
     #[test]
     fn long_images_are_cut_and_say_so() {
         let image = Shown::new(Some(&[b'x'; 2 * EXE]), Some(&[b'y'; ARGUMENTS + 1]), false);
-        assert_eq!(image.exe.as_deref().map(<[u8]>::len), Some(EXE));
+        assert_eq!(image.exe, None);
         assert_eq!(image.arguments.as_deref().map(<[u8]>::len), Some(ARGUMENTS));
         assert!(image.cut && !Shown::new(None, Some(b"x\0"), false).cut);
     }

@@ -21,6 +21,7 @@ use crate::response::decide::{Decider, Room};
 use crate::rules::catalogue::{Hints, KnownFile};
 use crate::rules::current::Subscription;
 use crate::rules::ruleset::RuleSet;
+use crate::sys;
 
 /// Decides on the hot path whether any rule could match.
 pub trait Prefilter: Send + Sync {
@@ -95,6 +96,8 @@ pub struct CaptureSettings {
     pub arguments_limit: usize,
     /// A hold up to this many nanoseconds is certain; see [`hold_limit_ns`].
     pub hold_limit_ns: u64,
+    /// The listeners' SCHED_FIFO priority.
+    pub priority: u8,
 }
 
 /// An event that has waited for so long was not followed at once by its listener, whose thread was stopped, throttled
@@ -138,6 +141,10 @@ pub struct Capture {
     online: Vec<u32>,
     /// When a program was executed last whose details were read (CLOCK_MONOTONIC).
     last_candidate_ns: u64,
+    /// When the last program had been read (CLOCK_MONOTONIC).
+    last_read_ns: u64,
+    /// How often this thread had slept by then.
+    sleeps: i64,
     counters: Arc<ListenerCounters>,
 }
 
@@ -185,6 +192,8 @@ impl Capture {
             decider: None,
             online: cpus::online().unwrap_or_default(),
             last_candidate_ns: 0,
+            last_read_ns: 0,
+            sleeps: 0,
             counters,
         }
     }
@@ -265,8 +274,10 @@ impl ExecSink for Capture {
             limit,
             environment,
         };
-        // A listener that comes so late was kept from its CPU, and the program was not.
-        let held = notice.held && clock::monotonic_ns().saturating_sub(notice.timestamp_ns) < LATE_NS;
+        // A listener that comes so late was kept from its CPU, and the program was not; nor was one that was executed while
+        // the program before was read.
+        let late = clock::monotonic_ns().saturating_sub(notice.timestamp_ns) >= LATE_NS;
+        let mut held = notice.held && !late && notice.timestamp_ns >= self.last_read_ns;
         let candidate = if held {
             let pin = || Pinned::new(notice.pid, notice.cpu, &self.online);
             // Where the last programs took long, this one may be pushed away before it is known whether it will.
@@ -284,7 +295,8 @@ impl ExecSink for Capture {
                     pinned = pin();
                 }
                 reading.details(&dir, &mut self.buffers, wants, exec);
-                reading.respond(&dir, exec, true, stopped);
+                held = exec.details.gives_way_to(self.settings.priority);
+                reading.respond(&dir, exec, held, stopped);
             }
             drop(pinned);
             if candidate {
@@ -294,9 +306,15 @@ impl ExecSink for Capture {
         } else {
             reading.unheld(&mut self.buffers, wants, exec)
         };
-        exec.hold_ns = clock::monotonic_ns().saturating_sub(notice.timestamp_ns);
+        self.last_read_ns = clock::monotonic_ns();
+        exec.hold_ns = self.last_read_ns.saturating_sub(notice.timestamp_ns);
+        // Once for the event, unless that was there already; whoever sleeps between lets go of the program.
+        let sleeps = sys::sched::sleeps();
+        let slept = sleeps - std::mem::replace(&mut self.sleeps, sleeps) > 1;
         exec.certainty = match held {
-            true if exec.hold_ns <= self.settings.hold_limit_ns => Certainty::Exact,
+            true if exec.hold_ns <= self.settings.hold_limit_ns && !slept && !exec.details.traced => {
+                Certainty::Exact
+            }
             true => Certainty::Likely,
             false => Certainty::BestEffort,
         };
@@ -335,6 +353,7 @@ impl ExecSink for Capture {
     fn idle(&mut self) {
         // So that no old rule set is kept for a CPU on which nothing is executed.
         self.rules.refresh();
+        self.sleeps = sys::sched::sleeps();
     }
 }
 

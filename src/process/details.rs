@@ -117,6 +117,11 @@ pub struct Details {
     pub loaded_file: Option<FileFacts>,
     /// The parent's process id; 0 for a process whose parent is outside its pid namespace, or the kernel.
     pub ppid: Option<u32>,
+    /// It is traced, and who traces it may have written its arguments: the kernel lets the tracer work on it before it tells of
+    /// the exec.
+    pub traced: bool,
+    /// Scheduling policy and real-time priority (sched(7)).
+    pub scheduling: Option<(u32, u8)>,
     /// The client of the ssh session, as the process's own environment tells, which it may have changed.
     pub ssh_client: Option<SocketAddr>,
     /// Who adopted it after its parent had ended: init or a subreaper.
@@ -146,7 +151,8 @@ impl Scratch {
 
 impl Default for Scratch {
     fn default() -> Self {
-        Scratch(vec![0; SCRATCH].into_boxed_slice())
+        // Touched, as the buffers of a listener have to be.
+        Scratch(vec![0xff; SCRATCH].into_boxed_slice())
     }
 }
 
@@ -170,6 +176,16 @@ impl Details {
         };
     }
 
+    /// The program cannot have run beside a listener of that SCHED_FIFO priority on its CPU: it is still there, and neither a
+    /// deadline nor a priority that is no lower gives it the CPU first.
+    pub fn gives_way_to(&self, listener: u8) -> bool {
+        self.scheduling.is_some_and(|(policy, priority)| match i32::try_from(policy) {
+            Ok(libc::SCHED_FIFO | libc::SCHED_RR) => priority < listener,
+            Ok(libc::SCHED_DEADLINE) => false,
+            _ => true,
+        })
+    }
+
     /// Reads everything but the cgroup through the process's folder, what matters most first: an unheld process may end
     /// any time. So many bytes of the environment are kept, and none unless a rule wants it: it may hold secrets, and
     /// nothing else needs it.
@@ -181,6 +197,7 @@ impl Details {
         environment: usize,
     ) {
         if let Some(file) = dir.file(c"status", buffer) {
+            let file = parse::whole_words(file, SCRATCH);
             let status = parse::status(file, &mut self.groups);
             self.vpid = status.vpid;
             self.capabilities = status.capabilities;
@@ -188,6 +205,7 @@ impl Details {
             self.gids = status.gids;
             self.umask = status.umask;
             self.ppid = status.ppid;
+            self.traced = status.tracer.is_some_and(|tracer| tracer != 0);
         }
         if let Some(stat) = dir.file(c"stat", buffer).and_then(parse::stat) {
             self.set_comm(stat.comm);
@@ -197,6 +215,7 @@ impl Details {
             self.tty = Some(stat.tty);
             self.start_ticks = Some(stat.start_ticks);
             self.arguments_length = stat.arguments;
+            self.scheduling = stat.policy.zip(stat.priority);
         }
         self.login = dir.file(c"loginuid", buffer).and_then(parse::number).map(|uid| match uid {
             UNSET => Login::Nobody,

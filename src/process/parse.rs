@@ -14,6 +14,8 @@ pub struct Status {
     pub gids: Option<[u32; 4]>,
     /// The parent's process id.
     pub ppid: Option<u32>,
+    /// The process id of who traces it (ptrace(2)); 0 for nobody.
+    pub tracer: Option<u32>,
     /// The mode creation mask; since Linux 4.7.
     pub umask: Option<u32>,
     /// Its process id in the innermost pid namespace; since Linux 4.1.
@@ -45,6 +47,8 @@ pub fn status(bytes: &[u8], groups: &mut Vec<u32>) -> Status {
             status.gids = four(value);
         } else if let Some(value) = line.strip_prefix(b"PPid:") {
             status.ppid = number(value);
+        } else if let Some(value) = line.strip_prefix(b"TracerPid:") {
+            status.tracer = number(value);
         } else if let Some(value) = line.strip_prefix(b"Umask:") {
             status.umask = text(value).and_then(|octal| u32::from_str_radix(octal, 8).ok());
         } else if let Some(value) = line.strip_prefix(b"Groups:") {
@@ -88,6 +92,10 @@ pub struct Stat<'a> {
     pub tty: u32,
     /// Start time in ticks since boot.
     pub start_ticks: u64,
+    /// Real-time priority, 1 to 99; 0 without.
+    pub priority: Option<u8>,
+    /// Scheduling policy (sched(7)).
+    pub policy: Option<u32>,
     /// Length of the argument list in memory, in bytes; since Linux 3.5.
     pub arguments: Option<u64>,
 }
@@ -109,6 +117,8 @@ pub fn stat(bytes: &[u8]) -> Option<Stat<'_>> {
         // tty_nr is printed as a signed number.
         tty: number::<i32>(field(7)?)? as u32,
         start_ticks: number(field(22)?)?,
+        priority: field(40).and_then(number),
+        policy: field(41).and_then(number),
         arguments: memory(48).zip(memory(49)).and_then(|(start, end)| end.checked_sub(start)),
     })
 }
@@ -122,6 +132,14 @@ pub fn ssh_client(environment: &[u8]) -> Option<SocketAddr> {
     // A link-local address has its interface behind a percent sign.
     let address: IpAddr = address.split('%').next()?.parse().ok()?;
     Some(SocketAddr::new(address, words.next()?.parse().ok()?))
+}
+
+/// What was read of a file into a buffer of some size, without the word that its end may have cut.
+pub fn whole_words(bytes: &[u8], size: usize) -> &[u8] {
+    let cut = bytes.len() == size;
+    let end =
+        bytes.iter().rposition(|byte| byte.is_ascii_whitespace()).filter(|_| cut).unwrap_or(bytes.len());
+    bytes.get(..end).unwrap_or(bytes)
 }
 
 /// A file that holds one number.
@@ -225,13 +243,14 @@ mod tests {
 
     #[test]
     fn a_status_with_a_hostile_name() {
-        let file = b"Name:\t\xff\xfeUid:\t7\nUmask:\t0027\nState:\tR (running)\nTgid:\t5\nPid:\t5\nPPid:\t4\nTracerPid:\t0\n\
+        let file = b"Name:\t\xff\xfeUid:\t7\nUmask:\t0027\nState:\tR (running)\nTgid:\t5\nPid:\t5\nPPid:\t4\nTracerPid:\t6\n\
             Uid:\t1000\t0\t0\t0\nGid:\t1\t2\t3\t4\nFDSize:\t64\n\
             Groups:\t27 1000 \nNSpid:\t5\t2\nCapInh:\t0000000000000000\nCapEff:\t0000000000003000\nSeccomp:\t0\nUid:\t9\n";
         let expected = Status {
             uids: Some([1000, 0, 0, 0]),
             gids: Some([1, 2, 3, 4]),
             ppid: Some(4),
+            tracer: Some(6),
             umask: Some(0o27),
             vpid: Some(2),
             capabilities: Capabilities {
@@ -263,10 +282,19 @@ mod tests {
             session: 6,
             tty: 34817,
             start_ticks: 987_654,
+            priority: Some(40),
+            policy: Some(41),
             arguments: Some(64),
         };
         assert_eq!(stat, expected);
         assert_eq!(tty_name(stat.tty).as_deref(), Some("pts/1"));
+    }
+
+    #[test]
+    fn what_a_buffer_cut() {
+        assert_eq!(whole_words(b"Groups:\t1 23", 12), b"Groups:\t1");
+        assert_eq!(whole_words(b"Groups:\t1 23", 13), b"Groups:\t1 23");
+        assert_eq!(whole_words(b"123", 3), b"123");
     }
 
     #[test]

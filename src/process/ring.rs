@@ -89,7 +89,8 @@ impl RingWriter {
     /// Puts a record into the ring.
     pub fn push(&self, exec: &LightExec<'_>) -> Pushed {
         let shared = &*self.0;
-        let exe = exec.exe.map(|path| &path[..path.len().min(EXE)]);
+        // A part of a path would be that of another program.
+        let exe = exec.exe.filter(|path| path.len() <= EXE);
         let arguments = exec.arguments.map(|list| &list[..list.len().min(ARGUMENTS)]);
         let cut = exec.cut || arguments.map(<[u8]>::len) != exec.arguments.map(<[u8]>::len);
         let length = |text: Option<&[u8]>| text.map_or(UNKNOWN, |text| text.len() as u64);

@@ -80,7 +80,7 @@ impl Decider {
             switch: Switch::new(runtime),
             surroundings,
             ancestors: Ancestors::default(),
-            exe: vec![0; LONGEST_PATH].into_boxed_slice(),
+            exe: vec![0xff; LONGEST_PATH].into_boxed_slice(),
             hold_limit_ns,
         }
     }

@@ -28,9 +28,27 @@ fn set(thread: libc::pid_t, policy: libc::c_int, priority: u8) -> io::Result<()>
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// How often the calling thread has slept: gave its CPU up to wait for something (`ru_nvcsw`, getrusage(2)).
+pub fn sleeps() -> i64 {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_THREAD);
+    usage.map_or(0, |usage| usage.voluntary_context_switches())
+}
+
 /// Sets the nice value (-20 to 19) of the calling thread: on Linux the value belongs to the thread (setpriority(2)).
 pub fn set_nice(nice: i32) -> io::Result<()> {
     // SAFETY: plain integers; `who` 0 with PRIO_PROCESS is the calling thread.
     super::check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_sleeps() {
+        let before = sleeps();
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        assert!(sleeps() > before);
+    }
 }

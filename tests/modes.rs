@@ -155,6 +155,30 @@ fn every_cpu_is_exact() {
 }
 
 #[test]
+fn a_listener_that_somebody_moved_is_put_back() {
+    let Some(machine) = Machine::alone() else { return };
+    let (Some(taskset), Some(chrt)) = (installed("taskset"), installed("chrt")) else { return };
+    let [cpu, .., other] = online()[..] else { return skip("needs two CPUs") };
+    let daemon = machine.daemon().start();
+    let name = format!("listen-{cpu}");
+    let tasks =
+        fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap().map(|entry| entry.unwrap().path());
+    let is_it = |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name);
+    let listener = tasks.into_iter().find(is_it).unwrap();
+    let listener = listener.file_name().unwrap().to_str().unwrap();
+    let moved = Command::new(&taskset).args(["-pc", &other.to_string(), listener]).output().unwrap();
+    assert!(moved.status.success(), "{moved:?}");
+    let put_back = || daemon.stderr().matches("and was put back").count();
+    wait_until("the first time", || (put_back() == 1).then_some(()));
+    assert_certain(&executed_on(&daemon, cpu));
+    let demoted = Command::new(&chrt).args(["-o", "-p", "0", listener]).output().unwrap();
+    assert!(demoted.status.success(), "{demoted:?}");
+    wait_until("the second time", || (put_back() == 2).then_some(()));
+    assert_certain(&executed_on(&daemon, cpu));
+    daemon.stop();
+}
+
+#[test]
 fn cpus_that_the_daemon_may_not_use_are_best_effort() {
     let Some(machine) = Machine::alone() else { return };
     let Some(_) = installed("taskset") else { return };

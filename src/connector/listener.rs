@@ -76,10 +76,8 @@ impl<O: Ownership> Listener<O> {
         let mut slept = Instant::now();
         let mut buffer = [0; crate::sys::netlink::Batch::DATAGRAM];
         loop {
+            // What is received is read even if a successor was placed meanwhile, who has the same socket and will not get it.
             let received = self.socket.receive(&mut buffer);
-            if self.replaced.load(Relaxed) {
-                return Ok(());
-            }
             self.counters.turn();
             // Programs of other CPUs may come without an end; who never sleeps is ended by RLIMIT_RTTIME.
             if self.exact_cpu.is_none() && slept.elapsed() > SLEEP_EVERY {

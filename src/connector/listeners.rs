@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -59,6 +59,8 @@ pub const WAKE_SIGNAL: nix::sys::signal::Signal = nix::sys::signal::Signal::SIGU
 const STACK: usize = 256 * 1024;
 /// How long a new thread may take to get to its CPU.
 const PLACED_WITHIN: Duration = Duration::from_secs(5);
+/// How long no listener is tried again for a CPU that got none.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// How long a listener may take to end; it only finishes what is queued.
 const END_DEADLINE: Duration = Duration::from_secs(5);
 /// The nice value of listeners without real-time priority.
@@ -187,8 +189,8 @@ pub struct Listeners {
     pub(super) catch_all: Running,
     /// Listeners that were replaced and have not ended yet.
     pub(super) replaced: Vec<Running>,
-    /// CPUs for which a listener was tried in vain; not tried again until they go and come back.
-    refused: Vec<u32>,
+    /// CPUs for which a listener was tried in vain, and when.
+    refused: BTreeMap<u32, Instant>,
     /// Why SCHED_FIFO was refused.
     refusal: Option<String>,
 }
@@ -219,7 +221,7 @@ impl Listeners {
             per_cpu: BTreeMap::new(),
             catch_all,
             replaced: Vec::new(),
-            refused: Vec::new(),
+            refused: BTreeMap::new(),
             refusal,
         };
         listeners.follow_cpus();
@@ -234,10 +236,11 @@ impl Listeners {
             Arrangement::Auto | Arrangement::PerCpu => cpus(),
         };
         let gone: Vec<u32> = self.per_cpu.keys().copied().filter(|cpu| !wanted.contains(cpu)).collect();
-        self.refused.retain(|cpu| wanted.contains(cpu));
+        self.refused.retain(|cpu, _| wanted.contains(cpu));
         let new: Vec<u32> = wanted
             .into_iter()
-            .filter(|cpu| !self.per_cpu.contains_key(cpu) && !self.refused.contains(cpu))
+            .filter(|cpu| !self.per_cpu.contains_key(cpu))
+            .filter(|cpu| self.refused.get(cpu).is_none_or(|refused| refused.elapsed() > REFUSED_FOR))
             .collect();
         if gone.is_empty() && new.is_empty() {
             return false;
@@ -251,6 +254,7 @@ impl Listeners {
             gone.iter().for_each(|&cpu| self.hand_over.end(cpu, until));
             std::thread::sleep(Duration::from_nanos(HAND_OVER_NS + LINGER_NS));
         }
+        let mut changed = !gone.is_empty();
         for cpu in gone {
             if let Some(running) = self.per_cpu.remove(&cpu) {
                 end(running);
@@ -260,17 +264,27 @@ impl Listeners {
             }
         }
         for cpu in new {
-            if let Err(error) = self.add(cpu) {
-                log::warn!(
-                    "CPU {cpu} gets no listener of its own ({error}); the catch-all listener takes its execs"
-                );
-                self.refused.push(cpu);
+            match self.add(cpu) {
+                Ok(()) => {
+                    self.refused.remove(&cpu);
+                    changed = true;
+                }
+                Err(error) => {
+                    // Said once: it may stay like that.
+                    if self.refused.insert(cpu, Instant::now()).is_none() {
+                        log::warn!(
+                            "CPU {cpu} gets no listener of its own ({error}); the catch-all listener takes its execs, and it \
+                             is tried again every minute"
+                        );
+                        changed = true;
+                    }
+                }
             }
         }
         // Until the hand-over the catch-all owns the events of new CPUs, so its filter lets them through till then.
         std::thread::sleep(Duration::from_nanos(HAND_OVER_NS + LINGER_NS));
         self.set_catch_all(&[]);
-        true
+        changed
     }
 
     fn add(&mut self, cpu: u32) -> Result<(), String> {
@@ -338,6 +352,11 @@ impl Listeners {
     }
 }
 
+/// Threads that were not placed in time and that nobody waits for any more.
+static UNPLACED: AtomicUsize = AtomicUsize::new(0);
+/// More are not started: each has its memory.
+const MOST_UNPLACED: usize = 8;
+
 /// Starts a listener's thread and waits until it is placed. The second result says whether it got its place: an error is
 /// the reason for best effort, if another was asked for.
 pub(super) fn spawn(
@@ -350,20 +369,30 @@ pub(super) fn spawn(
 ) -> io::Result<(Running, Result<(), String>)> {
     let (stop, replaced) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let name = cpu.map_or("listen-any".to_owned(), |cpu| format!("listen-{cpu}"));
+    if UNPLACED.load(Ordering::Relaxed) >= MOST_UNPLACED {
+        counters.free();
+        return Err(io::Error::other(format!(
+            "{MOST_UNPLACED} threads still wait for the CPUs they were given"
+        )));
+    }
     let (report, reported) = crossbeam_channel::bounded(1);
+    // Whoever is first, the thread that has its place or its starter who gives up, decides what becomes of it. Not a channel
+    // without room, for which a sender may spin, here with a priority that keeps its receiver from the CPU.
+    let settled = Arc::new(AtomicBool::new(false));
     let sink = new_sink(Arc::clone(&counters));
     let started = std::thread::Builder::new().name(name).stack_size(STACK).spawn({
         let (socket, counters) = (Arc::clone(&socket), Arc::clone(&counters));
-        let (stop, replaced) = (Arc::clone(&stop), Arc::clone(&replaced));
+        let (stop, replaced, settled) = (Arc::clone(&stop), Arc::clone(&replaced), Arc::clone(&settled));
         move || {
             let placed = place(cpu, priority);
-            if stop.load(Ordering::Relaxed) {
+            let exact_cpu = cpu.filter(|_| priority.is_some() && placed.is_ok());
+            harden::enter(Role::Listener);
+            if settled.swap(true, Ordering::AcqRel) {
+                UNPLACED.fetch_sub(1, Ordering::Relaxed);
                 counters.free();
                 return;
             }
-            let exact_cpu = cpu.filter(|_| priority.is_some() && placed.is_ok());
-            harden::enter(Role::Listener);
-            // The starter waits for it; if it has gone, the thread is told to stop anyway.
+            // There is room, and its starter waits.
             let _ = report.send(placed);
             let listener = Listener { socket, stop, replaced, counters, sink, ownership, exact_cpu };
             if let Err(error) = listener.run() {
@@ -373,9 +402,16 @@ pub(super) fn spawn(
     });
     let thread = started.inspect_err(|_| counters.free())?;
     // A thread that spins at a higher priority may keep it from its CPU for ever.
-    let placed = reported.recv_timeout(PLACED_WITHIN).map_err(|_| {
-        stop.store(true, Ordering::Relaxed);
-        io::Error::other("the listener's thread does not get the CPU; does a real-time program spin there?")
+    let placed = reported.recv_timeout(PLACED_WITHIN).or_else(|_| {
+        UNPLACED.fetch_add(1, Ordering::Relaxed);
+        if settled.swap(true, Ordering::AcqRel) {
+            UNPLACED.fetch_sub(1, Ordering::Relaxed);
+            // It has just got there.
+            return reported.recv().map_err(io::Error::other);
+        }
+        Err(io::Error::other(
+            "the listener's thread does not get the CPU; does a real-time program spin there?",
+        ))
     })?;
     let exact = cpu.is_some() && priority.is_some() && placed.is_ok();
     let (watch, dropped_before) = (Watch::default(), counters.dropped.load(Ordering::Relaxed));
@@ -386,7 +422,7 @@ pub(super) fn spawn(
 fn place(cpu: Option<u32>, priority: Option<u8>) -> Result<(), String> {
     // The priority first: without it the thread might never run where another real-time thread spins.
     let result = priority.map_or(Ok(()), |priority| {
-        sys::sched::set_fifo(priority)
+        sys::sched::set_fifo(0, priority)
             .map_err(|error| format!("SCHED_FIFO priority {priority} refused: {error}"))
     });
     let result = result.and_then(|()| pin(cpu));

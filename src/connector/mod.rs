@@ -9,6 +9,7 @@ pub mod events;
 pub mod filter;
 pub mod listener;
 pub mod listeners;
+mod placing;
 pub mod replace;
 pub mod restore;
 pub mod stuck;

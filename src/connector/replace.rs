@@ -98,8 +98,14 @@ impl Listeners {
             }
             let counters = Arc::clone(&running.counters);
             let mut stuck = Stuck::look(cpu, &counters);
+            if stuck.spins {
+                // Before there is another, which would not get the CPU.
+                stuck.demote(&counters);
+            }
             stuck.not_replaced = self.succeed(cpu).err();
-            stuck.demote(&counters);
+            if !stuck.spins && stuck.not_replaced.is_none() {
+                stuck.demote(&counters);
+            }
             found.push(stuck);
         }
         found

@@ -83,12 +83,9 @@ impl Stuck {
         Stuck { cpu, spins, not_replaced: None }
     }
 
-    /// Takes the real-time priority of a listener away that is another's now, and of one that spins: it would keep the CPU
-    /// from everybody. One that waits and that nobody follows needs it when it comes back.
+    /// Takes the real-time priority of a listener away: when it is another's, or if it spins, which would keep the CPU from
+    /// everybody. One that waits and that nobody follows needs it when it comes back.
     pub(super) fn demote(&self, counters: &ListenerCounters) {
-        if self.not_replaced.is_some() && !self.spins {
-            return;
-        }
         if let Err(error) = sys::sched::set_other(counters.thread.load(Relaxed)) {
             log::warn!("a stuck listener keeps its real-time priority: {error}");
         }

@@ -371,6 +371,12 @@ impl Daemon {
                 self.health.set_listeners(self.listeners.watched());
                 log::info!("listening on the CPUs that are there now: {}", coverage(&self.listeners));
             }
+            for cpu in self.listeners.put_back() {
+                log::warn!(
+                    "the listener of CPU {cpu} had been taken from its CPU or its real-time priority (taskset, chrt, tuned?) and \
+                     was put back; alerts of the second before may be called exact without being so"
+                );
+            }
         }
     }
 

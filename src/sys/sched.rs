@@ -5,12 +5,22 @@ use std::io;
 /// Real-time priorities of SCHED_FIFO (sched(7)).
 pub const FIFO_PRIORITIES: std::ops::RangeInclusive<u8> = 1..=99;
 
-/// Puts the calling thread into SCHED_FIFO with `priority` (1 to 99).
+/// Puts a thread, 0 for the calling one, into SCHED_FIFO with `priority` (1 to 99).
 ///
 /// SCHED_RESET_ON_FORK keeps a child process from inheriting it. EPERM: CAP_SYS_NICE or RLIMIT_RTPRIO is missing, or
 /// the thread's cpu cgroup has no real-time run time (CONFIG_RT_GROUP_SCHED).
-pub fn set_fifo(priority: u8) -> io::Result<()> {
-    set(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, priority)
+pub fn set_fifo(thread: libc::pid_t, priority: u8) -> io::Result<()> {
+    set(thread, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, priority)
+}
+
+/// Whether a thread is in SCHED_FIFO. By number, as [`set_fifo`].
+pub fn is_fifo(thread: libc::pid_t) -> io::Result<bool> {
+    // SAFETY: plain integers.
+    let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, thread) };
+    if policy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(policy as libc::c_int & !libc::SCHED_RESET_ON_FORK == libc::SCHED_FIFO)
 }
 
 /// Puts a thread of this process back into SCHED_OTHER, out of the way of every other.

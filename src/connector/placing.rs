@@ -1,0 +1,42 @@
+//! Keeping listeners where they were put: others may move the threads of a machine (taskset, chrt, tuned, cpusets), and a
+//! listener that is not on its CPU, or not before all others there, holds nobody.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
+use super::listeners::{Listeners, Running};
+use crate::{cpus, sys};
+
+impl Listeners {
+    /// Looks, once a tick, whether exact listeners are still pinned and scheduled as they were, and puts them back. The CPUs of
+    /// those that were not: what was executed there since the last look may have been called exact wrongly.
+    pub fn put_back(&self) -> Vec<u32> {
+        let Some(priority) = self.settings.priority else { return Vec::new() };
+        // A listener whose CPU has just gone is ended soon.
+        let online = cpus::online();
+        let is_online = |cpu: u32| online.as_ref().is_none_or(|online| online.contains(&cpu));
+        let moved = |(&cpu, running): (&u32, &Running)| {
+            // One that does not come back was scheduled otherwise on purpose.
+            let watched = running.exact && !running.watch.stands_still() && !running.thread.is_finished();
+            let thread = running.counters.thread.load(Relaxed);
+            (watched && thread != 0 && is_online(cpu) && place_again(thread, cpu, priority)).then_some(cpu)
+        };
+        self.per_cpu.iter().filter_map(moved).collect()
+    }
+}
+
+/// True if the thread was elsewhere or scheduled otherwise, and was put back. Where that fails it is tried at the next look.
+fn place_again(thread: i32, cpu: u32, priority: u8) -> bool {
+    let id = Pid::from_raw(thread);
+    let mut own = CpuSet::new();
+    if own.set(cpu as usize).is_err() {
+        return false;
+    }
+    let strayed = sched_getaffinity(id).is_ok_and(|allowed| allowed != own);
+    let demoted = sys::sched::is_fifo(thread).is_ok_and(|fifo| !fifo);
+    let pinned = strayed && sched_setaffinity(id, &own).is_ok();
+    let promoted = demoted && sys::sched::set_fifo(thread, priority).is_ok();
+    pinned || promoted
+}

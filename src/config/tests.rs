@@ -39,6 +39,27 @@ fn the_shipped_file_says_the_defaults() {
     assert!(remote.tls.client.is_some());
 }
 
+#[test]
+fn a_default_file_may_come_but_not_go() {
+    let temporary = tempfile::tempdir().unwrap();
+    let file = temporary.path().join("execwatch.toml");
+    let found = Found::default();
+    let read = || {
+        let diagnostics = Diagnostics::default();
+        let config = Config::read(&file, &Trust::unasked(), Some(&found), &diagnostics);
+        found.settle(!diagnostics.any_error());
+        (config, diagnostics.into_list().iter().map(ToString::to_string).collect::<String>())
+    };
+    assert_eq!(read(), (Config::default(), String::new()));
+    std::fs::write(&file, "[response]\nmode = 'enforce'\n").unwrap();
+    assert_eq!(read().0.response.mode, crate::response::Mode::Enforce);
+    std::fs::remove_file(&file).unwrap();
+    for _ in 0..2 {
+        let (_, said) = read();
+        assert!(said.contains("execwatch.toml") && said.contains("is gone: put it back"), "{said}");
+    }
+}
+
 fn servers(urls: &[&str]) -> Vec<Server> {
     urls.iter().map(|url| Server::parse(url).unwrap()).collect()
 }

@@ -17,6 +17,7 @@ use crate::followup::desk::Desk;
 use crate::followup::record::FollowUp;
 use crate::health::hits::HitKeeper;
 use crate::health::reports::Reports;
+use crate::health::status::Health;
 use crate::health::{Counters, canary};
 use crate::identity::settle::Executables;
 use crate::incident;
@@ -157,6 +158,8 @@ pub struct Worker {
     pub seen: Seen,
     /// What the daemon says about itself.
     pub reports: Reports,
+    /// Tells whoever asks which rules are in force.
+    pub health: Arc<Health>,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// What others say.
@@ -380,6 +383,8 @@ impl Worker {
         if generation != self.generation {
             self.generation = generation;
             self.evaluator.replace(self.rules.ruleset());
+            // Not before their hits go on from those of the rules before.
+            self.health.set_rules(Arc::clone(self.evaluator.ruleset()));
         }
     }
 

@@ -9,10 +9,11 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::{Daemon, Machine, alert_of, installed, wait_until};
+use support::{DEADLINE, Daemon, Machine, alert_of, installed, wait_until};
 
 /// A rule that matches the programs of a test, under an id.
 fn rule(id: &str) -> String {
@@ -153,6 +154,33 @@ fn what_takes_effect_at_the_next_start_is_named() {
     assert_eq!(status["reloads"]["at_next_start"], json!(["[capture] receive-buffer"]));
     fs::write(&config, before).unwrap();
     assert!(!sighup(&daemon).contains("next start"));
+    daemon.stop();
+}
+
+#[test]
+fn hits_never_fall_while_rules_are_replaced() {
+    /// A count that begins anew would do so for less than a thousandth of a second.
+    const REPLACED: usize = 100;
+    let Some(machine) = Machine::shared() else { return };
+    let daemon = machine.daemon().rules(&rule("kept")).start();
+    alert_of(&daemon, &mut Command::new(daemon.program("tool")));
+    let hits = || {
+        let status = daemon.status_json();
+        let rule = status["rules"].as_array().unwrap().iter().find(|rule| rule["id"] == "kept").unwrap();
+        rule["hits"].as_u64().unwrap()
+    };
+    assert_eq!(hits(), 1);
+    for accepted in 1..=REPLACED {
+        write_rules(&daemon, &format!("{}# {accepted}\n", rule("kept")));
+        daemon.signal(Signal::SIGHUP);
+        let deadline = Instant::now() + DEADLINE;
+        // Without a pause, so that none of what is told meanwhile is missed.
+        while outcomes(&daemon) < accepted {
+            assert_eq!(hits(), 1, "in reload {accepted}");
+            assert!(Instant::now() < deadline, "{}", daemon.stderr());
+        }
+        assert_eq!(hits(), 1, "after reload {accepted}");
+    }
     daemon.stop();
 }
 

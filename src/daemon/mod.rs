@@ -179,7 +179,8 @@ impl Daemon {
             sender.clone(),
             delivery.status(),
         ));
-        health.set_rules(fingerprint::of(&config, &ruleset), Arc::clone(&ruleset));
+        health.set_configuration(fingerprint::of(&config, &ruleset));
+        health.set_rules(Arc::clone(&ruleset));
         let recorder = setup::start_recorder(options, &host)?;
         let files = Arc::new(Executables::default());
         if ruleset.wants().packages {
@@ -248,6 +249,7 @@ impl Daemon {
             hits: HitKeeper::new(&config.state_folder),
             seen: Seen::new(config.capture.already_running),
             reports: Reports::new(Arc::clone(&health), config.health.heartbeat),
+            health: Arc::clone(&health),
             counters: Arc::clone(&counters),
             signals: Arc::clone(&signals),
         };

@@ -119,7 +119,7 @@ pub(super) struct Reloading {
     pub sender: ExecSender,
     /// Tells the service manager.
     pub notifier: Arc<Notifier>,
-    /// Tells which rules are in force.
+    /// Tells what is in force.
     pub health: Arc<Health>,
 }
 
@@ -238,6 +238,8 @@ impl Reloading {
             self.files.packages.want();
         }
         self.rules.replace(Arc::clone(&ruleset));
+        // The worker has hits go on from the rules before, so it is woken even if nothing is executed.
+        self.sender.wake();
         if responses_follow && !self.respond_by(config.response.clone()) {
             // They are where the worker finds them.
             self.responses = config.response.clone();
@@ -245,7 +247,7 @@ impl Reloading {
         }
         let response = self.responses.clone();
         let in_force = Config { rules: config.rules.clone(), response, ..self.started.clone() };
-        self.health.set_rules(fingerprint::of(&in_force, &ruleset), Arc::clone(&ruleset));
+        self.health.set_configuration(fingerprint::of(&in_force, &ruleset));
         if let Some(keeper) = &self.keeper
             && !keeper.replace(Arc::clone(&ruleset))
         {
@@ -258,8 +260,6 @@ impl Reloading {
                 Err(error) => log::warn!("packages are not known: their thread cannot be started: {error}"),
             }
         }
-        // The worker counts hits on from the set before, so it is woken even if nothing is executed.
-        self.sender.wake();
         let at_next_start = restart::needed(&self.started, config);
         let counts = [
             counted(ruleset.rules().len(), "rule", "rules"),

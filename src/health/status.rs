@@ -321,11 +321,16 @@ impl Health {
         }
     }
 
-    /// What is in force: the configuration's fingerprint, and the rules.
-    pub fn set_rules(&self, configuration: String, ruleset: Arc<RuleSet>) {
-        let mut kept = self.kept();
-        kept.configuration = configuration;
-        kept.ruleset = ruleset;
+    /// The fingerprint of what is in force.
+    pub fn set_configuration(&self, fingerprint: String) {
+        self.kept().configuration = fingerprint;
+    }
+
+    /// The rules in force, whose hits already go on from those of the rules before: a count that falls is taken for a
+    /// restart by whoever reads the metrics.
+    pub fn set_rules(&self, ruleset: Arc<RuleSet>) {
+        // What is dropped here is dropped without the lock.
+        let _before = std::mem::replace(&mut self.kept().ruleset, ruleset);
     }
 
     /// The listeners there are.

@@ -152,8 +152,17 @@ fn what_takes_effect_at_the_next_start_is_named() {
     assert!(said.contains("; [capture] receive-buffer takes effect at the next start"), "{said}");
     let status: Value = serde_json::from_slice(&execwatch(&daemon, &["status", "--json"]).stdout).unwrap();
     assert_eq!(status["reloads"]["at_next_start"], json!(["[capture] receive-buffer"]));
+    // One that is refused changes nothing about what the next start changes.
+    write_rules(&daemon, "[[rule]]\n");
+    assert!(sighup(&daemon).contains("not reloaded"));
+    assert_eq!(daemon.status_json()["reloads"]["at_next_start"], json!(["[capture] receive-buffer"]));
+    let people = text(&execwatch(&daemon, &["status"]).stdout);
+    let line = people.lines().find(|line| line.starts_with("next start ")).unwrap_or_default();
+    assert!(line.contains("[capture] receive-buffer takes effect then"), "{people}");
+    write_rules(&daemon, &rule("own"));
     fs::write(&config, before).unwrap();
     assert!(!sighup(&daemon).contains("next start"));
+    assert_eq!(daemon.status_json()["reloads"]["at_next_start"], json!([]));
     daemon.stop();
 }
 

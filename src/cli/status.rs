@@ -204,6 +204,15 @@ fn overview(status: &Status) -> String {
             ),
         );
     }
+    let waiting: Vec<&str> =
+        status.reloads["at_next_start"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if !waiting.is_empty() {
+        line(
+            &mut text,
+            "next start",
+            &format!("what was changed of {} takes effect then", waiting.join(", ")),
+        );
+    }
     let canary = &status.canary;
     let period = match canary.period_s {
         Some(period) => format!("after {period} s without a program"),

@@ -65,6 +65,8 @@ pub struct ReloadStatus {
     pub refused: u64,
     /// When the last one was, in nanoseconds since 1970, and what came of it; `None` if there was none.
     pub last: Option<(u64, Outcome)>,
+    /// See [`Outcome`], as of the last that was accepted: one that was refused changes nothing about it.
+    pub at_next_start: Vec<&'static str>,
 }
 
 /// Asks for reloads, from any thread.
@@ -289,7 +291,10 @@ impl Reloading {
         self.sender.wake();
         let mut status = status.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome.accepted {
-            true => status.accepted += 1,
+            true => {
+                status.accepted += 1;
+                status.at_next_start.clone_from(&outcome.at_next_start);
+            }
             false => status.refused += 1,
         }
         status.last = Some((time_ns, outcome.clone()));

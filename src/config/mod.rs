@@ -167,8 +167,7 @@ impl Config {
             if let Some(builtin) = section.flag("builtin") {
                 config.rules.builtin = builtin.value;
             }
-            let folders = section.strings("folders");
-            if !folders.is_empty() {
+            if let Some(folders) = section.list("folders") {
                 config.rules.folders = folders.iter().map(|folder| PathBuf::from(folder.value)).collect();
                 config.rules.folders_required = true;
             }

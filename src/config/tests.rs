@@ -227,6 +227,17 @@ fn responses_are_off_unless_asked_for_and_mistakes_are_told() {
 }
 
 #[test]
+fn an_empty_list_means_none_or_is_a_mistake() {
+    let (config, mistakes) = parse("[rules]\nfolders = []\n[response]\nprotected = []\n");
+    assert_eq!(mistakes, Vec::new());
+    assert_eq!(config.rules.folders, Vec::<PathBuf>::new());
+    assert_eq!(config.response.protected, Vec::<String>::new());
+    let (_, mistakes) = parse("[capture]\nidentity-folders = []\n");
+    let [mistake] = mistakes.as_slice() else { panic!("{mistakes:?}") };
+    assert!(mistake.message.contains("set identity = \"off\""), "{}", mistake.message);
+}
+
+#[test]
 fn moments_of_follow_ups() {
     let mistakes = |after: &str| {
         let (config, mistakes) = parse(&format!("[follow]\nafter = {after}\n"));
@@ -234,7 +245,8 @@ fn moments_of_follow_ups() {
         (config.follow.after.len(), said.join("; "))
     };
     assert_eq!(mistakes("['1s', '2s', '3m']"), (3, String::new()));
-    assert_eq!(mistakes("[]"), (4, String::new()));
+    let (count, said) = mistakes("[]");
+    assert!(count == 4 && said.contains("must not be empty: leave it out"), "{said}");
     for (wrong, said) in [
         ("['2s', '1s']", "ascend"),
         ("['0s']", "times such as"),

@@ -71,8 +71,11 @@ pub struct Signals {
     events_missed: AtomicU64,
     notices: Mutex<Vec<Notice>>,
     /// `[response]` as it was reloaded, until the worker takes it; and who is told when it is in force.
-    responses: Mutex<Option<(response::Settings, Sender<()>)>>,
+    responses: Mutex<Option<(response::Settings, Sender<Configured>)>>,
 }
+
+/// Settings of responses are in force, or why they are not.
+pub type Configured = Result<(), String>;
 
 /// Notices of other threads that wait for the worker; what is more is only logged.
 const MOST_NOTICES: usize = 256;
@@ -86,8 +89,9 @@ impl Signals {
         }
     }
 
-    /// Has the worker respond by these settings, when it is woken. It says when they are in force, for listeners too.
-    pub fn configure_responses(&self, settings: response::Settings) -> Receiver<()> {
+    /// Has the worker respond by these settings, when it is woken. It says when they are in force, for listeners too, or why
+    /// they are not.
+    pub fn configure_responses(&self, settings: response::Settings) -> Receiver<Configured> {
         let (taken, in_force) = crossbeam_channel::bounded(1);
         *self.responses.lock().unwrap_or_else(PoisonError::into_inner) = Some((settings, taken));
         in_force
@@ -367,11 +371,9 @@ impl Worker {
     fn take_response_settings(&mut self) {
         let newer = self.signals.responses.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((settings, taken)) = newer {
-            match self.responder.configure(settings) {
-                // Who reloaded may have given up.
-                Ok(()) => drop(taken.try_send(())),
-                Err(error) => log::warn!("responses keep their settings: {error}"),
-            }
+            let result = self.responder.configure(settings).map_err(|error| error.to_string());
+            // Who reloaded may have given up.
+            let _ = taken.try_send(result);
             self.tend_responses(false);
         }
     }

@@ -225,6 +225,31 @@ fn responses_follow_unless_they_were_off_at_the_start() {
     daemon.stop();
 }
 
+/// What the old and the new configuration protect is protected in between, and that may be too much.
+#[test]
+fn responses_that_cannot_be_put_in_force_are_refused_with_the_reason() {
+    /// Two such lists have more values than a test takes.
+    const PROTECTED: usize = 60_000;
+    let Some(machine) = Machine::shared() else { return };
+    let config = |letter: &str| {
+        let paths: String = (0..PROTECTED).map(|number| format!("\"/{letter}/{number}\",")).collect();
+        format!(
+            "[rules]\nbuiltin = false\n[output.syslog]\nenabled = false\n[output.file]\npath = \"{{dir}}/alerts.json\"\n\
+             [response]\nmode = \"dry-run\"\nprotected = [{paths}]\n"
+        )
+    };
+    let daemon = machine.daemon().rules(&rule("own")).config(&config("a")).start();
+    let file = daemon.folder().join("execwatch.toml");
+    let before = fs::read_to_string(&file).unwrap();
+    fs::write(&file, before.replace("\"/a/", "\"/b/")).unwrap();
+    let said = sighup(&daemon);
+    assert!(said.contains("not reloaded: [response]") && said.contains("100000 values at most"), "{said}");
+    // The worker has put back what it had.
+    fs::write(&file, before).unwrap();
+    assert!(sighup(&daemon).contains("reloaded: 1 rule, "));
+    daemon.stop();
+}
+
 #[test]
 fn only_files_of_root_alone_are_obeyed() {
     let Some(machine) = Machine::shared() else { return };

@@ -6,12 +6,14 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 use support::{DEADLINE, Daemon, Machine, alert_of, installed, wait_until};
 
@@ -283,6 +285,31 @@ fn only_files_of_root_alone_are_obeyed() {
         .run_to_end();
     assert_eq!(ended.code, Some(78), "{}", ended.stderr);
     assert!(ended.stderr.contains("chown root: ") && !ended.stderr.contains("listening"), "{}", ended.stderr);
+}
+
+/// Whoever reloads is not waited for: the end would come after the service manager's patience.
+#[test]
+fn a_reload_that_lasts_does_not_hold_up_the_end() {
+    let Some(machine) = Machine::shared() else { return };
+    let daemon = machine.daemon().rules(&rule("own")).start();
+    let config = daemon.folder().join("execwatch.toml");
+    fs::remove_file(&config).unwrap();
+    mkfifo(&config, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    let client = Command::new(env!("CARGO_BIN_EXE_execwatch"))
+        .args(["reload", "--socket"])
+        .arg(daemon.control())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The daemon reads there, and will read until this is closed.
+    let writer = wait_until("the daemon to read", || {
+        fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&config).ok()
+    });
+    daemon.stop();
+    let output = client.wait_with_output().unwrap();
+    // It was told nothing, be it that the reload is not finished.
+    assert_eq!(output.status.code(), Some(69), "{output:?}");
+    drop(writer);
 }
 
 /// Who executes the storm's programs at the same time.

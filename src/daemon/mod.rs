@@ -384,8 +384,12 @@ impl Daemon {
         self.notifier.stopping();
         signals::end_at_once_on_second_signal(self.signal_fd);
         // Who asks from now on is told that there is no daemon.
-        self.control = None;
-        self.reloading.close(self.reloader);
+        self.control.iter_mut().for_each(Server::close);
+        // Whoever reloads at the socket may wait for longer than a service manager does: its thread has a reloader too.
+        let over = self.reloading.close(self.reloader);
+        if let Some(control) = self.control.take().filter(|_| !over) {
+            control.leave();
+        }
         self.listeners.stop();
         ignore_all();
         self.signals.stop.store(true, Relaxed);

@@ -170,10 +170,12 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Waits, not for long, until a reload that is under way is over, so that it is not cut off half logged.
-    pub(super) fn close(self, reloader: Reloader) {
+    /// Waits, not for long, until a reload that is under way is over, so that it is not cut off half logged. False if it
+    /// goes on, or somebody still has a [`Reloader`].
+    pub(super) fn close(self, reloader: Reloader) -> bool {
         drop(reloader);
-        let _ = self.ended.recv_timeout(CLOSING_TIME);
+        // Nothing is ever sent: the thread's end closes the channel.
+        self.ended.recv_timeout(CLOSING_TIME) != Err(RecvTimeoutError::Timeout)
     }
 }
 

@@ -265,7 +265,7 @@ impl<'d> Section<'d> {
             None => {
                 self.error(
                     text.span,
-                    format!("`{key}` must be a time span such as \"30s\", \"10m\", \"2h\" or \"7d\""),
+                    format!("`{key}` must be a time span of more than nothing, such as \"30s\", \"10m\", \"2h\" or \"7d\""),
                 );
                 None
             }

@@ -115,7 +115,7 @@ enum Command {
     Rules(rules::RulesArguments),
     /// Ask the running daemon how it is
     ///
-    /// Exit code: 0 if it answers and sees, 1 if it is blind, 69 if no daemon answers, 77 without root.
+    /// Exit code: 0 if it answers and is not blind, 1 if it is blind, 69 if no daemon answers, 77 without root.
     Status(status::StatusArguments),
     /// Look on: alerts as they come, rates, open incidents, and the way to the selected alert
     ///

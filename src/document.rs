@@ -160,7 +160,12 @@ impl<'d> Section<'d> {
 
     /// A list of strings; empty if it is not there.
     pub fn strings(&self, key: &'d str) -> Vec<Located<&'d str>> {
-        let Some(list) = self.typed(key, "a list of strings", DeValue::as_array) else { return Vec::new() };
+        self.list(key).unwrap_or_default()
+    }
+
+    /// A list of strings that may stand there empty; `None` if it is not there.
+    pub fn list(&self, key: &'d str) -> Option<Vec<Located<&'d str>>> {
+        let list = self.typed(key, "a list of strings", DeValue::as_array)?;
         let mut strings = Vec::new();
         for value in list.value {
             match value.get_ref().as_str() {
@@ -173,7 +178,18 @@ impl<'d> Section<'d> {
                 }
             }
         }
-        strings
+        Some(strings)
+    }
+
+    /// A list of strings that may be left out but not be empty: `remedy` is what to do instead.
+    pub fn filled(&self, key: &'d str, remedy: &str) -> Option<Vec<Located<&'d str>>> {
+        let value = self.table.get(key)?;
+        if value.get_ref().as_array().is_some_and(|list| list.is_empty()) {
+            self.asked.borrow_mut().insert(key);
+            self.error(value.span(), format!("`{key}` must not be empty: {remedy}"));
+            return None;
+        }
+        self.list(key)
     }
 
     /// A list of strings that must be there and not be empty.
@@ -249,7 +265,7 @@ impl<'d> Section<'d> {
             None => {
                 self.error(
                     text.span,
-                    format!("`{key}` must be a time span such as \"30s\", \"10m\", \"2h\" or \"7d\""),
+                    format!("`{key}` must be a time span of more than nothing, such as \"30s\", \"10m\", \"2h\" or \"7d\""),
                 );
                 None
             }

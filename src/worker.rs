@@ -17,6 +17,7 @@ use crate::followup::desk::Desk;
 use crate::followup::record::FollowUp;
 use crate::health::hits::HitKeeper;
 use crate::health::reports::Reports;
+use crate::health::status::Health;
 use crate::health::{Counters, canary};
 use crate::identity::settle::Executables;
 use crate::incident;
@@ -70,8 +71,11 @@ pub struct Signals {
     events_missed: AtomicU64,
     notices: Mutex<Vec<Notice>>,
     /// `[response]` as it was reloaded, until the worker takes it; and who is told when it is in force.
-    responses: Mutex<Option<(response::Settings, Sender<()>)>>,
+    responses: Mutex<Option<(response::Settings, Sender<Configured>)>>,
 }
+
+/// Settings of responses are in force, or why they are not.
+pub type Configured = Result<(), String>;
 
 /// Notices of other threads that wait for the worker; what is more is only logged.
 const MOST_NOTICES: usize = 256;
@@ -85,8 +89,9 @@ impl Signals {
         }
     }
 
-    /// Has the worker respond by these settings, when it is woken. It says when they are in force, for listeners too.
-    pub fn configure_responses(&self, settings: response::Settings) -> Receiver<()> {
+    /// Has the worker respond by these settings, when it is woken. It says when they are in force, for listeners too, or why
+    /// they are not.
+    pub fn configure_responses(&self, settings: response::Settings) -> Receiver<Configured> {
         let (taken, in_force) = crossbeam_channel::bounded(1);
         *self.responses.lock().unwrap_or_else(PoisonError::into_inner) = Some((settings, taken));
         in_force
@@ -157,6 +162,8 @@ pub struct Worker {
     pub seen: Seen,
     /// What the daemon says about itself.
     pub reports: Reports,
+    /// Tells whoever asks which rules are in force.
+    pub health: Arc<Health>,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// What others say.
@@ -364,11 +371,9 @@ impl Worker {
     fn take_response_settings(&mut self) {
         let newer = self.signals.responses.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((settings, taken)) = newer {
-            match self.responder.configure(settings) {
-                // Who reloaded may have given up.
-                Ok(()) => drop(taken.try_send(())),
-                Err(error) => log::warn!("responses keep their settings: {error}"),
-            }
+            let result = self.responder.configure(settings).map_err(|error| error.to_string());
+            // Who reloaded may have given up.
+            let _ = taken.try_send(result);
             self.tend_responses(false);
         }
     }
@@ -380,6 +385,8 @@ impl Worker {
         if generation != self.generation {
             self.generation = generation;
             self.evaluator.replace(self.rules.ruleset());
+            // Not before their hits go on from those of the rules before.
+            self.health.set_rules(Arc::clone(self.evaluator.ruleset()));
         }
     }
 

@@ -52,6 +52,19 @@ fn wrong_command_lines() {
 }
 
 #[test]
+fn a_rule_that_is_not_there() {
+    let listed = execwatch(&["rules", "--utilities"]);
+    assert!(out(&listed).lines().any(|line| line.starts_with("socat ")), "{}", out(&listed));
+    for (name, said) in
+        [("soccat", "; did you mean `socat`?\n"), ("no-such-thing-at-all", "; `execwatch rules` lists ")]
+    {
+        let output = execwatch(&["rules", name]);
+        assert_eq!(code(&output), 64);
+        assert!(err(&output).contains(&format!("called `{name}`{said}")), "{}", err(&output));
+    }
+}
+
+#[test]
 fn check_of_what_is_shipped() {
     let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/config/execwatch.toml");
     for arguments in [&["check"][..], &["check", "--config", shipped]] {

@@ -5,7 +5,7 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Output};
 
@@ -126,6 +126,20 @@ fn files_and_outputs_are_looked_at() {
         told(&output, "capture").iter().any(|it| it.contains("best effort by configuration")),
         "{output:?}"
     );
+    // The daemon is root without the capability to write where owner and mode do not let it.
+    let theirs = host.folder.path().join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    chown(&theirs, Some(65_534), Some(65_534)).unwrap();
+    fs::set_permissions(&theirs, fs::Permissions::from_mode(0o755)).unwrap();
+    let text = fs::read_to_string(host.config()).unwrap();
+    let metrics = format!("[metrics]\ntextfile = \"{}/x.prom\"\n", theirs.display());
+    let elsewhere = text.replace("/alerts\"", "/theirs/alerts\"");
+    fs::write(host.config(), elsewhere + &metrics).unwrap();
+    let said = told(&doctor(&[], &host.config(), &["--json"]), "output");
+    for name in ["theirs/alerts cannot be made: ", "theirs/x.prom cannot be made: "] {
+        assert!(said.iter().any(|it| it.starts_with("warning: ") && it.contains(name)), "{said:#?}");
+    }
+    fs::write(host.config(), text).unwrap();
     let remote = "[[output.remote]]\nname = \"far\"\nservers = [\"tcp://127.0.0.1:1\"]\n";
     fs::write(host.config(), fs::read_to_string(host.config()).unwrap() + remote).unwrap();
     fs::set_permissions(host.config(), fs::Permissions::from_mode(0o664)).unwrap();

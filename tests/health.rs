@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use serde_json::Value;
@@ -109,6 +110,24 @@ fn a_daemon_starts_on_a_host_where_others_took_back_too_much() {
     daemon.wait_for(|alert| alert["process"]["pid"] == program.pid());
     daemon.stop();
     assert!(!witness.hears());
+}
+
+#[test]
+fn where_no_canary_can_be_executed_nobody_knows_and_that_is_said() {
+    let Some(machine) = Machine::alone() else { return };
+    // A copy, because what is executed as a canary is the daemon's own file.
+    let copy = "cp \"$1\" {dir}/copy && shift && exec {dir}/copy \"$@\"";
+    let daemon = watchful(&machine, "canary = \"1s\"").under(&["sh", "-c", copy, "sh"]).start();
+    let copy = daemon.folder().join("copy");
+    let mode = |mode| fs::set_permissions(&copy, fs::Permissions::from_mode(mode)).unwrap();
+    let untried = || daemon.status_json()["untried"].as_array().unwrap().clone();
+    mode(0o644);
+    let unknown = wait_until("a CPU of which nobody knows", || untried().pop());
+    assert!(unknown["reason"].as_str().unwrap().contains("ermission denied"), "{unknown}");
+    daemon.wait_for_record("what cannot be tried", notice("canary-failed"));
+    mode(0o755);
+    wait_until("all are tried", || untried().is_empty().then_some(()));
+    daemon.stop();
 }
 
 /// A listener and its CPU: that of the first CPU, or of all where none can be pinned.

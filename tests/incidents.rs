@@ -10,6 +10,7 @@ mod support;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -579,6 +580,36 @@ fn without_a_database_there_is_a_message() {
         String::from_utf8_lossy(&output.stderr).contains("the daemon keeps the incidents there, unless"),
         "{output:?}"
     );
+}
+
+/// Only where nobody listens is there no daemon. One that does not answer may still write what it was asked.
+#[test]
+fn nothing_is_written_behind_a_daemon_that_does_not_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let (run, id) = (path.join("run"), id_text(1_000_000));
+    let config =
+        format!("[state]\nfolder = \"{}\"\nruntime-folder = \"{}\"\n", path.display(), run.display());
+    fs::write(path.join("execwatch.toml"), config).unwrap();
+    fs::create_dir(&run).unwrap();
+    let head = Head { id: id.clone(), title: "one".into(), alerts: 1, ..Head::default() };
+    Store::create(path).unwrap().write(&[head], &[], u64::MAX).unwrap();
+    let state = || story(path, &id)["incident"]["state"].clone();
+    let socket = UnixListener::bind(run.join("control.sock")).unwrap();
+    let daemon = std::thread::spawn(move || {
+        // Closed with the rest of the request unread, so that whoever asks is told of a reset.
+        let (mut stream, _) = socket.accept().unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+    });
+    let output = incidents(path, &["ack", &id]);
+    daemon.join().unwrap();
+    assert_eq!(output.status.code(), Some(69), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("nothing was written here"), "{said}");
+    assert_eq!(state(), "open");
+    // Its socket is left, and nobody listens.
+    assert_eq!(answer(&incidents(path, &["ack", &id])), format!("{id}: acknowledged\n"));
+    assert_eq!(state(), "acknowledged");
 }
 
 #[test]

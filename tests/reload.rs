@@ -6,13 +6,16 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::{Value, json};
-use support::{Daemon, Machine, alert_of, installed, wait_until};
+use support::{DEADLINE, Daemon, Machine, alert_of, installed, wait_until};
 
 /// A rule that matches the programs of a test, under an id.
 fn rule(id: &str) -> String {
@@ -151,8 +154,44 @@ fn what_takes_effect_at_the_next_start_is_named() {
     assert!(said.contains("; [capture] receive-buffer takes effect at the next start"), "{said}");
     let status: Value = serde_json::from_slice(&execwatch(&daemon, &["status", "--json"]).stdout).unwrap();
     assert_eq!(status["reloads"]["at_next_start"], json!(["[capture] receive-buffer"]));
+    // One that is refused changes nothing about what the next start changes.
+    write_rules(&daemon, "[[rule]]\n");
+    assert!(sighup(&daemon).contains("not reloaded"));
+    assert_eq!(daemon.status_json()["reloads"]["at_next_start"], json!(["[capture] receive-buffer"]));
+    let people = text(&execwatch(&daemon, &["status"]).stdout);
+    let line = people.lines().find(|line| line.starts_with("next start ")).unwrap_or_default();
+    assert!(line.contains("[capture] receive-buffer takes effect then"), "{people}");
+    write_rules(&daemon, &rule("own"));
     fs::write(&config, before).unwrap();
     assert!(!sighup(&daemon).contains("next start"));
+    assert_eq!(daemon.status_json()["reloads"]["at_next_start"], json!([]));
+    daemon.stop();
+}
+
+#[test]
+fn hits_never_fall_while_rules_are_replaced() {
+    /// A count that begins anew would do so for less than a thousandth of a second.
+    const REPLACED: usize = 100;
+    let Some(machine) = Machine::shared() else { return };
+    let daemon = machine.daemon().rules(&rule("kept")).start();
+    alert_of(&daemon, &mut Command::new(daemon.program("tool")));
+    let hits = || {
+        let status = daemon.status_json();
+        let rule = status["rules"].as_array().unwrap().iter().find(|rule| rule["id"] == "kept").unwrap();
+        rule["hits"].as_u64().unwrap()
+    };
+    assert_eq!(hits(), 1);
+    for accepted in 1..=REPLACED {
+        write_rules(&daemon, &format!("{}# {accepted}\n", rule("kept")));
+        daemon.signal(Signal::SIGHUP);
+        let deadline = Instant::now() + DEADLINE;
+        // Without a pause, so that none of what is told meanwhile is missed.
+        while outcomes(&daemon) < accepted {
+            assert_eq!(hits(), 1, "in reload {accepted}");
+            assert!(Instant::now() < deadline, "{}", daemon.stderr());
+        }
+        assert_eq!(hits(), 1, "after reload {accepted}");
+    }
     daemon.stop();
 }
 
@@ -185,6 +224,31 @@ fn responses_follow_unless_they_were_off_at_the_start() {
     let said = change(&daemon, "off", "enforce");
     assert!(said.contains("[response] takes effect at the next start"), "{said}");
     assert_eq!(ended(&daemon), Some(0));
+    daemon.stop();
+}
+
+/// What the old and the new configuration protect is protected in between, and that may be too much.
+#[test]
+fn responses_that_cannot_be_put_in_force_are_refused_with_the_reason() {
+    /// Two such lists have more values than a test takes.
+    const PROTECTED: usize = 60_000;
+    let Some(machine) = Machine::shared() else { return };
+    let config = |letter: &str| {
+        let paths: String = (0..PROTECTED).map(|number| format!("\"/{letter}/{number}\",")).collect();
+        format!(
+            "[rules]\nbuiltin = false\n[output.syslog]\nenabled = false\n[output.file]\npath = \"{{dir}}/alerts.json\"\n\
+             [response]\nmode = \"dry-run\"\nprotected = [{paths}]\n"
+        )
+    };
+    let daemon = machine.daemon().rules(&rule("own")).config(&config("a")).start();
+    let file = daemon.folder().join("execwatch.toml");
+    let before = fs::read_to_string(&file).unwrap();
+    fs::write(&file, before.replace("\"/a/", "\"/b/")).unwrap();
+    let said = sighup(&daemon);
+    assert!(said.contains("not reloaded: [response]") && said.contains("100000 values at most"), "{said}");
+    // The worker has put back what it had.
+    fs::write(&file, before).unwrap();
+    assert!(sighup(&daemon).contains("reloaded: 1 rule, "));
     daemon.stop();
 }
 
@@ -221,6 +285,31 @@ fn only_files_of_root_alone_are_obeyed() {
         .run_to_end();
     assert_eq!(ended.code, Some(78), "{}", ended.stderr);
     assert!(ended.stderr.contains("chown root: ") && !ended.stderr.contains("listening"), "{}", ended.stderr);
+}
+
+/// Whoever reloads is not waited for: the end would come after the service manager's patience.
+#[test]
+fn a_reload_that_lasts_does_not_hold_up_the_end() {
+    let Some(machine) = Machine::shared() else { return };
+    let daemon = machine.daemon().rules(&rule("own")).start();
+    let config = daemon.folder().join("execwatch.toml");
+    fs::remove_file(&config).unwrap();
+    mkfifo(&config, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    let client = Command::new(env!("CARGO_BIN_EXE_execwatch"))
+        .args(["reload", "--socket"])
+        .arg(daemon.control())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The daemon reads there, and will read until this is closed.
+    let writer = wait_until("the daemon to read", || {
+        fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&config).ok()
+    });
+    daemon.stop();
+    let output = client.wait_with_output().unwrap();
+    // It was told nothing, be it that the reload is not finished.
+    assert_eq!(output.status.code(), Some(69), "{output:?}");
+    drop(writer);
 }
 
 /// Who executes the storm's programs at the same time.

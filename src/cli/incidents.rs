@@ -332,8 +332,15 @@ fn decide(config: &Config, id: &str, decision: Decision, json: bool) -> Result<u
     request.arguments.insert("decision".to_owned(), serde_json::to_value(&decision).unwrap_or_default());
     match client::ask(&place::path(&config.runtime_folder), &request) {
         Ok(_) => {}
-        Err(client::ClientError::NotReached(..)) => {
+        Err(error) if error.is_no_daemon() => {
             Store::open(&config.state_folder, true)?.decide(&id, &decision, clock::realtime_ns())?;
+        }
+        Err(error @ client::ClientError::NotReached(..)) => {
+            eprintln!(
+                "execwatch: {error}; nothing was written here, because a daemon that lives writes it itself: `execwatch \
+                 incidents show {id}` tells whether it has"
+            );
+            return Err(Failure::Said(error.code()));
         }
         Err(error) => {
             eprintln!("execwatch: {error}");

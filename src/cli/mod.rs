@@ -26,6 +26,7 @@ use crate::database::DatabaseError;
 use crate::diagnostics::{Diagnostic, Diagnostics, Level};
 use crate::exit;
 use crate::health::canary;
+use crate::rules::found::Found;
 use crate::rules::load;
 use crate::rules::ruleset::RuleSet;
 use crate::trust::Trust;
@@ -114,7 +115,7 @@ enum Command {
     Rules(rules::RulesArguments),
     /// Ask the running daemon how it is
     ///
-    /// Exit code: 0 if it answers and sees, 1 if it is blind, 69 if no daemon answers, 77 without root.
+    /// Exit code: 0 if it answers and is not blind, 1 if it is blind, 69 if no daemon answers, 77 without root.
     Status(status::StatusArguments),
     /// Look on: alerts as they come, rates, open incidents, and the way to the selected alert
     ///
@@ -147,6 +148,9 @@ struct Files {
     /// Folder of *.toml files with utilities and rules, in place of the configured folders
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
+    /// What was found the last time everything was read.
+    #[arg(skip)]
+    found: Found,
 }
 
 impl Files {
@@ -155,14 +159,15 @@ impl Files {
         self.load_trusted(&Trust::unasked(), diagnostics)
     }
 
-    /// The same, and what there is to say about whom the files belong to.
+    /// The same, and what there is to say about whom the files belong to, and about what was there the last time.
     fn load_trusted(&self, trust: &Trust, diagnostics: &Diagnostics) -> (Config, Option<RuleSet>) {
-        let mut config = Config::load_trusted(self.config.as_deref(), trust, diagnostics);
+        let mut config = Config::load_trusted(self.config.as_deref(), trust, &self.found, diagnostics);
         if let Some(folder) = &self.rules {
             config.rules.folders = vec![folder.clone()];
             config.rules.folders_required = true;
         }
-        let ruleset = load::load_trusted(&config.rules, trust, diagnostics);
+        let ruleset = load::load_trusted(&config.rules, trust, &self.found, diagnostics);
+        self.found.settle(ruleset.is_some());
         (config, ruleset)
     }
 }

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use clap::Args;
 
 use super::{Files, exit, print, report, show};
-use crate::diagnostics::Diagnostics;
+use crate::diagnostics::{Diagnostics, suggestion};
 use crate::health::hits::{Hit, Hits};
 use crate::rules::fields::{ATTRIBUTES, RELATIVES};
 use crate::rules::ruleset::RuleSet;
@@ -41,7 +41,17 @@ pub(super) fn rules(arguments: &RulesArguments) -> u8 {
         Some(name) => match show(&ruleset, name) {
             Some(text) => print(&text),
             None => {
-                eprintln!("execwatch: there is no rule and no utility called `{name}`");
+                let utilities = ruleset.catalogue().utilities().iter();
+                let known =
+                    utilities.flat_map(|utility| std::iter::once(&utility.name).chain(&utility.aliases));
+                let known = ruleset.rules().iter().map(|rule| &rule.id).chain(known).map(String::as_str);
+                let hint = match suggestion(name, known) {
+                    hint if hint.is_empty() => {
+                        "; `execwatch rules` lists the rules, and with --utilities the utilities".to_owned()
+                    }
+                    hint => hint,
+                };
+                eprintln!("execwatch: there is no rule and no utility called `{name}`{hint}");
                 exit::USAGE
             }
         },

@@ -13,7 +13,7 @@ use crate::control::client::{self, ClientError, Listening};
 use crate::control::{Request, place};
 use crate::diagnostics::{Diagnostics, counted};
 use crate::exit;
-use crate::health::status::{Blind, Listener, Rule, Status};
+use crate::health::status::{Blind, Listener, Rule, Status, Untried};
 use crate::journal::progress::Condition;
 use crate::order;
 
@@ -141,7 +141,7 @@ fn overview(status: &Status) -> String {
         "execwatch",
         &format!("{}, pid {}, since {} ({up})", status.version, status.pid, status.started),
     );
-    line(&mut text, "sees", &sees(&status.blind));
+    line(&mut text, "sees", &sees(&status.blind, &status.untried, status.canary.period_s.is_some()));
     line(&mut text, "configuration", status.configuration.get(..16).unwrap_or(&status.configuration));
     line(
         &mut text,
@@ -204,6 +204,15 @@ fn overview(status: &Status) -> String {
             ),
         );
     }
+    let waiting: Vec<&str> =
+        status.reloads["at_next_start"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if !waiting.is_empty() {
+        line(
+            &mut text,
+            "next start",
+            &format!("what was changed of {} takes effect then", waiting.join(", ")),
+        );
+    }
     let canary = &status.canary;
     let period = match canary.period_s {
         Some(period) => format!("after {period} s without a program"),
@@ -226,13 +235,23 @@ fn overview(status: &Status) -> String {
     text
 }
 
-fn sees(blind: &[Blind]) -> String {
-    if blind.is_empty() {
-        return "yes".to_owned();
+fn sees(blind: &[Blind], untried: &[Untried], tries: bool) -> String {
+    let mut parts = Vec::new();
+    if !blind.is_empty() {
+        let list: Vec<String> =
+            blind.iter().map(|blind| format!("CPU {} since {}", cpu(blind.cpu), blind.since)).collect();
+        parts.push(format!("NO: blind on {}", list.join(", ")));
     }
-    let list: Vec<String> =
-        blind.iter().map(|blind| format!("CPU {} since {}", cpu(blind.cpu), blind.since)).collect();
-    format!("NO: blind on {}", list.join(", "))
+    for Untried { cpu: on, reason } in
+        untried.iter().filter(|it| blind.iter().all(|blind| blind.cpu != it.cpu))
+    {
+        parts.push(format!("not known on CPU {}: {}", cpu(*on), Escaped::new(reason.as_bytes()).as_str()));
+    }
+    match (parts.is_empty(), tries) {
+        (false, _) => parts.join("; "),
+        (true, true) => "yes".to_owned(),
+        (true, false) => "not tried: [health] canary is off".to_owned(),
+    }
 }
 
 fn cpu(cpu: Option<u32>) -> String {
@@ -376,11 +395,23 @@ mod tests {
 
     #[test]
     fn who_is_blind_is_shouted() {
-        assert_eq!(sees(&[]), "yes");
+        assert_eq!(sees(&[], &[], true), "yes");
         let blind = |cpu| Blind { cpu, since: "then".into() };
         assert_eq!(
-            sees(&[blind(Some(3)), blind(None)]),
+            sees(&[blind(Some(3)), blind(None)], &[], true),
             "NO: blind on CPU 3 since then, CPU other since then"
+        );
+    }
+
+    #[test]
+    fn what_was_not_tried_is_not_said_to_be_seen() {
+        assert_eq!(sees(&[], &[], false), "not tried: [health] canary is off");
+        let untried = |cpu| Untried { cpu: Some(cpu), reason: "Permission denied".into() };
+        assert_eq!(sees(&[], &[untried(3)], true), "not known on CPU 3: Permission denied");
+        let blind = Blind { cpu: Some(3), since: "then".into() };
+        assert_eq!(
+            sees(&[blind], &[untried(3), untried(1)], true),
+            "NO: blind on CPU 3 since then; not known on CPU 1: Permission denied"
         );
     }
 }

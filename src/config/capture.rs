@@ -67,8 +67,8 @@ impl Capture {
         );
         set(&mut self.already_running, section.flag("already-running").map(|flag| flag.value));
         set(&mut self.identity, section.choice("identity", &IDENTITIES).map(|choice| choice.value));
-        let folders = section.strings("identity-folders");
-        if !folders.is_empty() {
+        let remedy = "leave it out for the default, or set identity = \"off\" to look for none";
+        if let Some(folders) = section.filled("identity-folders", remedy) {
             for folder in folders.iter().filter(|folder| !folder.value.starts_with('/')) {
                 section.error(folder.span.clone(), "`identity-folders` must be absolute paths");
             }

@@ -16,7 +16,8 @@ pub(super) fn read(follow: &mut Settings, section: Section<'_>) {
     let at_once = section.integer("at-once", 1..=4096);
     set(&mut follow.at_once, at_once.and_then(|number| usize::try_from(number.value).ok()));
     set(&mut follow.severity, section.choice("severity", &SEVERITIES).map(|choice| choice.value));
-    let after = section.strings("after");
+    let remedy = "leave it out for the default, or set enabled = false to follow nothing";
+    let after = section.filled("after", remedy).unwrap_or_default();
     let mut moments = Vec::new();
     for text in &after {
         match moment(text.value) {

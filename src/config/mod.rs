@@ -32,6 +32,7 @@ use crate::diagnostics::{Diagnostic, Diagnostics, Level, Source};
 use crate::document::{Document, Section};
 use crate::followup;
 use crate::lineage::table::Limits;
+use crate::rules::found::Found;
 use crate::rules::load::{Places, read_trusted};
 use crate::trust::Trust;
 
@@ -110,16 +111,34 @@ impl Config {
     /// Reads the file at `path`, or the default file if there is one. Mistakes are reported, and their keys keep their
     /// defaults.
     pub fn load(path: Option<&Path>, diagnostics: &Diagnostics) -> Config {
-        Config::load_trusted(path, &Trust::unasked(), diagnostics)
+        Config::load_trusted(path, &Trust::unasked(), &Found::default(), diagnostics)
     }
 
-    /// The same, and what there is to say about whom the file belongs to.
-    pub fn load_trusted(path: Option<&Path>, trust: &Trust, diagnostics: &Diagnostics) -> Config {
-        let file = path.unwrap_or(Path::new(DEFAULT_PATH));
-        match read_trusted(file, trust, diagnostics) {
-            Ok(text) => Config::parse(&Source { name: file.display().to_string(), text }, diagnostics),
-            Err(error) if path.is_none() && error.kind() == std::io::ErrorKind::NotFound => Config::default(),
-            Err(error) => {
+    /// The same, and what there is to say about whom the file belongs to, and about a default file that has gone.
+    pub fn load_trusted(
+        path: Option<&Path>,
+        trust: &Trust,
+        found: &Found,
+        diagnostics: &Diagnostics,
+    ) -> Config {
+        match path {
+            Some(file) => Config::read(file, trust, None, diagnostics),
+            None => Config::read(Path::new(DEFAULT_PATH), trust, Some(found), diagnostics),
+        }
+    }
+
+    /// Reads a file that need not be there if `found` is told of it.
+    fn read(file: &Path, trust: &Trust, found: Option<&Found>, diagnostics: &Diagnostics) -> Config {
+        match (read_trusted(file, trust, diagnostics), found) {
+            (Ok(text), _) => {
+                found.inspect(|found| found.note(file));
+                Config::parse(&Source { name: file.display().to_string(), text }, diagnostics)
+            }
+            (Err(error), Some(found)) if error.kind() == std::io::ErrorKind::NotFound => {
+                found.miss(file, diagnostics);
+                Config::default()
+            }
+            (Err(error), _) => {
                 let message = format!("cannot read the configuration: {error}");
                 diagnostics.push(Diagnostic::whole(Level::Error, file.display().to_string(), message));
                 Config::default()
@@ -148,8 +167,7 @@ impl Config {
             if let Some(builtin) = section.flag("builtin") {
                 config.rules.builtin = builtin.value;
             }
-            let folders = section.strings("folders");
-            if !folders.is_empty() {
+            if let Some(folders) = section.list("folders") {
                 config.rules.folders = folders.iter().map(|folder| PathBuf::from(folder.value)).collect();
                 config.rules.folders_required = true;
             }

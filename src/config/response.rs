@@ -17,8 +17,7 @@ pub(super) fn read(settings: &mut Settings, section: Section<'_>) {
     set(&mut settings.mode, section.choice("mode", &MODES).map(|choice| choice.value));
     let per_minute = section.integer("per-minute", 1..=1_000_000);
     set(&mut settings.per_minute, per_minute.and_then(|number| u32::try_from(number.value).ok()));
-    let protected = section.strings("protected");
-    if !protected.is_empty() {
+    if let Some(protected) = section.list("protected") {
         let globs: Vec<String> = protected.iter().map(|glob| glob.value.to_owned()).collect();
         if let Some(relative) = protected.iter().find(|glob| !glob.value.starts_with('/')) {
             section

@@ -39,6 +39,27 @@ fn the_shipped_file_says_the_defaults() {
     assert!(remote.tls.client.is_some());
 }
 
+#[test]
+fn a_default_file_may_come_but_not_go() {
+    let temporary = tempfile::tempdir().unwrap();
+    let file = temporary.path().join("execwatch.toml");
+    let found = Found::default();
+    let read = || {
+        let diagnostics = Diagnostics::default();
+        let config = Config::read(&file, &Trust::unasked(), Some(&found), &diagnostics);
+        found.settle(!diagnostics.any_error());
+        (config, diagnostics.into_list().iter().map(ToString::to_string).collect::<String>())
+    };
+    assert_eq!(read(), (Config::default(), String::new()));
+    std::fs::write(&file, "[response]\nmode = 'enforce'\n").unwrap();
+    assert_eq!(read().0.response.mode, crate::response::Mode::Enforce);
+    std::fs::remove_file(&file).unwrap();
+    for _ in 0..2 {
+        let (_, said) = read();
+        assert!(said.contains("execwatch.toml") && said.contains("is gone: put it back"), "{said}");
+    }
+}
+
 fn servers(urls: &[&str]) -> Vec<Server> {
     urls.iter().map(|url| Server::parse(url).unwrap()).collect()
 }
@@ -206,6 +227,17 @@ fn responses_are_off_unless_asked_for_and_mistakes_are_told() {
 }
 
 #[test]
+fn an_empty_list_means_none_or_is_a_mistake() {
+    let (config, mistakes) = parse("[rules]\nfolders = []\n[response]\nprotected = []\n");
+    assert_eq!(mistakes, Vec::new());
+    assert_eq!(config.rules.folders, Vec::<PathBuf>::new());
+    assert_eq!(config.response.protected, Vec::<String>::new());
+    let (_, mistakes) = parse("[capture]\nidentity-folders = []\n");
+    let [mistake] = mistakes.as_slice() else { panic!("{mistakes:?}") };
+    assert!(mistake.message.contains("set identity = \"off\""), "{}", mistake.message);
+}
+
+#[test]
 fn moments_of_follow_ups() {
     let mistakes = |after: &str| {
         let (config, mistakes) = parse(&format!("[follow]\nafter = {after}\n"));
@@ -213,7 +245,8 @@ fn moments_of_follow_ups() {
         (config.follow.after.len(), said.join("; "))
     };
     assert_eq!(mistakes("['1s', '2s', '3m']"), (3, String::new()));
-    assert_eq!(mistakes("[]"), (4, String::new()));
+    let (count, said) = mistakes("[]");
+    assert!(count == 4 && said.contains("must not be empty: leave it out"), "{said}");
     for (wrong, said) in [
         ("['2s', '1s']", "ascend"),
         ("['0s']", "times such as"),

@@ -48,6 +48,13 @@ impl fmt::Display for ClientError {
 }
 
 impl ClientError {
+    /// No daemon listens there. Any other failure to reach it says nothing of that: one that lives may be busy, and does
+    /// afterwards what it was asked.
+    pub fn is_no_daemon(&self) -> bool {
+        use io::ErrorKind::{ConnectionRefused, NotFound};
+        matches!(self, Self::NotReached(_, error) if matches!(error.kind(), ConnectionRefused | NotFound))
+    }
+
     /// The exit code of a subcommand that fails by it.
     pub fn code(&self) -> u8 {
         match self {

@@ -26,7 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// would do nothing else.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The control socket. It is closed and its file removed when this is dropped.
+/// The control socket. It is closed and its file removed when this is dropped, which waits for the command that is being
+/// carried out.
 pub struct Server {
     path: PathBuf,
     stop: Option<UnixStream>,
@@ -58,13 +59,25 @@ impl Server {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Takes no more clients, and has the thread end when the command that is being carried out is over. Waits for nothing.
+    pub fn close(&mut self) {
+        if self.stop.take().is_some() {
+            // Who still connects would not be answered.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+
+    /// The same, and leaves the thread to the end of the process, which may be before that of a command.
+    pub fn leave(mut self) {
+        self.close();
+        self.thread = None;
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // First the file: who still connects would not be answered.
-        let _ = std::fs::remove_file(&self.path);
-        self.stop = None;
+        self.close();
         if let Some(thread) = self.thread.take() {
             // A panic of the thread has ended the process already.
             let _ = thread.join();
@@ -339,5 +352,28 @@ mod tests {
         assert_eq!(shortage.left(start + PAUSE), None);
         assert!(!shortage.note(&error(Errno::ENFILE), start + PAUSE));
         assert_eq!(shortage.left(start + PAUSE), Some(PAUSE));
+    }
+
+    #[test]
+    fn a_command_that_lasts_keeps_nobody_from_leaving() {
+        let folder = tempfile::tempdir().unwrap();
+        let (begin, begun) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let mut commands = Commands::default();
+        commands.add("last", move |_| {
+            begin.send(()).unwrap();
+            // Until the test is over.
+            let _ = ended.recv();
+            Ok(serde_json::Value::Null)
+        });
+        let mut server = Server::start(folder.path(), commands).unwrap();
+        let mut client = UnixStream::connect(server.path()).unwrap();
+        client.write_all(b"{\"command\":\"last\"}\n").unwrap();
+        begun.recv().unwrap();
+        let path = server.path().to_owned();
+        server.close();
+        assert!(!path.exists());
+        server.leave();
+        drop(end);
     }
 }

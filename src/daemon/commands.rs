@@ -82,6 +82,6 @@ fn told(status: &ReloadStatus) -> Value {
         "refused": status.refused,
         "last": last.map(|(_, outcome)| &outcome.message),
         "last_at": last.map(|(time_ns, _)| calendar::rfc3339(*time_ns)),
-        "at_next_start": last.map(|(_, outcome)| &outcome.at_next_start),
+        "at_next_start": status.at_next_start,
     })
 }

@@ -1,6 +1,6 @@
 //! Watches whether the listeners see, and makes them see again.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::connector::listeners::Listeners;
 use crate::connector::restore::Restorer;
 use crate::health::canary::{Cage, Outcome, Probe, Tried};
 use crate::health::sight::{Listener, Sight, Verdict};
-use crate::health::status::{Health, Said};
+use crate::health::status::{Health, Said, Untried};
 use crate::rules::model::Severity;
 use crate::worker::Signals;
 
@@ -30,8 +30,8 @@ pub(super) struct Lookout {
     health: Arc<Health>,
     signals: Arc<Signals>,
     look: Look,
-    /// Those that cannot be tried, which was said.
-    untried: BTreeSet<Listener>,
+    /// Those that cannot be tried, which was said, and why.
+    untried: BTreeMap<Listener, String>,
     ends: VecDeque<Instant>,
 }
 
@@ -52,7 +52,7 @@ impl Lookout {
             health,
             signals,
             look,
-            untried: BTreeSet::new(),
+            untried: BTreeMap::new(),
             ends: VecDeque::new(),
         })
     }
@@ -102,6 +102,11 @@ impl Lookout {
         }
         self.act(&verdict, listeners);
         self.health.set_blind(self.sight.blind_now());
+        self.untried.retain(|listener, _| watched.iter().any(|there| there.cpu == *listener));
+        // One that saw something by itself meanwhile is not to be tried.
+        let unknown = self.untried.iter().filter(|(listener, _)| due.contains(listener));
+        let unknown = unknown.map(|(&cpu, reason)| Untried { cpu, reason: reason.clone() });
+        self.health.set_untried(unknown.collect());
         self.health.canary.hanging.store(listeners.reap() as u64, Relaxed);
         self.look.tick();
         true
@@ -202,7 +207,7 @@ impl Lookout {
         for Tried { listener, outcome } in tried {
             match outcome {
                 Outcome::NotRun(reason) => {
-                    if self.untried.insert(*listener) {
+                    if self.untried.insert(*listener, reason.clone()).is_none() {
                         new.insert(*listener);
                         first = first.or(Some(reason));
                     }

@@ -179,7 +179,8 @@ impl Daemon {
             sender.clone(),
             delivery.status(),
         ));
-        health.set_rules(fingerprint::of(&config, &ruleset), Arc::clone(&ruleset));
+        health.set_configuration(fingerprint::of(&config, &ruleset));
+        health.set_rules(Arc::clone(&ruleset));
         let recorder = setup::start_recorder(options, &host)?;
         let files = Arc::new(Executables::default());
         if ruleset.wants().packages {
@@ -248,6 +249,7 @@ impl Daemon {
             hits: HitKeeper::new(&config.state_folder),
             seen: Seen::new(config.capture.already_running),
             reports: Reports::new(Arc::clone(&health), config.health.heartbeat),
+            health: Arc::clone(&health),
             counters: Arc::clone(&counters),
             signals: Arc::clone(&signals),
         };
@@ -388,8 +390,12 @@ impl Daemon {
         self.notifier.stopping();
         signals::end_at_once_on_second_signal(self.signal_fd);
         // Who asks from now on is told that there is no daemon.
-        self.control = None;
-        self.reloading.close(self.reloader);
+        self.control.iter_mut().for_each(Server::close);
+        // Whoever reloads at the socket may wait for longer than a service manager does: its thread has a reloader too.
+        let over = self.reloading.close(self.reloader);
+        if let Some(control) = self.control.take().filter(|_| !over) {
+            control.leave();
+        }
         self.listeners.stop();
         ignore_all();
         self.signals.stop.store(true, Relaxed);

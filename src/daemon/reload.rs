@@ -6,6 +6,7 @@
 //! there is a moment, in which nothing is done that the old or the new `[response]` forbids. What the daemon was set up
 //! with stays until the next start, and is named if it was changed (see `restart`).
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use crate::response;
 use crate::rules::current::Current;
 use crate::rules::model::Severity;
 use crate::rules::ruleset::RuleSet;
-use crate::worker::Signals;
+use crate::worker::{Configured, Signals};
 
 /// Reads everything anew; `None` for the rules if anything was refused.
 pub type Load = Box<dyn Fn(&Diagnostics) -> (Config, Option<RuleSet>) + Send>;
@@ -65,6 +66,8 @@ pub struct ReloadStatus {
     pub refused: u64,
     /// When the last one was, in nanoseconds since 1970, and what came of it; `None` if there was none.
     pub last: Option<(u64, Outcome)>,
+    /// See [`Outcome`], as of the last that was accepted: one that was refused changes nothing about it.
+    pub at_next_start: Vec<&'static str>,
 }
 
 /// Asks for reloads, from any thread.
@@ -99,6 +102,44 @@ impl Reloader {
     }
 }
 
+/// Why settings of responses are not in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Refused {
+    /// The worker has not come to them.
+    Busy,
+    /// It cannot respond by them.
+    Reason(String),
+    /// It has ended, and the daemon ends too.
+    Ended,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy => write!(
+                f,
+                "the worker is too busy to take [response] within {} s; try again",
+                WORKER_TIME.as_secs()
+            ),
+            Self::Reason(reason) => write!(
+                f,
+                "[response], joined with what was in force for the time between, cannot be put in force: {reason}; a \
+                 restart needs no time between"
+            ),
+            Self::Ended => f.write_str("the worker has ended"),
+        }
+    }
+}
+
+/// What the worker's answer means, or that there was none.
+fn answered(answer: Result<Configured, RecvTimeoutError>) -> Result<(), Refused> {
+    match answer {
+        Ok(result) => result.map_err(Refused::Reason),
+        Err(RecvTimeoutError::Timeout) => Err(Refused::Busy),
+        Err(RecvTimeoutError::Disconnected) => Err(Refused::Ended),
+    }
+}
+
 /// What the thread works with.
 pub(super) struct Reloading {
     /// Reads the files.
@@ -119,7 +160,7 @@ pub(super) struct Reloading {
     pub sender: ExecSender,
     /// Tells the service manager.
     pub notifier: Arc<Notifier>,
-    /// Tells which rules are in force.
+    /// Tells what is in force.
     pub health: Arc<Health>,
 }
 
@@ -129,10 +170,12 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Waits, not for long, until a reload that is under way is over, so that it is not cut off half logged.
-    pub(super) fn close(self, reloader: Reloader) {
+    /// Waits, not for long, until a reload that is under way is over, so that it is not cut off half logged. False if it
+    /// goes on, or somebody still has a [`Reloader`].
+    pub(super) fn close(self, reloader: Reloader) -> bool {
         drop(reloader);
-        let _ = self.ended.recv_timeout(CLOSING_TIME);
+        // Nothing is ever sent: the thread's end closes the channel.
+        self.ended.recv_timeout(CLOSING_TIME) != Err(RecvTimeoutError::Timeout)
     }
 }
 
@@ -201,34 +244,28 @@ impl Reloading {
         outcome
     }
 
-    /// Responds by these settings; false if the worker does not take them in time.
-    fn respond_by(&mut self, settings: response::Settings) -> bool {
+    /// Responds by these settings, or says why they are not in force.
+    fn respond_by(&mut self, settings: response::Settings) -> Result<(), Refused> {
         if settings == self.responses {
-            return true;
+            return Ok(());
         }
         let in_force = self.signals.configure_responses(settings.clone());
         self.sender.wake();
-        let taken = in_force.recv_timeout(WORKER_TIME).is_ok();
-        if taken {
-            self.responses = settings;
-        }
-        taken
+        answered(in_force.recv_timeout(WORKER_TIME))?;
+        self.responses = settings;
+        Ok(())
     }
 
     fn accept(&mut self, config: &Config, ruleset: RuleSet, diagnostics: Vec<String>) -> Outcome {
         let responses_follow = restart::responses_follow(&self.started);
         let before = self.responses.clone();
         // Until the new rules are in force, and the old ones are not, nothing is done that either forbids.
-        if responses_follow && !self.respond_by(before.stricter(&config.response)) {
+        if responses_follow && let Err(refused) = self.respond_by(before.stricter(&config.response)) {
             // Whenever it takes them.
             let _ = self.signals.configure_responses(before);
             return Outcome {
                 accepted: false,
-                message: format!(
-                    "not reloaded: the worker is too busy to take [response] within {} s; what was in force stays in \
-                     force; try again",
-                    WORKER_TIME.as_secs()
-                ),
+                message: format!("not reloaded: {refused}; what was in force stays in force"),
                 diagnostics,
                 at_next_start: Vec::new(),
             };
@@ -238,14 +275,25 @@ impl Reloading {
             self.files.packages.want();
         }
         self.rules.replace(Arc::clone(&ruleset));
-        if responses_follow && !self.respond_by(config.response.clone()) {
-            // They are where the worker finds them.
-            self.responses = config.response.clone();
-            log::warn!("the worker is busy: [response] follows when it is not; until then, less is done");
+        // The worker has hits go on from the rules before, so it is woken even if nothing is executed.
+        self.sender.wake();
+        let followed = if responses_follow { self.respond_by(config.response.clone()) } else { Ok(()) };
+        match followed {
+            Ok(()) => {}
+            Err(Refused::Busy) => {
+                // They are where the worker finds them.
+                self.responses = config.response.clone();
+                log::warn!("the worker is busy: [response] follows when it is not; until then, less is done");
+            }
+            Err(refused) => {
+                // The stricter of the old and the new stays.
+                let _ = self.signals.configure_responses(self.responses.clone());
+                log::error!("{refused}; what the old or the new [response] forbids is not done");
+            }
         }
         let response = self.responses.clone();
         let in_force = Config { rules: config.rules.clone(), response, ..self.started.clone() };
-        self.health.set_rules(fingerprint::of(&in_force, &ruleset), Arc::clone(&ruleset));
+        self.health.set_configuration(fingerprint::of(&in_force, &ruleset));
         if let Some(keeper) = &self.keeper
             && !keeper.replace(Arc::clone(&ruleset))
         {
@@ -258,8 +306,6 @@ impl Reloading {
                 Err(error) => log::warn!("packages are not known: their thread cannot be started: {error}"),
             }
         }
-        // The worker counts hits on from the set before, so it is woken even if nothing is executed.
-        self.sender.wake();
         let at_next_start = restart::needed(&self.started, config);
         let counts = [
             counted(ruleset.rules().len(), "rule", "rules"),
@@ -289,7 +335,10 @@ impl Reloading {
         self.sender.wake();
         let mut status = status.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome.accepted {
-            true => status.accepted += 1,
+            true => {
+                status.accepted += 1;
+                status.at_next_start.clone_from(&outcome.at_next_start);
+            }
             false => status.refused += 1,
         }
         status.last = Some((time_ns, outcome.clone()));
@@ -308,5 +357,20 @@ fn log_all(list: &[Diagnostic]) {
     }
     if list.len() > MOST_LOGGED {
         log::error!("{} more; `execwatch check` shows all", list.len() - MOST_LOGGED);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_worker_that_does_not_answer_is_busy() {
+        assert_eq!(answered(Ok(Ok(()))), Ok(()));
+        let said = |answer| answered(answer).unwrap_err().to_string();
+        let refused = said(Ok(Err("`protected` is too large".to_owned())));
+        assert!(refused.contains("cannot be put in force: `protected` is too large; a restart"), "{refused}");
+        assert!(said(Err(RecvTimeoutError::Timeout)).contains("too busy"));
+        assert_eq!(said(Err(RecvTimeoutError::Disconnected)), "the worker has ended");
     }
 }

@@ -10,11 +10,21 @@ use std::time::Instant;
 use super::Finding;
 use crate::config::{self, Config};
 use crate::output::remote::link::Link;
+use crate::response;
 use crate::trust::{Distrust, Trust};
 
 pub(super) fn examine(config: &Config, file: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
-    outputs(&mut findings, &config.output);
+    let daemon = Daemon { overrides: !config.hardening.capabilities };
+    outputs(&mut findings, &config.output, daemon);
+    if let Some(path) = &config.metrics.textfile {
+        // It is replaced by another, so the folder alone matters.
+        findings.push(made_in_folder("metrics", path, "[metrics] textfile", daemon));
+    }
+    if let Some(notify) = &config.incident.notify {
+        findings.extend(notify.command.first().map(|program| command(Path::new(program))));
+    }
+    findings.push(runtime(&config.runtime_folder, config.response.mode != response::Mode::Off));
     findings.extend(folder("the state folder", &config.state_folder, "[state] folder"));
     if let Some(journal) = config.journal.folder.as_deref().filter(|_| config.journal.enabled) {
         findings.extend(folder("the journal", journal, "[journal] folder"));
@@ -27,7 +37,7 @@ pub(super) fn examine(config: &Config, file: &Path) -> Vec<Finding> {
     findings
 }
 
-fn outputs(findings: &mut Vec<Finding>, output: &config::Output) {
+fn outputs(findings: &mut Vec<Finding>, output: &config::Output, daemon: Daemon) {
     const AREA: &str = "output";
     if let Some(syslog) = &output.syslog {
         let socket = &syslog.socket;
@@ -42,25 +52,7 @@ fn outputs(findings: &mut Vec<Finding>, output: &config::Output) {
         });
     }
     if let Some(file) = &output.file {
-        let folder = file.path.parent().unwrap_or(Path::new("/"));
-        findings.push(match folder.metadata() {
-            Ok(about) if about.is_dir() => {
-                Finding::good(AREA, format!("alerts are written to {}", file.path.display()))
-            }
-            Ok(_) => Finding::warning(
-                AREA,
-                format!("{} is no folder, so {} cannot be written", folder.display(), file.path.display()),
-                "name another file in [output.file] path",
-            ),
-            Err(error) => Finding::warning(
-                AREA,
-                format!("{} cannot be written: {}: {error}", file.path.display(), folder.display()),
-                match error.kind() {
-                    io::ErrorKind::NotFound => format!("mkdir -p -m 0750 {}", folder.display()),
-                    _ => "name another file in [output.file] path".to_owned(),
-                },
-            ),
-        });
+        findings.push(written("alerts", &file.path, "[output.file] path", daemon));
     }
     if let Some(journald) = &output.journald {
         let socket = &journald.socket;
@@ -86,6 +78,136 @@ fn outputs(findings: &mut Vec<Finding>, output: &config::Output) {
             "no output is switched on but standard output on a terminal: alerts of a service reach nobody",
             "enable [output.syslog], [[output.remote]], [output.journald] or [output.file]",
         ));
+    }
+}
+
+/// What the daemon may write: it is root without the capability to write where root is not let (CAP_DAC_OVERRIDE).
+#[derive(Debug, Clone, Copy)]
+struct Daemon {
+    /// It keeps that capability.
+    overrides: bool,
+}
+
+impl Daemon {
+    /// By owner and mode, as path_resolution(7) has it: the first of owner, group and others that fits decides.
+    fn may_write(self, owner: u32, group: u32, mode: u32) -> bool {
+        let bit = match (owner, group) {
+            (0, _) => 0o200,
+            (_, 0) => 0o020,
+            _ => 0o002,
+        };
+        self.overrides || mode & bit != 0
+    }
+}
+
+/// A file that is appended to, and made if it is not there.
+fn written(what: &str, path: &Path, key: &str, daemon: Daemon) -> Finding {
+    const AREA: &str = "output";
+    match path.metadata() {
+        Ok(about) if !daemon.may_write(about.uid(), about.gid(), about.mode()) => Finding::warning(
+            AREA,
+            format!(
+                "{what} cannot be written to {}: the file is owned by uid {}, mode {:04o}, and execwatch has given up \
+                 CAP_DAC_OVERRIDE",
+                path.display(),
+                about.uid(),
+                about.mode() & 0o7777
+            ),
+            format!("chown root: {}", path.display()),
+        ),
+        Ok(_) => Finding::good(AREA, format!("{what} are written to {}", path.display())),
+        Err(_) => made_in_folder(what, path, key, daemon),
+    }
+}
+
+/// A file that is made in its folder.
+fn made_in_folder(what: &str, path: &Path, key: &str, daemon: Daemon) -> Finding {
+    const AREA: &str = "output";
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let (shown, place) = (path.display(), folder.display());
+    let about = match folder.metadata() {
+        Ok(about) => about,
+        Err(error) => {
+            let remedy = match error.kind() {
+                io::ErrorKind::NotFound => format!("mkdir -p -m 0750 {place}"),
+                _ => format!("name another file in {key}"),
+            };
+            return Finding::warning(AREA, format!("{shown} cannot be written: {place}: {error}"), remedy);
+        }
+    };
+    if !about.is_dir() {
+        return Finding::warning(
+            AREA,
+            format!("{place} is no folder, so {shown} cannot be written"),
+            format!("name another file in {key}"),
+        );
+    }
+    if !daemon.may_write(about.uid(), about.gid(), about.mode()) {
+        let (owner, mode) = (about.uid(), about.mode() & 0o7777);
+        return Finding::warning(
+            AREA,
+            format!(
+                "{shown} cannot be made: {place} is owned by uid {owner}, mode {mode:04o}, and execwatch has given up \
+                 CAP_DAC_OVERRIDE"
+            ),
+            format!("chown root {place}, or name a file in a folder of root's in {key}"),
+        );
+    }
+    Finding::good(AREA, format!("{what} are written to {shown}"))
+}
+
+/// The program that is told of incidents.
+fn command(program: &Path) -> Finding {
+    const AREA: &str = "incidents";
+    let (shown, remedy) = (program.display(), "name a program in [incident.notify] command");
+    match program.metadata() {
+        Ok(about) if about.is_file() && about.mode() & 0o111 != 0 => {
+            Finding::good(AREA, format!("incidents are told to {shown}"))
+        }
+        Ok(about) if about.is_file() => Finding::warning(
+            AREA,
+            format!("incidents reach nobody by {shown}: it is not executable"),
+            format!("chmod +x {shown}"),
+        ),
+        Ok(_) => Finding::warning(AREA, format!("incidents reach nobody by {shown}: it is no file"), remedy),
+        Err(error) => Finding::warning(AREA, format!("incidents reach nobody by {shown}: {error}"), remedy),
+    }
+}
+
+/// The folder of lock and control socket: without the lock the daemon does not start, and for the socket and for responses
+/// it must be as [`place::prepare`](crate::control::place::prepare) demands.
+fn runtime(path: &Path, responses: bool) -> Finding {
+    const AREA: &str = "files";
+    let shown = path.display();
+    let elsewhere = "name another in [state] runtime-folder";
+    let refused = |found: String, remedy: String| match responses {
+        true => Finding::fatal(AREA, format!("{found}: with responses, execwatch does not start"), remedy),
+        false => Finding::warning(AREA, format!("{found}: `execwatch status` is not answered"), remedy),
+    };
+    match (path.symlink_metadata(), path.metadata()) {
+        (Err(error), _) if error.kind() == io::ErrorKind::NotFound => {
+            Finding::note(AREA, format!("the runtime folder {shown} is not there yet; the daemon makes it"))
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            Finding::fatal(AREA, format!("the runtime folder {shown} cannot be used: {error}"), elsewhere)
+        }
+        (_, Ok(about)) if !about.is_dir() => Finding::fatal(
+            AREA,
+            format!("the runtime folder {shown} is no folder"),
+            format!("move away what has that name, or {elsewhere}"),
+        ),
+        (Ok(link), _) if link.is_symlink() => {
+            refused(format!("the runtime folder {shown} is a symbolic link"), elsewhere.to_owned())
+        }
+        (Ok(about), _) if about.uid() != 0 || about.mode() & 0o022 != 0 => refused(
+            format!(
+                "others than root may write to the runtime folder {shown} (owner {}, mode {:04o})",
+                about.uid(),
+                about.mode() & 0o7777
+            ),
+            format!("chown root: {shown} && chmod go-w {shown}"),
+        ),
+        _ => Finding::good(AREA, format!("only root may write to the runtime folder {shown}")),
     }
 }
 
@@ -254,5 +376,49 @@ mod tests {
             assert_eq!(findings[0].level, Level::Warning);
             assert!(remedy.contains("[state] folder") && !remedy.contains("mkdir"), "{remedy}");
         }
+    }
+
+    #[test]
+    fn root_without_overriding_writes_where_owner_or_mode_let_it() {
+        let hardened = Daemon { overrides: false };
+        for (owner, group, mode, may) in [
+            (0, 0, 0o755, true),
+            (0, 5, 0o575, false),
+            (65_534, 65_534, 0o755, false),
+            (65_534, 65_534, 0o777, true),
+            (65_534, 0, 0o775, true),
+            (65_534, 0, 0o757, false),
+        ] {
+            assert_eq!(hardened.may_write(owner, group, mode), may, "{owner} {group} {mode:o}");
+        }
+        assert!(Daemon { overrides: true }.may_write(65_534, 65_534, 0o755));
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_executed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (program, said) in [
+            (file.path(), "not executable"),
+            (Path::new("/"), "no file"),
+            (Path::new("/nowhere/at"), "No such"),
+        ] {
+            let finding = command(program);
+            assert!(finding.level == Level::Warning && finding.found.contains(said), "{finding:?}");
+        }
+        assert_eq!(command(Path::new("/bin/sh")).level, Level::Good);
+    }
+
+    #[test]
+    fn a_runtime_folder_that_the_daemon_refuses() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o775)).unwrap();
+        let open = runtime(folder.path(), false);
+        assert_eq!((open.level, runtime(folder.path(), true).level), (Level::Warning, Level::Fatal));
+        assert!(open.remedy.unwrap().contains("chmod go-w"));
+        assert_eq!(runtime(&folder.path().join("new"), false).level, Level::Note);
+        std::os::unix::fs::symlink("/", folder.path().join("link")).unwrap();
+        assert_eq!(runtime(&folder.path().join("link"), false).level, Level::Warning);
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        assert_eq!(runtime(&folder.path().join("file"), false).level, Level::Fatal);
     }
 }

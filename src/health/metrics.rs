@@ -256,6 +256,15 @@ fn listeners(out: &mut Exposition, status: &Status) {
         let is = u8::from(status.blind.iter().any(|blind| blind.cpu == row.cpu));
         out.sample("blind", &[("cpu", cpu)], is);
     }
+    out.family(
+        "untried",
+        Gauge,
+        "1 for a listener that saw nothing for long and on whose CPU no canary could be executed.",
+    );
+    for (cpu, row) in rows() {
+        let is = u8::from(status.untried.iter().any(|untried| untried.cpu == row.cpu));
+        out.sample("untried", &[("cpu", cpu)], is);
+    }
 }
 
 /// Counters that have one label: a family each, with a sample for each row.

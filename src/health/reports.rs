@@ -43,7 +43,11 @@ impl Reports {
 
 fn heartbeat(status: &Status) -> Notice {
     let totals = &status.totals;
-    let state = if status.blind.is_empty() { "sees" } else { "is blind on some CPUs" };
+    let state = match (status.blind.is_empty(), status.untried.is_empty()) {
+        (false, _) => "is blind on some CPUs",
+        (true, false) => "does not know of some CPUs whether it sees",
+        (true, true) => "sees",
+    };
     let message = format!(
         "execwatch {} {state}: uptime-s={} configuration={} cpu-s={:.2} memory-bytes={} {totals}",
         status.version, status.uptime_s, status.configuration, status.cost.cpu_s, status.cost.memory_bytes,

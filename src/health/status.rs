@@ -61,6 +61,9 @@ pub struct Status {
     pub configuration: String,
     /// Who sees nothing now; empty if all is well.
     pub blind: Vec<Blind>,
+    /// Of whom it is not known: they saw nothing for long, and could not be tried.
+    #[serde(default)]
+    pub untried: Vec<Untried>,
     /// The listeners.
     pub listeners: Vec<Listener>,
     /// How much happens.
@@ -100,6 +103,15 @@ pub struct Blind {
     pub cpu: Option<u32>,
     /// When it certainly saw something last (RFC 3339).
     pub since: String,
+}
+
+/// A listener of which nobody knows whether it sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Untried {
+    /// Its CPU; `None` for the listener of those that have none of their own.
+    pub cpu: Option<u32>,
+    /// Why no canary could be executed there.
+    pub reason: String,
 }
 
 /// A listener. The counts are those of all that had its place since the start.
@@ -295,6 +307,7 @@ struct Kept {
     listeners: Vec<Watched>,
     /// By CPU, and when each certainly saw something last, on the monotonic clock.
     blind: Vec<(Option<u32>, u64)>,
+    untried: Vec<Untried>,
     last_canary: Option<Said>,
     last_loss: Option<Said>,
     /// Execs and alerts at these moments, a second apart.
@@ -321,11 +334,16 @@ impl Health {
         }
     }
 
-    /// What is in force: the configuration's fingerprint, and the rules.
-    pub fn set_rules(&self, configuration: String, ruleset: Arc<RuleSet>) {
-        let mut kept = self.kept();
-        kept.configuration = configuration;
-        kept.ruleset = ruleset;
+    /// The fingerprint of what is in force.
+    pub fn set_configuration(&self, fingerprint: String) {
+        self.kept().configuration = fingerprint;
+    }
+
+    /// The rules in force, whose hits already go on from those of the rules before: a count that falls is taken for a
+    /// restart by whoever reads the metrics.
+    pub fn set_rules(&self, ruleset: Arc<RuleSet>) {
+        // What is dropped here is dropped without the lock.
+        let _before = std::mem::replace(&mut self.kept().ruleset, ruleset);
     }
 
     /// The listeners there are.
@@ -336,6 +354,11 @@ impl Health {
     /// Who sees nothing, and since when on the monotonic clock.
     pub fn set_blind(&self, blind: Vec<(Option<u32>, u64)>) {
         self.kept().blind = blind;
+    }
+
+    /// Of whom it is not known whether they see.
+    pub fn set_untried(&self, untried: Vec<Untried>) {
+        self.kept().untried = untried;
     }
 
     /// What came of the last canary.
@@ -376,6 +399,7 @@ impl Health {
                     since: calendar::rfc3339(clock::wall_from_monotonic(since_ns)),
                 })
                 .collect(),
+            untried: kept.untried.clone(),
             listeners: self.listeners(&kept.listeners),
             rates: rates(&kept.samples, &totals),
             queue: Queue { waiting: queue.waiting, places: queue.places, bytes: queue.bytes },

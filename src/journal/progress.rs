@@ -141,14 +141,9 @@ impl Progress {
         (self.written.load(Relaxed), self.lost.load(Relaxed))
     }
 
-    /// Counts a record that was written.
+    /// Counts records that were written.
     pub fn add_written(&self, count: u64) {
         self.written.fetch_add(count, Relaxed);
-    }
-
-    /// Takes records back that were counted and turn out not to be written.
-    pub fn take_back(&self, count: u64) {
-        self.written.fetch_sub(count, Relaxed);
     }
 
     /// Counts records that will never be written.

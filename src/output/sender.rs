@@ -60,6 +60,8 @@ pub struct Sender {
     given: u64,
     /// The last of these, as many as the destination may hold back.
     held: VecDeque<u64>,
+    /// The last one before them, until it is kept as the position.
+    sent: Option<u64>,
     /// Lost since that was said last, and when.
     unsaid: u64,
     said: Option<Instant>,
@@ -98,6 +100,7 @@ impl Sender {
             unread: None,
             given,
             held: VecDeque::new(),
+            sent: None,
             unsaid: 0,
             said: None,
             unsaid_cut: 0,
@@ -159,7 +162,7 @@ impl Sender {
                 break;
             }
         }
-        self.take_back();
+        self.count_written();
         self.progress.set_sending(0);
     }
 
@@ -217,8 +220,8 @@ impl Sender {
             self.progress.set_sending(entry.time_ns);
             match self.persist(Some(entry.id.number), |destination| destination.write(entry)) {
                 Outcome::Written => {
-                    self.progress.add_written(1);
                     self.held.push_back(entry.id.number);
+                    self.count_written();
                 }
                 Outcome::Gone => self.lose(1),
                 Outcome::GivenUp => return false,
@@ -234,15 +237,23 @@ impl Sender {
         true
     }
 
+    /// Counts what the destination holds back no longer, and nothing before: what was counted stays true. True if it holds
+    /// back nothing.
+    fn count_written(&mut self) -> bool {
+        let held = usize::try_from(self.destination.held()).unwrap_or(usize::MAX);
+        let count = self.held.len().saturating_sub(held);
+        if let Some(sent) = self.held.drain(..count).next_back() {
+            self.sent = Some(sent);
+            self.progress.add_written(count as u64);
+        }
+        held == 0
+    }
+
     /// Writes down where the output is: before what it holds back.
     fn keep_position(&mut self) {
-        let held = usize::try_from(self.destination.held()).unwrap_or(usize::MAX);
-        let mut sent = None;
-        while self.held.len() > held {
-            sent = self.held.pop_front();
-        }
-        let sent = if held == 0 { Some(self.given) } else { sent };
-        if let Some(sent) = sent {
+        let all = self.count_written();
+        let sent = self.sent.take();
+        if let Some(sent) = if all { Some(self.given) } else { sent } {
             self.progress.advance(sent);
         }
     }
@@ -340,11 +351,6 @@ impl Sender {
             log::warn!("{message}");
         }
         said
-    }
-
-    /// What is held back was not written.
-    fn take_back(&self) {
-        self.progress.take_back(self.destination.held());
     }
 }
 

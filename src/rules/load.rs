@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::builtin;
 use super::catalogue::{Utility, is_glob};
 use super::exception::Exception;
+use super::found::Found;
 use super::macros::Macros;
 use super::model::{self, Rule};
 use super::ruleset::RuleSet;
@@ -38,12 +39,17 @@ const LARGEST_FOLDER: u64 = 64 << 20;
 
 /// Loads everything. `None` if anything was refused; the messages tell what.
 pub fn load(places: &Places, diagnostics: &Diagnostics) -> Option<RuleSet> {
-    load_trusted(places, &Trust::unasked(), diagnostics)
+    load_trusted(places, &Trust::unasked(), &Found::default(), diagnostics)
 }
 
-/// The same, and what there is to say about whom the files belong to.
-pub fn load_trusted(places: &Places, trust: &Trust, diagnostics: &Diagnostics) -> Option<RuleSet> {
-    compile(trusted_sources(places, Kind::Rules, trust, diagnostics), diagnostics)
+/// The same, and what there is to say about whom the files belong to, and about folders that have gone.
+pub fn load_trusted(
+    places: &Places,
+    trust: &Trust,
+    found: &Found,
+    diagnostics: &Diagnostics,
+) -> Option<RuleSet> {
+    compile(trusted_sources(places, Kind::Rules, (trust, found), diagnostics), diagnostics)
 }
 
 /// Compiles the texts of files, the compiled-in ones known by their names. `None` if anything was refused.
@@ -108,12 +114,17 @@ pub fn is_builtin(name: &str) -> bool {
 
 /// The files that are to be read: compiled-in ones first, then the administrator's.
 pub fn sources(places: &Places, kind: Kind, diagnostics: &Diagnostics) -> Vec<Source> {
-    trusted_sources(places, kind, &Trust::unasked(), diagnostics)
+    trusted_sources(places, kind, (&Trust::unasked(), &Found::default()), diagnostics)
 }
 
-fn trusted_sources(places: &Places, kind: Kind, trust: &Trust, diagnostics: &Diagnostics) -> Vec<Source> {
+fn trusted_sources(
+    places: &Places,
+    kind: Kind,
+    asked: (&Trust, &Found),
+    diagnostics: &Diagnostics,
+) -> Vec<Source> {
     let own: Vec<Source> =
-        places.folders.iter().flat_map(|folder| files(folder, places, trust, diagnostics)).collect();
+        places.folders.iter().flat_map(|folder| files(folder, places, asked, diagnostics)).collect();
     let replaced = |name: &str| {
         own.iter().any(|source| Path::new(&source.name).file_name().is_some_and(|own| own == name))
     };
@@ -253,7 +264,12 @@ fn check_exceptions(exceptions: &[Placed<'_, Exception>], rules: &[Rule], diagno
     }
 }
 
-fn files(folder: &Path, places: &Places, trust: &Trust, diagnostics: &Diagnostics) -> Vec<Source> {
+fn files(
+    folder: &Path,
+    places: &Places,
+    (trust, found): (&Trust, &Found),
+    diagnostics: &Diagnostics,
+) -> Vec<Source> {
     let whole = |path: &Path, message: String| {
         diagnostics.push(Diagnostic::whole(Level::Error, path.display().to_string(), message));
     };
@@ -261,6 +277,7 @@ fn files(folder: &Path, places: &Places, trust: &Trust, diagnostics: &Diagnostic
     let entries = match entries {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !places.folders_required => {
+            found.miss(folder, diagnostics);
             return Vec::new();
         }
         Err(error) => {
@@ -268,6 +285,7 @@ fn files(folder: &Path, places: &Places, trust: &Trust, diagnostics: &Diagnostic
             return Vec::new();
         }
     };
+    found.note(folder);
     trust.folder(folder, diagnostics);
     let mut paths: Vec<PathBuf> = entries
         .into_iter()
@@ -328,4 +346,33 @@ fn text_of(file: File) -> std::io::Result<String> {
         let line = good.iter().filter(|&&byte| byte == b'\n').count() + 1;
         std::io::Error::other(format!("it is no text: line {line} is not valid UTF-8"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_need_not_be_there_may_come_but_not_go() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().join("rules.d");
+        let places = Places { builtin: false, folders: vec![folder.clone()], folders_required: false };
+        let found = Found::default();
+        let read = || {
+            let diagnostics = Diagnostics::default();
+            let ruleset = load_trusted(&places, &Trust::unasked(), &found, &diagnostics);
+            found.settle(ruleset.is_some());
+            ruleset.ok_or_else(|| diagnostics.into_list().iter().map(ToString::to_string).collect::<String>())
+        };
+        assert!(read().is_ok());
+        std::fs::create_dir(&folder).unwrap();
+        assert!(read().is_ok());
+        std::fs::remove_dir(&folder).unwrap();
+        for _ in 0..2 {
+            let refused = read().unwrap_err();
+            assert!(refused.contains("is gone: put it back"), "{refused}");
+        }
+        std::fs::create_dir(&folder).unwrap();
+        assert!(read().is_ok());
+    }
 }

@@ -20,6 +20,7 @@ pub mod exception;
 pub mod explain;
 pub mod fields;
 mod file_fields;
+pub mod found;
 pub mod held;
 pub mod interpreter;
 pub mod load;

@@ -23,6 +23,8 @@ struct Told {
     is_final: AtomicBool,
     /// Take nothing, and say nothing.
     hangs: AtomicBool,
+    /// Hand nothing on.
+    keeps: AtomicBool,
     /// Say of so many that they were cut.
     cuts: AtomicUsize,
     taken: Mutex<Vec<(u64, String)>>,
@@ -66,6 +68,14 @@ impl Destination for Obedient {
         }
         self.1.taken.lock().unwrap().push((entry.id.number, entry.form(Form::Text).to_owned()));
         Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.1.keeps.load(Relaxed) { Err(io::Error::other("nobody is there")) } else { Ok(()) }
+    }
+
+    fn held(&self) -> u64 {
+        if self.1.keeps.load(Relaxed) { self.1.numbers().len() as u64 } else { 0 }
     }
 
     fn take_cut(&mut self) -> u64 {
@@ -169,6 +179,22 @@ fn a_failing_output_is_tried_again_in_order() {
     let (run, number) = id.split_once('-').unwrap();
     assert_eq!((run.len(), number), (16, "1"));
     assert!(texts[9].ends_with(&format!("record={run}-10")), "{}", texts[9]);
+}
+
+#[test]
+fn what_an_output_holds_back_is_not_counted_as_written() {
+    let place = Place::new(Settings::default());
+    let told = Arc::new(Told { keeps: AtomicBool::new(true), ..Told::default() });
+    let mut delivery = place.start(&[("a", &told)]);
+    offer(&mut delivery, 1..11, 1);
+    let status = delivery.status();
+    wait_until("the failure", || status.outputs(0)[0].condition == Condition::Retrying);
+    let output = status.outputs(0).remove(0);
+    assert_eq!((output.written, output.lag), (0, 10));
+    told.keeps.store(false, Relaxed);
+    wait_until("all", || status.outputs(0)[0].position == 10);
+    assert_eq!(status.outputs(0)[0].written, 10);
+    end(delivery);
 }
 
 #[test]

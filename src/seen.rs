@@ -6,7 +6,6 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
-use crate::clock;
 use crate::process::exec::{Certainty, Exec};
 
 /// Programs remembered, at about 24 bytes. Only those are that a rule could match at first sight.
@@ -19,7 +18,7 @@ const MOST_WAITING: usize = 1000;
 pub struct Seen {
     /// What ran at the start is only remembered.
     not_at_start: bool,
-    listens_since_ns: Option<u64>,
+    listens_since_ticks: Option<u64>,
     /// What the look at /proc found, until it is complete: what an event told tells more.
     waiting: Vec<Exec>,
     /// Process and program, of everything that was evaluated, and the pid.
@@ -37,9 +36,10 @@ impl Seen {
         Seen { not_at_start: !at_start, ..Seen::default() }
     }
 
-    /// From this moment on, in nanoseconds since 1970, every execution is told of by an event.
-    pub fn listens_since(&mut self, moment_ns: u64) {
-        self.listens_since_ns = Some(moment_ns);
+    /// From this moment on, in ticks since boot, every execution is told of by an event. Not by the wall clock, which may be
+    /// set meanwhile.
+    pub fn listens_since(&mut self, ticks: u64) {
+        self.listens_since_ticks = Some(ticks);
     }
 
     /// Takes an exec: what is to be evaluated now.
@@ -71,8 +71,7 @@ impl Seen {
 
     /// The process was made when events were already listened to; its start is rounded down.
     fn will_be_told(&self, exec: &Exec) -> bool {
-        let start_ns = exec.details.start_ticks.map(clock::wall_from_start_ticks);
-        start_ns.zip(self.listens_since_ns).is_some_and(|(start, listens)| start > listens)
+        exec.details.start_ticks.zip(self.listens_since_ticks).is_some_and(|(start, listens)| start > listens)
     }
 
     fn is_told(&mut self, exec: &Exec) -> bool {

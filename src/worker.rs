@@ -181,7 +181,7 @@ impl Worker {
         while !self.signals.listening.load(Relaxed) && !self.signals.stop.load(Relaxed) {
             self.receiver.wait(Some(TICK));
         }
-        self.seen.listens_since(clock::realtime_ns());
+        self.seen.listens_since(clock::start_ticks_from_monotonic(clock::monotonic_ns()));
         self.follower.scan();
         if let Some(desk) = &mut self.incidents {
             desk.resume(self.follower.table());

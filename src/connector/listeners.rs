@@ -316,8 +316,10 @@ impl Listeners {
     pub(super) fn set_catch_all(&self, leaving: &[u32]) {
         let covered: Vec<u32> = self.per_cpu.keys().copied().filter(|cpu| !leaving.contains(cpu)).collect();
         if let Err(error) = self.catch_all.socket.set_filter(&filter::execs_except(&covered)) {
-            // The old filter stays: at worst an event is received twice, and event time decides who owns it.
-            log::warn!("could not narrow the catch-all listener: {error}");
+            // The old filter stays. If it lets through more, an event is received twice, and event time decides who owns it.
+            log::warn!(
+                "the filter of the catch-all listener cannot be set, so execs of CPUs that go may be missed: {error}"
+            );
         }
     }
 

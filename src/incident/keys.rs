@@ -49,7 +49,9 @@ pub fn of(alert: &Alert, table: &Table) -> (Vec<Key>, Option<Handle>) {
     };
     let anchor = entry.filter(|&pid| pid > 1).and_then(at).or_else(|| at(exec.pid));
     keys.extend(anchor.map(Key::Entry));
-    if origin.place.container_id.is_none() {
+    // All the sessions and jobs behind one door may be of its unit.
+    let shared = matches!(origin.entry, Some("ssh" | "remote" | "login" | "cron"));
+    if origin.place.container_id.is_none() && !shared {
         keys.extend(
             origin
                 .place

@@ -171,10 +171,12 @@ fn a_listener_that_somebody_moved_is_put_back() {
     let put_back = || daemon.stderr().matches("and was put back").count();
     wait_until("the first time", || (put_back() == 1).then_some(()));
     assert_certain(&executed_on(&daemon, cpu));
-    let demoted = Command::new(&chrt).args(["-o", "-p", "0", listener]).output().unwrap();
-    assert!(demoted.status.success(), "{demoted:?}");
-    wait_until("the second time", || (put_back() == 2).then_some(()));
-    assert_certain(&executed_on(&daemon, cpu));
+    for (times, policy) in [(2, ["-o", "-p", "0"]), (3, ["-f", "-p", "1"])] {
+        let demoted = Command::new(&chrt).args(policy).arg(listener).output().unwrap();
+        assert!(demoted.status.success(), "{demoted:?}");
+        wait_until("the next time", || (put_back() == times).then_some(()));
+        assert_certain(&executed_on(&daemon, cpu));
+    }
     daemon.stop();
 }
 

@@ -14,21 +14,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sched::sched_getaffinity;
 use nix::sys::pthread::{Pthread, pthread_kill};
 use nix::unistd::Pid;
 
-use super::filter;
 use super::listener::{ExecSink, Listener, Ownership};
 use super::stuck::Watch;
 use super::subscription::{ConnectorSocket, SubscriptionError};
 use super::wire::what;
+use super::{filter, placing};
 use crate::clock;
 use crate::cpus;
 use crate::harden;
 use crate::harden::roles::Role;
 use crate::health::{Counters, ListenerCounters};
-use crate::sys;
 
 /// How many listeners there should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +62,6 @@ const PLACED_WITHIN: Duration = Duration::from_secs(5);
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// How long a listener may take to end; it only finishes what is queued.
 const END_DEADLINE: Duration = Duration::from_secs(5);
-/// The nice value of listeners without real-time priority.
-const BEST_EFFORT_NICE: i32 = -20;
 /// How far ahead of the present a listener takes over.
 const HAND_OVER_NS: u64 = 10_000_000;
 /// How long after a hand-over both sides still take what the kernel sends late: an event has its time before it is sent.
@@ -386,7 +383,7 @@ pub(super) fn spawn(
         let (socket, counters) = (Arc::clone(&socket), Arc::clone(&counters));
         let (stop, replaced, settled) = (Arc::clone(&stop), Arc::clone(&replaced), Arc::clone(&settled));
         move || {
-            let placed = place(cpu, priority);
+            let placed = placing::place(cpu, priority);
             let exact_cpu = cpu.filter(|_| priority.is_some() && placed.is_ok());
             harden::enter(Role::Listener);
             if settled.swap(true, Ordering::AcqRel) {
@@ -418,31 +415,6 @@ pub(super) fn spawn(
     let exact = cpu.is_some() && priority.is_some() && placed.is_ok();
     let (watch, dropped_before) = (Watch::default(), counters.dropped.load(Ordering::Relaxed));
     Ok((Running { thread, stop, replaced, watch, socket, counters, dropped_before, exact }, placed))
-}
-
-/// Pins the calling thread and gives it its priority.
-fn place(cpu: Option<u32>, priority: Option<u8>) -> Result<(), String> {
-    // The priority first: without it the thread might never run where another real-time thread spins.
-    let result = priority.map_or(Ok(()), |priority| {
-        sys::sched::set_fifo(0, priority)
-            .map_err(|error| format!("SCHED_FIFO priority {priority} refused: {error}"))
-    });
-    let result = result.and_then(|()| pin(cpu));
-    if priority.is_none() || result.is_err() {
-        // Not worth a failure: it only narrows a race that best effort has anyway.
-        if let Err(error) = sys::sched::set_nice(BEST_EFFORT_NICE) {
-            log::debug!("nice {BEST_EFFORT_NICE} refused: {error}");
-        }
-    }
-    result
-}
-
-fn pin(cpu: Option<u32>) -> Result<(), String> {
-    let Some(cpu) = cpu else { return Ok(()) };
-    let mut set = CpuSet::new();
-    set.set(cpu as usize)
-        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
-        .map_err(|error| format!("pinning to CPU {cpu} refused: {error}"))
 }
 
 /// Ends a listener. Signals are repeated because one that comes just before the thread blocks has no effect.

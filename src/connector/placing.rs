@@ -1,4 +1,4 @@
-//! Keeping listeners where they were put: others may move the threads of a machine (taskset, chrt, tuned, cpusets), and a
+//! Putting listeners onto their CPUs, and keeping them there: others may move the threads of a machine (taskset, chrt, tuned, cpusets), and a
 //! listener that is not on its CPU, or not before all others there, holds nobody.
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,6 +8,9 @@ use nix::unistd::Pid;
 
 use super::listeners::{Listeners, Running};
 use crate::{cpus, sys};
+
+/// The nice value of listeners without real-time priority.
+const BEST_EFFORT_NICE: i32 = -20;
 
 impl Listeners {
     /// Looks, once a tick, whether exact listeners are still pinned and scheduled as they were, and puts them back. The CPUs of
@@ -27,16 +30,41 @@ impl Listeners {
     }
 }
 
+/// Pins the calling thread and gives it its priority.
+pub(super) fn place(cpu: Option<u32>, priority: Option<u8>) -> Result<(), String> {
+    // The priority first: without it the thread might never run where another real-time thread spins.
+    let result = priority.map_or(Ok(()), |priority| {
+        sys::sched::set_fifo(0, priority)
+            .map_err(|error| format!("SCHED_FIFO priority {priority} refused: {error}"))
+    });
+    let result = result.and_then(|()| {
+        let Some(cpu) = cpu else { return Ok(()) };
+        only(cpu)
+            .and_then(|set| sched_setaffinity(Pid::from_raw(0), &set))
+            .map_err(|error| format!("pinning to CPU {cpu} refused: {error}"))
+    });
+    if priority.is_none() || result.is_err() {
+        // Not worth a failure: it only narrows a race that best effort has anyway.
+        if let Err(error) = sys::sched::set_nice(BEST_EFFORT_NICE) {
+            log::debug!("nice {BEST_EFFORT_NICE} refused: {error}");
+        }
+    }
+    result
+}
+
 /// True if the thread was elsewhere or scheduled otherwise, and was put back. Where that fails it is tried at the next look.
 fn place_again(thread: i32, cpu: u32, priority: u8) -> bool {
+    let Ok(own) = only(cpu) else { return false };
     let id = Pid::from_raw(thread);
-    let mut own = CpuSet::new();
-    if own.set(cpu as usize).is_err() {
-        return false;
-    }
     let strayed = sched_getaffinity(id).is_ok_and(|allowed| allowed != own);
-    let demoted = sys::sched::is_fifo(thread).is_ok_and(|fifo| !fifo);
+    let demoted = sys::sched::fifo(thread).is_ok_and(|has| has != Some(priority));
     let pinned = strayed && sched_setaffinity(id, &own).is_ok();
     let promoted = demoted && sys::sched::set_fifo(thread, priority).is_ok();
     pinned || promoted
+}
+
+fn only(cpu: u32) -> nix::Result<CpuSet> {
+    let mut set = CpuSet::new();
+    set.set(cpu as usize)?;
+    Ok(set)
 }

@@ -83,7 +83,7 @@ static FAMILIES: &[Family] = &[
     Family {
         names: &["fish"],
         text: "c",
-        value: "CdDfo",
+        value: "CdDfop",
         text_words: &["--command"],
         value_words: &[
             "--init-command",
@@ -143,11 +143,12 @@ static FAMILIES: &[Family] = &[
     Family {
         names: &["gawk"],
         text: "e",
-        value: "vFlLDdop",
-        script: "fEi",
+        value: "vFli",
+        attached: "LDdop",
+        script: "fE",
         text_words: &["--source"],
-        value_words: &["--assign", "--field-separator", "--load"],
-        script_words: &["--file", "--exec", "--include"],
+        value_words: &["--assign", "--field-separator", "--load", "--include"],
+        script_words: &["--file", "--exec"],
         first: First::Text,
         ..NOTHING
     },
@@ -304,6 +305,7 @@ mod tests {
             &["node", "--eval=x/nc"],
             &["gawk", "BEGIN {} #/nc", "/tmp/nc"],
             &["gawk", "--", "BEGIN {} #/nc"],
+            &["gawk", "-i", "inplace", "{} #/nc", "/tmp/nc"],
             &["pwsh", "-NoProfile", "-EncodedCommand", "x/nc"],
             &["cat", "/tmp/nc"],
         ] {
@@ -336,6 +338,7 @@ mod tests {
             ("x", &["lua5.4", "-e", "a=1", "x"]),
             ("x", &["fish", "-C", "true", "x"]),
             ("x", &["gawk", "-F:", "-f", "x"]),
+            ("x", &["gawk", "-p", "-f", "x"]),
             ("x", &["expect", "-f", "x"]),
             ("x", &["pwsh", "-ExecutionPolicy", "Bypass", "-File", "x"]),
         ] {

@@ -13,14 +13,21 @@ pub fn set_fifo(thread: libc::pid_t, priority: u8) -> io::Result<()> {
     set(thread, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, priority)
 }
 
-/// Whether a thread is in SCHED_FIFO. By number, as [`set_fifo`].
-pub fn is_fifo(thread: libc::pid_t) -> io::Result<bool> {
-    // SAFETY: plain integers.
-    let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, thread) };
-    if policy < 0 {
+/// The priority of a thread in SCHED_FIFO; `None` if it is in another policy. By number, as [`set_fifo`].
+pub fn fifo(thread: libc::pid_t) -> io::Result<Option<u8>> {
+    let mut priority: libc::c_int = 0;
+    // SAFETY: plain integers, and one that the kernel writes.
+    let (policy, result) = unsafe {
+        (
+            libc::syscall(libc::SYS_sched_getscheduler, thread),
+            libc::syscall(libc::SYS_sched_getparam, thread, &raw mut priority),
+        )
+    };
+    if policy < 0 || result < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(policy as libc::c_int & !libc::SCHED_RESET_ON_FORK == libc::SCHED_FIFO)
+    let fifo = policy as libc::c_int & !libc::SCHED_RESET_ON_FORK == libc::SCHED_FIFO;
+    Ok(u8::try_from(priority).ok().filter(|_| fifo))
 }
 
 /// Puts a thread of this process back into SCHED_OTHER, out of the way of every other.

@@ -211,7 +211,7 @@ impl Worker {
                     desk.tell(self.follower.table());
                 }
                 next_drain = now + if many { BUSY_TICK } else { TICK };
-                for notice in self.reports.due(&self.counters.totals(), now, stopping) {
+                for notice in self.reports.due(&self.counters, now, stopping) {
                     self.write(Record::Notice(notice));
                 }
                 self.write_folded(stopping && idle);

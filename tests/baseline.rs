@@ -81,7 +81,7 @@ impl Ground {
     fn execute(&self, name: &str) -> u32 {
         let path = self.path().join("bin").join(name);
         if !path.exists() {
-            program::tiny(&path);
+            program::brief(&path);
         }
         let mut child = Command::new(path).spawn().unwrap();
         child.wait().unwrap();

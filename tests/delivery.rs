@@ -195,7 +195,7 @@ fn killed(kills: u64, restarts: u64, alerts: u32) {
     let Some(machine) = Machine::alone() else { return };
     machine.on_every_cpu();
     let setup = machine.daemon().config(BOTH);
-    let program = setup.program("tool");
+    let program = setup.tiny("tool");
     let mut receiver = Receiver::start(&setup.folder().join("log"));
     let mut daemon = setup.start();
     let mut random = Random::new();
@@ -266,8 +266,15 @@ fn kill_9_at_50_moments_among_100_000_alerts() {
 }
 
 fn execute(program: &Path, count: usize) {
-    for number in 0..count {
-        Command::new(program).arg(format!("n{number}")).status().unwrap();
+    /// At once, since each stays for a moment.
+    const TOGETHER: usize = 50;
+    let numbers: Vec<usize> = (0..count).collect();
+    for some in numbers.chunks(TOGETHER) {
+        let start = |number: &usize| Command::new(program).arg(format!("n{number}")).spawn().unwrap();
+        let children: Vec<Child> = some.iter().map(start).collect();
+        for mut child in children {
+            child.wait().unwrap();
+        }
     }
 }
 

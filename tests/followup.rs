@@ -223,7 +223,7 @@ fn children_and_a_file_being_written() {
 fn one_that_ends_at_once() {
     let Some(machine) = Machine::alone() else { return };
     let daemon = setup(&machine, "").start();
-    let mut child = Command::new(daemon.program("brief")).spawn().unwrap();
+    let mut child = Command::new(daemon.tiny("brief")).spawn().unwrap();
     child.wait().unwrap();
     let end = wait_for_end(&daemon, child.id());
     assert_eq!(end["process"]["exit_code"], 0);
@@ -236,7 +236,7 @@ fn one_that_ends_at_once() {
 fn the_end_of_the_daemon() {
     let Some(machine) = Machine::alone() else { return };
     let daemon = setup(&machine, "").start();
-    let mut child = Command::new(daemon.program("brief")).spawn().unwrap();
+    let mut child = Command::new(daemon.tiny("brief")).spawn().unwrap();
     child.wait().unwrap();
     let ended = daemon.stop();
     let told: Vec<_> = ended.records.iter().filter(|record| is_follow_up_of(record, child.id())).collect();

@@ -64,7 +64,7 @@ fn a_thousand_double_forked_programs_show_their_script_in_a_storm() {
     let rules = "[[rule]]\nid = 'orphan'\ntitle = 'An orphan'\nseverity = 'low'\n\
                  [rule.select.it]\nexe = '{dir}/bin/orphan'\n";
     let daemon = machine.daemon().rules(rules).start();
-    let (orphan, other) = (daemon.program("orphan"), daemon.program("other"));
+    let (orphan, other) = (daemon.tiny("orphan"), daemon.tiny("other"));
     let script = program::script(&daemon.folder().join("bin/fork.sh"), program::DOUBLE_FORK);
     let (next, stormed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let scripts: Vec<(usize, u32)> = std::thread::scope(|scope| {

@@ -33,7 +33,7 @@ fn works_in_best_effort(setup: Setup<'_>) -> String {
         alert = daemon.wait_for(|alert| alert["process"]["pid"] == again.pid());
     }
     assert_eq!(certainty(&alert), "best-effort");
-    let file = daemon.program("short");
+    let file = daemon.tiny("short");
     for number in 0..SHORT {
         assert!(Command::new(&file).arg(number.to_string()).status().unwrap().success());
     }

@@ -326,7 +326,7 @@ fn a_storm_during_a_hundred_reloads_is_read_without_a_gap() {
     machine.on_every_cpu();
     // The queue holds all that the worker has not come to, so that only what a reload does is under test.
     let daemon = machine.daemon().capture("queue-length = 65536").rules(&rule("even")).start();
-    let file = daemon.program("storm");
+    let file = daemon.tiny("storm");
     let done = daemon.folder().join("done");
     let executed = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..WORKERS)

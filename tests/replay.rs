@@ -402,7 +402,7 @@ impl Drop for Auditd {
 fn what_auditd_writes_of_real_programs() {
     let Some(_machine) = Machine::alone() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let program = program::tiny(&folder.path().canonicalize().unwrap().join("audited"));
+    let program = program::brief(&folder.path().canonicalize().unwrap().join("audited"));
     let Some(auditd) = Auditd::start(folder.path(), &program) else { return };
     let lists: Vec<Vec<Vec<u8>>> = vec![
         vec![b"audited".to_vec()],

@@ -180,7 +180,7 @@ fn a_viewer_that_does_not_look_delays_nothing_and_is_told_what_it_missed() {
     let Some(machine) = Machine::alone() else { return };
     let daemon = machine.daemon().rules(RULES).start();
     let folder = daemon.folder().to_owned();
-    let program = daemon.program("one");
+    let program = daemon.tiny("one");
     let mut viewer = Viewer::piped(&folder, &["--json"]);
     execute_until_shown(&program, &viewer);
     viewer.signal(Signal::SIGSTOP);

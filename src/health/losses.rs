@@ -21,6 +21,8 @@ pub struct Losses {
     seen_ns: u64,
     /// Between which looks something unsaid was lost.
     window: Option<(u64, u64)>,
+    /// How late the listener was at most for a program that has gone and was not said.
+    late: Option<Duration>,
 }
 
 /// Ways to lose something: the count, and what it means for one and for several.
@@ -71,9 +73,17 @@ const WAYS: [Way; 9] = [
 ];
 
 impl Losses {
-    /// Looks at the totals of the moment `now_ns`, in nanoseconds since 1970. A notice if something was lost that has not
-    /// been said, at most one a minute, or at the end.
-    pub fn look(&mut self, totals: &Totals, now: Instant, now_ns: u64, at_end: bool) -> Option<Notice> {
+    /// Looks at the totals of the moment `now_ns`, in nanoseconds since 1970, and at how long after their exec programs were
+    /// looked at that had gone. A notice if something was lost that has not been said, at most one a minute, or at the end.
+    pub fn look(
+        &mut self,
+        totals: &Totals,
+        gone_after: Option<Duration>,
+        now: Instant,
+        now_ns: u64,
+        at_end: bool,
+    ) -> Option<Notice> {
+        self.late = self.late.max(gone_after);
         if WAYS.iter().any(|(count, ..)| count(totals) > count(&self.seen)) {
             let since = self.window.map_or(self.seen_ns, |(since, _)| since);
             self.window = Some((if since == 0 { now_ns } else { since }, now_ns));
@@ -84,12 +94,18 @@ impl Losses {
         if !at_end && self.last_said.is_some_and(|last| now.duration_since(last) < EVERY) {
             return None;
         }
-        let said: Vec<String> = WAYS
+        let mut said: Vec<String> = WAYS
             .iter()
             .map(|(count, one, many)| (count(totals).saturating_sub(count(&self.said)), one, many))
             .filter(|(lost, ..)| *lost > 0)
             .map(|(lost, one, many)| counted(lost, one, many))
             .collect();
+        // The first of the ways. A CPU that stood still is told apart from a program that another one took over.
+        if totals.gone > self.said.gone
+            && let (Some(gone), Some(late)) = (said.first_mut(), self.late.take())
+        {
+            *gone += &format!(" (looked at up to {} us after the exec)", late.as_micros());
+        }
         self.said = *totals;
         self.last_said = Some(now);
         self.window = None;
@@ -112,13 +128,14 @@ mod tests {
         let mut look = |gone, lost, after: u64, at_end| {
             let totals = Totals { gone, lost, ..Totals::default() };
             let now = start + Duration::from_secs(after);
-            losses.look(&totals, now, after * S, at_end).map(|notice| notice.message)
+            let late = (gone > 0).then(|| Duration::from_micros(100 * after));
+            losses.look(&totals, late, now, after * S, at_end).map(|notice| notice.message)
         };
         assert_eq!(look(0, 0, 10, false), None);
         assert_eq!(
             look(2, 1, 11, false).unwrap(),
             "not everything was seen between 1970-01-01T00:00:10.000000Z and 1970-01-01T00:00:11.000000Z: 2 programs ended \
-             before they were read, 1 program that a rule could match found the queue full"
+             before they were read (looked at up to 1100 us after the exec), 1 program that a rule could match found the queue full"
         );
         assert_eq!(look(2, 1, 12, true), None);
         // Within the minute it is kept back, with its time.
@@ -127,14 +144,14 @@ mod tests {
         assert_eq!(look(4, 1, 70, false), None);
         let said = look(4, 1, 71, false).unwrap();
         assert!(
-            said.contains("between 1970-01-01T00:00:12.000000Z and 1970-01-01T00:00:30.000000Z: 2 programs"),
+            said.contains("between 1970-01-01T00:00:12.000000Z and 1970-01-01T00:00:30.000000Z: 2 programs ended before they were read (looked at up to 7100 us after the exec)"),
             "{said}"
         );
         assert!(!said.contains("a rule"), "{said}");
         assert!(look(5, 1, 72, true).unwrap().contains("1 program ended"));
         // The first look has no moment before it.
         let totals = Totals { gone: 1, ..Totals::default() };
-        let said = Losses::default().look(&totals, start, 5 * S, false).unwrap().message;
+        let said = Losses::default().look(&totals, None, start, 5 * S, false).unwrap().message;
         assert_eq!(
             said,
             "not everything was seen at 1970-01-01T00:00:05.000000Z: 1 program ended before it was read"

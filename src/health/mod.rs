@@ -13,6 +13,7 @@ pub mod status;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,9 @@ pub struct ListenerCounters {
     pub unrecorded: AtomicU64,
     /// Longest time a program was held, in nanoseconds.
     pub longest_hold_ns: AtomicU64,
+    /// The longest time from the exec of a program that had [gone](Self::gone) to the look at it, in nanoseconds, since it
+    /// was [taken](Counters::take_gone_after).
+    pub gone_after_ns: AtomicU64,
 }
 
 impl ListenerCounters {
@@ -314,6 +318,13 @@ impl Counters {
             totals.longest_hold_ns = totals.longest_hold_ns.max(listener.longest_hold_ns.load(Relaxed));
         }
         totals
+    }
+
+    /// The longest time from the exec of a program that had ended before it was read to the look at it, since this was
+    /// asked last; `None` if there was none.
+    pub fn take_gone_after(&self) -> Option<Duration> {
+        let longest = self.lock().iter().map(|listener| listener.gone_after_ns.swap(0, Relaxed)).max()?;
+        (longest > 0).then(|| Duration::from_nanos(longest))
     }
 
     /// The counters of all listeners that there are or were.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Totals;
+use super::Counters;
 use super::losses::Losses;
 use super::status::{Health, Said, Status};
 use crate::alert::Notice;
@@ -25,9 +25,15 @@ impl Reports {
     }
 
     /// What is to be said now.
-    pub fn due(&mut self, totals: &Totals, now: Instant, at_end: bool) -> Vec<Notice> {
+    pub fn due(&mut self, counters: &Counters, now: Instant, at_end: bool) -> Vec<Notice> {
         let mut notices = Vec::new();
-        if let Some(loss) = self.losses.look(totals, now, clock::realtime_ns(), at_end) {
+        if let Some(loss) = self.losses.look(
+            &counters.totals(),
+            counters.take_gone_after(),
+            now,
+            clock::realtime_ns(),
+            at_end,
+        ) {
             self.health.set_last_loss(Said::new(loss.time_ns, &loss.message));
             notices.push(loss);
         }

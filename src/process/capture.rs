@@ -376,6 +376,9 @@ fn count(counters: &ListenerCounters, exec: &Exec) {
         }
     };
     counter.fetch_add(1, Relaxed);
+    if !read {
+        counters.gone_after_ns.fetch_max(exec.hold_ns, Relaxed);
+    }
     if exec.image.cut() {
         counters.cut.fetch_add(1, Relaxed);
     }

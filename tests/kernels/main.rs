@@ -236,7 +236,7 @@ fn storm(
 fn capture(machine: &Machine) -> String {
     let count = execs();
     let daemon = machine.daemon().capture("queue-length = 8192").start();
-    let file = daemon.program("storm");
+    let file = daemon.tiny("storm");
     storm(&file, WORKERS, count, Stdio::null, |signal| assert_eq!(signal, 0));
     let ended = daemon.stop();
     let alerts = ended.alerts(|_| true);

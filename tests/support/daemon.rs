@@ -1,6 +1,6 @@
 //! A daemon under test: set up, started, watched, ended.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -119,6 +119,11 @@ impl<'m> Setup<'m> {
 
     /// A program in the daemon's folder, before the start; see [`Daemon::program`].
     pub(crate) fn program(&self, name: &str) -> PathBuf {
+        program::brief(&self.folder().join("bin").join(name))
+    }
+
+    /// A program in the daemon's folder, before the start; see [`Daemon::tiny`].
+    pub(crate) fn tiny(&self, name: &str) -> PathBuf {
         program::tiny(&self.folder().join("bin").join(name))
     }
 
@@ -176,6 +181,7 @@ impl<'m> Setup<'m> {
         Daemon {
             _machine: self.machine,
             alerts: RefCell::new(AlertFile::new(folder.join("alerts.json"))),
+            gone: Cell::new(0),
             folder,
             _temporary: self.folder,
             words,
@@ -237,6 +243,7 @@ pub(crate) struct Daemon<'m> {
     messages: Arc<Messages>,
     reader: Option<JoinHandle<()>>,
     alerts: RefCell<AlertFile>,
+    gone: Cell<u64>,
 }
 
 /// What an ended daemon left.
@@ -270,8 +277,13 @@ impl Daemon<'_> {
         &self.folder
     }
 
-    /// Makes a program that ends at once, `bin/NAME` in the daemon's folder, which the default rule matches.
+    /// Makes a program that stays for a moment, `bin/NAME` in the daemon's folder, which the default rule matches.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
+        program::brief(&self.folder.join("bin").join(name))
+    }
+
+    /// As [`program`](Self::program), but it ends at once: a test that executes it must allow for some that have gone.
+    pub(crate) fn tiny(&self, name: &str) -> PathBuf {
         program::tiny(&self.folder.join("bin").join(name))
     }
 
@@ -374,6 +386,12 @@ impl Daemon<'_> {
         let before = self.messages.all_totals().len();
         self.signal(Signal::SIGUSR1);
         wait_until("totals after SIGUSR1", || self.messages.all_totals().into_iter().nth(before))
+    }
+
+    /// True if more programs had gone before they were read than when this was asked last, or than none.
+    pub(crate) fn lost_another(&self) -> bool {
+        let gone = self.totals().get("gone");
+        gone > self.gone.replace(gone)
     }
 
     /// Waits until the totals are as wanted.

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use support::{Daemon, Machine, assert_certain, installed, program, skip};
+use support::{Daemon, Machine, Staying, assert_certain, installed, program, skip};
 
 /// Runs a command and waits for the alert of its process, which must be certain to be right.
 fn alert_of(daemon: &Daemon<'_>, command: &mut Command) -> Value {
@@ -194,6 +194,51 @@ fn the_arguments_of_a_traced_program_are_not_certain() {
     assert!(Command::new(&perl).args(["-e", &script]).arg(&program).status().unwrap().success());
     let alert = daemon.wait_for(|_| true);
     assert_ne!(alert["execwatch"]["capture"]["certainty"], "exact");
+    daemon.stop();
+}
+
+/// Bytes of a process's files that the kernel was asked to take out of memory and did; `None` if it cannot be asked.
+fn paged_out(perl: &Path, pid: u32) -> Option<u64> {
+    // pidfd_open(2) and process_madvise(2) with MADV_PAGEOUT, by number, which all architectures have in common.
+    const SCRIPT: &str = "my ($pid, $taken) = ($ARGV[0] + 0, 0); my $fd = syscall(434, $pid, 0); exit 1 if $fd < 0; \
+         open my $maps, '<', \"/proc/$pid/maps\"; while (<$maps>) { \
+         my ($from, $to, $inode) = /^(\\w+)-(\\w+) \\S+ \\S+ \\S+ (\\d+)/ or next; next if !$inode; \
+         my $range = pack 'QQ', hex $from, hex($to) - hex $from; \
+         my $bytes = syscall(440, $fd, $range, 1, 21, 0); exit 1 if $!{ENOSYS}; $taken += $bytes if $bytes > 0 } \
+         print $taken";
+    let output = Command::new(perl).args(["-MErrno", "-e", SCRIPT, &pid.to_string()]).output().unwrap();
+    output.status.success().then(|| String::from_utf8(output.stdout).unwrap().parse().unwrap())
+}
+
+/// A listener that had to read its own code from a disk would let go of the program that it holds.
+#[test]
+fn the_kernel_takes_nothing_of_the_daemon_out_of_memory() {
+    let Some(machine) = Machine::alone() else { return };
+    let Some(perl) = installed("perl") else { return };
+    let other = Staying::start(&machine.daemon().folder().join("other"));
+    let daemon = machine.daemon().start();
+    if paged_out(&perl, other.pid()).is_none_or(|bytes| bytes == 0) {
+        return skip("needs a kernel that can be asked for it, Linux 5.10 or later");
+    }
+    assert_eq!(paged_out(&perl, daemon.pid()), Some(0), "{}", daemon.stderr());
+    assert_certain(&alert_of(&daemon, &mut Command::new(daemon.tiny("after"))));
+    // Nor of what came into use since the start: all is locked but the kernel's own.
+    let smaps = fs::read_to_string(format!("/proc/{}/smaps", daemon.pid())).unwrap();
+    let mut mapping = "";
+    for line in smaps.lines() {
+        match line.strip_prefix("VmFlags:") {
+            Some(flags) => {
+                let of_the_kernel =
+                    ["[vdso]", "[vvar", "[vsyscall]"].iter().any(|name| mapping.contains(name));
+                assert!(
+                    of_the_kernel || flags.split_whitespace().any(|flag| flag == "lo"),
+                    "{mapping}{flags}"
+                );
+            }
+            None if line.contains('-') => mapping = line,
+            None => {}
+        }
+    }
     daemon.stop();
 }
 

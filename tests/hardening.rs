@@ -37,8 +37,8 @@ fn every_thread_has_what_it_needs_and_no_more() {
     let Some(machine) = Machine::shared() else { return };
     let daemon = machine.daemon().start();
     alert_of(&daemon, &mut Command::new(daemon.program("tool")));
-    // DAC_READ_SEARCH, NET_ADMIN, SYS_PTRACE and SYS_NICE, as far as this test itself has them.
-    let most: u64 = 1 << 2 | 1 << 12 | 1 << 19 | 1 << 23;
+    // DAC_READ_SEARCH, NET_ADMIN, IPC_LOCK, SYS_PTRACE and SYS_NICE, as far as this test itself has them.
+    let most: u64 = 1 << 2 | 1 << 12 | 1 << 14 | 1 << 19 | 1 << 23;
     let own = fs::read_to_string("/proc/self/status").unwrap();
     let own = u64::from_str_radix(field(&own, "CapPrm").unwrap(), 16).unwrap();
     let threads = threads(&daemon);
@@ -89,6 +89,20 @@ fn every_thread_has_what_it_needs_and_no_more() {
         "{}",
         ended.stderr
     );
+}
+
+#[test]
+fn memory_that_cannot_be_locked_is_said() {
+    let Some(machine) = Machine::shared() else { return };
+    let Some(_) = installed("setpriv") else { return };
+    let daemon = machine.daemon().under(&["setpriv", "--bounding-set=-ipc_lock"]).start();
+    let message = daemon.wait_for_message("memory cannot be locked");
+    assert!(message.contains("Operation not permitted") && message.contains("CAP_IPC_LOCK"), "{message}");
+    alert_of(&daemon, &mut Command::new(daemon.program("tool")));
+    daemon.stop();
+    // What holds nothing needs none of it.
+    let ended = machine.daemon().argument("--best-effort").start().stop();
+    assert!(!ended.stderr.contains("cannot be locked"), "{}", ended.stderr);
 }
 
 #[test]

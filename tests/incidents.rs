@@ -472,21 +472,17 @@ fn a_session_with_what_is_known_as_normal_is_no_incident() {
     });
     baseline(&[&["approve"][..], &ids.iter().map(String::as_str).collect::<Vec<_>>()].concat());
     let known = |record: &Value| record["execwatch"]["baseline"]["state"] == "known";
-    // The daemon takes approvals over within seconds.
-    wait_until("an alert that is known", || {
+    let mut sessions = 1;
+    let mut again = || {
         below(&ssh, &session);
-        daemon.alerts().iter().any(known).then_some(())
-    });
-    below(&ssh, &session);
-    daemon.wait_for_many(8, known);
-    assert!(
-        daemon
-            .alerts()
-            .iter()
-            .rev()
-            .take(4)
-            .all(|alert| known(alert) && alert["execwatch"]["incident"].is_null())
-    );
+        sessions += 1;
+        let of_session = |alert: &Value| session.contains(alert["process"]["executable"].as_str().unwrap());
+        daemon.wait_for_many(4 * sessions, of_session).split_off(4 * (sessions - 1))
+    };
+    // The daemon takes approvals over within seconds, also amid a session.
+    wait_until("a session that is known", || again().iter().all(known).then_some(()));
+    let last = again();
+    assert!(last.iter().all(|alert| known(alert) && alert["execwatch"]["incident"].is_null()), "{last:#?}");
     daemon.stop();
 }
 

@@ -157,6 +157,10 @@ impl Daemon {
         options: &Options,
     ) -> Result<Daemon, Failure> {
         let lock = Lock::take(&config.runtime_folder)?;
+        // Before the queue takes room for more than is used.
+        if config.capture.realtime_priority > 0 {
+            setup::stay_in_memory();
+        }
         let notifier = Arc::new(Notifier::from_environment());
         // Before the first thread: each inherits the mask, so that signals reach only the descriptor.
         let signal_fd = signals::take_signals().map_err(|error| os_failure("cannot take signals", error))?;

@@ -234,6 +234,16 @@ pub(super) fn status_line(totals: &Totals, listeners: &Listeners) -> String {
     )
 }
 
+/// A listener that waits for a disk lets the program go that it holds.
+pub(super) fn stay_in_memory() {
+    if let Err(error) = crate::sys::memory::stay() {
+        log::warn!(
+            "execwatch's memory cannot be locked: {error}; where the kernel takes pages of it away, the next program runs \
+             before it is read; give execwatch CAP_IPC_LOCK (docker: --cap-add IPC_LOCK, systemd: CapabilityBoundingSet=)"
+        );
+    }
+}
+
 pub(super) fn describe(listeners: &Listeners, event_buffer: usize, config: &Config) {
     if let Some(refusal) = listeners.refusal() {
         let remedy = if refusal.contains("Operation not permitted") {

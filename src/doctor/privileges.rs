@@ -6,10 +6,11 @@ use crate::response::Mode;
 
 const AREA: &str = "privileges";
 const CAP_KILL: u32 = 5;
+const CAP_IPC_LOCK: u32 = 14;
 const CAP_SYS_NICE: u32 = 23;
 
 /// Capabilities by their bit (capabilities(7)), how bad it is to be without, and what lacks then.
-const NEEDED: [(u32, &str, Level, &str); 5] = [
+const NEEDED: [(u32, &str, Level, &str); 6] = [
     (12, "CAP_NET_ADMIN", Level::Fatal, "process events cannot be listened to"),
     (19, "CAP_SYS_PTRACE", Level::Fatal, "executables and folders of other users' programs cannot be read"),
     (
@@ -19,6 +20,12 @@ const NEEDED: [(u32, &str, Level, &str); 5] = [
         "files of other users cannot be compared with installed utilities",
     ),
     (CAP_SYS_NICE, "CAP_SYS_NICE", Level::Warning, "programs are not held while they are read: best effort"),
+    (
+        CAP_IPC_LOCK,
+        "CAP_IPC_LOCK",
+        Level::Warning,
+        "where the kernel takes pages of execwatch's memory away, the next program runs before it is read",
+    ),
     (CAP_KILL, "CAP_KILL", Level::Warning, "responses cannot end programs of other users"),
 ];
 
@@ -43,7 +50,7 @@ fn effective(status: &str) -> Option<u64> {
 /// The configuration asks for nothing that takes this capability.
 fn is_unused(bit: u32, config: &Config) -> bool {
     match bit {
-        CAP_SYS_NICE => config.capture.realtime_priority == 0,
+        CAP_SYS_NICE | CAP_IPC_LOCK => config.capture.realtime_priority == 0,
         CAP_KILL => config.response.mode != Mode::Enforce,
         _ => false,
     }
@@ -108,10 +115,11 @@ mod tests {
         assert_eq!(worst(&of(&without(12), true)), Level::Fatal);
         assert_eq!(worst(&of("zz", true)), Level::Note);
         assert_eq!(worst(&of(&without(5), true)), Level::Warning);
+        assert_eq!(worst(&of(&without(14), true)), Level::Warning);
         // What the configuration does without is no lack.
         config.response.mode = Mode::Off;
         config.capture.realtime_priority = 0;
-        for bit in [5, 23] {
+        for bit in [5, 14, 23] {
             let status = format!("CapEff:\t{}\n", without(bit));
             let findings = of_status(&status, true, &config);
             assert_eq!((worst(&findings), findings.len()), (Level::Note, 1), "{findings:?}");

@@ -35,7 +35,7 @@ pub struct Capability {
 }
 
 /// What is always kept.
-pub const KEPT: [Capability; 4] = [
+pub const KEPT: [Capability; 5] = [
     Capability {
         name: "NET_ADMIN",
         number: 12,
@@ -55,6 +55,11 @@ pub const KEPT: [Capability; 4] = [
         name: "SYS_NICE",
         number: 23,
         reason: "real-time priority of new listeners, and holding a program on its CPU",
+    },
+    Capability {
+        name: "IPC_LOCK",
+        number: 14,
+        reason: "memory that comes into use later stays as well: no listener waits for a disk while it holds a program",
     },
 ];
 

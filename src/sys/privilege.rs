@@ -2,23 +2,47 @@
 
 use std::io;
 
+/// Header of capget(2) and capset(2).
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: libc::c_int,
+}
+
+impl Header {
+    /// _LINUX_CAPABILITY_VERSION_3 (include/uapi/linux/capability.h), since Linux 2.6.26, of the calling thread.
+    const OWN: Header = Header { version: 0x2008_0522, pid: 0 };
+}
+
+/// 32 capabilities.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Sets {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// The sets of the calling thread, the low half first.
+fn own_sets() -> io::Result<[Sets; 2]> {
+    let mut header = Header::OWN;
+    let mut sets = [Sets { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    // SAFETY: version 3 means two of these structures, which the kernel fills.
+    let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) };
+    super::check(result as libc::c_int)?;
+    Ok(sets)
+}
+
+/// The calling thread has this capability in effect, by its bit (capabilities(7)).
+pub fn has_capability(number: u8) -> bool {
+    own_sets().is_ok_and(|[low, high]| {
+        (u64::from(high.effective) << 32 | u64::from(low.effective)) >> number & 1 == 1
+    })
+}
+
 /// Keeps the capabilities whose bits are set in `mask`, of those that the calling thread has, and gives up all others for
 /// it, for the threads that it starts and for whatever these execute (the bounding, inheritable and ambient sets).
 pub fn keep_capabilities(mask: u64) -> io::Result<()> {
-    /// _LINUX_CAPABILITY_VERSION_3 (include/uapi/linux/capability.h), since Linux 2.6.26.
-    const VERSION: u32 = 0x2008_0522;
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: libc::c_int,
-    }
-    #[repr(C)]
-    #[derive(Clone, Copy)]
-    struct Data {
-        effective: u32,
-        permitted: u32,
-        inheritable: u32,
-    }
     for number in 0..64 {
         if mask & 1 << number != 0 {
             continue;
@@ -37,20 +61,14 @@ pub fn keep_capabilities(mask: u64) -> io::Result<()> {
     }
     // SAFETY: plain integers. EINVAL before Linux 4.3, which has no ambient set.
     unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
-    let mut header = Header { version: VERSION, pid: 0 };
-    let mut data = [Data { effective: 0, permitted: 0, inheritable: 0 }; 2];
-    // SAFETY: version 3 means two of these structures, which the kernel fills; pid 0 is the calling thread.
-    if unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) } < 0 {
-        return Err(io::Error::last_os_error());
+    let mut sets = own_sets()?;
+    for (sets, kept) in sets.iter_mut().zip([mask as u32, (mask >> 32) as u32]) {
+        let kept = sets.permitted & kept;
+        *sets = Sets { effective: kept, permitted: kept, inheritable: 0 };
     }
-    for (data, kept) in data.iter_mut().zip([mask as u32, (mask >> 32) as u32]) {
-        let kept = data.permitted & kept;
-        *data = Data { effective: kept, permitted: kept, inheritable: 0 };
-    }
-    // SAFETY: as above; the kernel only reads.
-    if unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let mut header = Header::OWN;
+    // SAFETY: as for capget(2); the kernel only reads.
+    super::check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, sets.as_ptr()) } as libc::c_int)?;
     Ok(())
 }
 

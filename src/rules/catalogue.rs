@@ -183,9 +183,13 @@ impl Catalogue {
             .or_else(|| found(argv0.filter(|name| Some(*name) != exe), Via::Argv0))
             .or_else(|| found(hints.comm.filter(|_| self.leaves_name_open(image)), Via::Comm))?;
         let is_named = |name: &[u8]| self.look_up(name) == Some(utility);
+        let category = |utility: usize| self.utilities.get(utility).map(|utility| utility.category.as_str());
+        let is_alike =
+            |name: &[u8]| self.look_up(name).is_some_and(|other| category(other) == category(utility));
         let disguised = match via {
-            // Called by the file's own name nobody is misled by argv[0], whatever the file is called.
-            Via::Exe => argv0.is_some_and(|name| !is_named(name) && Some(name) != exe),
+            // Called by the file's own name nobody is misled by argv[0], whatever the file is called; nor by the name of another
+            // that does the same, as which many are installed: bash as sh, mawk as awk, ncat as nc.
+            Via::Exe => argv0.is_some_and(|name| !is_alike(name) && Some(name) != exe),
             // Under another of its names where it is installed nobody hides it.
             Via::Identity => executed.is_none_or(|(file, _)| !file.at_its_place),
             Via::Loader => loader_target(image).is_some_and(|target| !is_named(base_name(target))),
@@ -312,7 +316,7 @@ mod tests {
         let utility = |name: &str, aliases: &[&str]| Utility {
             name: name.into(),
             aliases: aliases.iter().map(|&alias| alias.into()).collect(),
-            category: "x".into(),
+            category: if name.ends_with("sh") { "shell" } else { "x" }.into(),
             attack: Vec::new(),
             everyday: false,
             note: String::new(),
@@ -322,6 +326,7 @@ mod tests {
             utility("curl", &["curl.*"]),
             utility("busybox", &["toybox"]),
             utility("bash", &[]),
+            utility("sh", &["dash"]),
             utility("TeamViewer_Desktop", &[]),
         ])
     }
@@ -352,6 +357,8 @@ mod tests {
         assert_eq!(seen("/usr/bin/nc.openbsd", &["nc"], None, "nc"), is("nc", Via::Exe, false));
         assert_eq!(seen("/usr/bin/nc.openbsd", &["sshd"], None, "nc"), is("nc", Via::Exe, true));
         assert_eq!(seen("/usr/bin/bash", &["-bash"], None, "bash"), is("bash", Via::Exe, false));
+        assert_eq!(seen("/usr/bin/bash", &["sh", "-c", "x"], None, "sh"), is("bash", Via::Exe, false));
+        assert_eq!(seen("/usr/bin/bash", &["curl"], None, "curl"), is("bash", Via::Exe, true));
         assert_eq!(
             seen("/tmp/.kworker", &["./.kworker"], Some("nc"), ".kworker"),
             is("nc", Via::Identity, true)
@@ -413,8 +420,7 @@ mod tests {
     #[test]
     fn not_by_accident() {
         assert_eq!(recognised("/usr/bin/ls", &["ls", "nc"]), None);
-        assert_eq!(recognised("/usr/bin/dash", &["sh", "-c", "nc"]), None);
-        assert_eq!(recognised("/usr/bin/dash", &["sh"]), None);
+        assert_eq!(recognised("/usr/bin/fish", &["fish", "-c", "nc"]), None);
         assert_eq!(recognised("/usr/bin/ld-linux.so.2", &["ld.so", "--argv0"]), None);
         assert_eq!(recognised(&"x".repeat(1000), &["y"]), None);
     }

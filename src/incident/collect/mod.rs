@@ -90,7 +90,7 @@ impl Collector {
     ) -> Joined {
         let now_ns = alert.at_ns;
         let number = self.find(&keys, now_ns).unwrap_or_else(|| self.make(alert));
-        let anchor = self.attach(number, keys, anchor);
+        let anchor = self.attach(number, keys, anchor, now_ns);
         let Some(group) = self.groups.get_mut(&number) else { return Joined::default() };
         let head = &mut group.head;
         let before = head.severity;
@@ -164,11 +164,14 @@ impl Collector {
 
     /// The group that has one of these keys, the most exact first.
     fn find(&self, keys: &[Key], now_ns: u64) -> Option<u64> {
-        let current = |&number: &u64| {
-            let group = self.groups.get(&number);
-            group.is_some_and(|group| now_ns.saturating_sub(group.last_at_ns) <= self.settings.window_ns)
-        };
-        keys.iter().find_map(|key| self.by_key.get(key).copied().filter(|number| current(number)))
+        keys.iter().find_map(|key| self.holder(key, now_ns))
+    }
+
+    /// The group that has this key, if its window is not over.
+    fn holder(&self, key: &Key, now_ns: u64) -> Option<u64> {
+        let number = *self.by_key.get(key)?;
+        let group = self.groups.get(&number)?;
+        (now_ns.saturating_sub(group.last_at_ns) <= self.settings.window_ns).then_some(number)
     }
 
     fn make(&mut self, alert: &KeptAlert) -> u64 {
@@ -193,8 +196,15 @@ impl Collector {
         number
     }
 
-    /// Gives a group more keys, and an anchor, which is returned if it is new.
-    fn attach(&mut self, number: u64, keys: Vec<Key>, anchor: Option<Handle>) -> Option<Handle> {
+    /// Gives a group more keys, but for those that another one has, and an anchor, which is returned if it is new.
+    fn attach(
+        &mut self,
+        number: u64,
+        mut keys: Vec<Key>,
+        anchor: Option<Handle>,
+        now_ns: u64,
+    ) -> Option<Handle> {
+        keys.retain(|key| self.holder(key, now_ns).is_none_or(|holder| holder == number));
         let group = self.groups.get_mut(&number)?;
         for key in keys {
             if group.keys.len() >= MOST_KEYS || group.keys.contains(&key) {
@@ -326,6 +336,19 @@ mod tests {
         assert_ne!(after, later);
         collector.expire(4000 * S);
         assert!(collector.groups.is_empty() && collector.by_key.is_empty() && collector.by_alert.is_empty());
+    }
+
+    #[test]
+    fn what_has_keys_of_two_joins_one_and_takes_nothing_from_the_other() {
+        let mut collector = collector();
+        let of = |joined: Joined| joined.incident.unwrap();
+        let one = of(take(&mut collector, "a", &alert(1, Severity::Critical)));
+        let other = of(take(&mut collector, "b", &alert(2, Severity::Critical)));
+        let keys = ["a", "b"].map(|unit| Key::Unit(unit.to_owned())).to_vec();
+        let both = collector.alert((keys, None), &alert(3, Severity::Low), &[], None);
+        assert_eq!(both.incident.as_ref(), Some(&one));
+        assert_eq!(of(take(&mut collector, "b", &alert(4, Severity::Low))), other);
+        assert_eq!(of(take(&mut collector, "a", &alert(5, Severity::Low))), one);
     }
 
     #[test]

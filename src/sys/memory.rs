@@ -41,26 +41,58 @@ pub fn give_back() {
     }
 }
 
-/// Keeps the process's memory in place: what there is now is read in, and what comes later stays once it is used
-/// (mlockall(2)). So no thread waits for a disk because the kernel, short of memory or to spare some, took away pages of the
+/// Keeps the process's memory in place: the files that it runs are read in, and everything else stays once it is used
+/// (mlock(2)). So no thread waits for a disk because the kernel, short of memory or to spare some, took away pages of the
 /// program, which it can read again from its file, or put others into the swap area.
 ///
 /// EPERM: RLIMIT_MEMLOCK without CAP_IPC_LOCK, with which nothing is locked: at the limit no more memory could be had. Before
-/// Linux 4.4, which would fill all that comes later at once, stacks and arenas included, only what there is now stays.
+/// Linux 4.4, which would fill all memory at once, stacks and arenas included, only the files stay.
 pub fn stay() -> io::Result<()> {
     let limit = getrlimit(Resource::RLIMIT_MEMLOCK)?.0;
     if limit != RLIM_INFINITY && !privilege::has_capability(CAP_IPC_LOCK) {
         return Err(io::Error::from_raw_os_error(libc::EPERM));
     }
-    lock(libc::MCL_CURRENT)?;
-    match lock(libc::MCL_FUTURE | libc::MCL_ONFAULT) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
-        other => other,
+    // SAFETY: mlockall(2) takes flags and changes the contents of no memory.
+    let all =
+        super::check(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) });
+    if let Err(error) = all
+        && error.raw_os_error() != Some(libc::EINVAL)
+    {
+        return Err(error);
     }
+    for (from, length) in files(&std::fs::read_to_string("/proc/self/maps")?) {
+        // SAFETY: mlock(2) reads in and changes the contents of no memory, whatever range it is given.
+        super::check(unsafe { libc::mlock(from as *const libc::c_void, length) })?;
+    }
+    Ok(())
 }
 
-fn lock(flags: libc::c_int) -> io::Result<()> {
-    // SAFETY: mlockall(2) takes flags and changes the contents of no memory.
-    super::check(unsafe { libc::mlockall(flags) })?;
-    Ok(())
+/// Where files are mapped that may be read, in the words of proc_pid_maps(5): address and length.
+fn files(maps: &str) -> impl Iterator<Item = (usize, usize)> {
+    maps.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let (from, to) = words.next()?.split_once('-')?;
+        let readable = words.next()?.starts_with('r');
+        // After the offset and the device.
+        let inode = words.nth(2)?;
+        let from = usize::from_str_radix(from, 16).ok()?;
+        let length = usize::from_str_radix(to, 16).ok()?.checked_sub(from)?;
+        (readable && inode != "0").then_some((from, length))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_that_may_be_read() {
+        let maps = "563585962000-563585b5d000 r--p 00000000 fe:00 10313766   /usr/sbin/execwatch\n\
+                    563585b5d000-5635861ce000 r-xp 001fa000 fe:00 10313766   /usr/sbin/execwatch\n\
+                    5635862ce000-5635862cf000 ---p 00000000 fe:00 10313766   /usr/sbin/execwatch\n\
+                    7ffd7c5c4000-7ffd7c5e5000 rw-p 00000000 00:00 0          [stack]\n\
+                    ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0  [vsyscall]\n\n";
+        let expected = [(0x5635_8596_2000, 0x1f_b000), (0x5635_85b5_d000, 0x67_1000)];
+        assert_eq!(files(maps).collect::<Vec<_>>(), expected);
+    }
 }

@@ -16,7 +16,7 @@ use execwatch::followup::sockets::Protocol;
 use execwatch::process::proc_dir::ProcRoot;
 use nix::sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, socket};
 use serde_json::Value;
-use support::{Daemon, Machine, Setup, Staying, installed, program};
+use support::{Daemon, Machine, Setup, Staying, alert_of, installed, program};
 
 const RULE: &str = r#"
 [[rule]]
@@ -223,9 +223,8 @@ fn children_and_a_file_being_written() {
 fn one_that_ends_at_once() {
     let Some(machine) = Machine::alone() else { return };
     let daemon = setup(&machine, "").start();
-    let mut child = Command::new(daemon.tiny("brief")).spawn().unwrap();
-    child.wait().unwrap();
-    let end = wait_for_end(&daemon, child.id());
+    let alert = alert_of(&daemon, &mut Command::new(daemon.tiny("brief")));
+    let end = wait_for_end(&daemon, alert["process"]["pid"].as_u64().unwrap() as u32);
     assert_eq!(end["process"]["exit_code"], 0);
     assert_eq!(end["execwatch"]["number"], 1);
     daemon.stop();
@@ -236,7 +235,7 @@ fn one_that_ends_at_once() {
 fn the_end_of_the_daemon() {
     let Some(machine) = Machine::alone() else { return };
     let daemon = setup(&machine, "").start();
-    let mut child = Command::new(daemon.tiny("brief")).spawn().unwrap();
+    let mut child = Command::new(daemon.program("brief")).spawn().unwrap();
     child.wait().unwrap();
     let ended = daemon.stop();
     let told: Vec<_> = ended.records.iter().filter(|record| is_follow_up_of(record, child.id())).collect();

@@ -94,15 +94,22 @@ fn every_thread_has_what_it_needs_and_no_more() {
 #[test]
 fn memory_that_cannot_be_locked_is_said() {
     let Some(machine) = Machine::shared() else { return };
-    let Some(_) = installed("setpriv") else { return };
-    let daemon = machine.daemon().under(&["setpriv", "--bounding-set=-ipc_lock"]).start();
+    let (Some(_), Some(_)) = (installed("setpriv"), installed("prlimit")) else { return };
+    let unable = &["prlimit", "--memlock=65536", "setpriv", "--bounding-set=-ipc_lock"];
+    let daemon = machine.daemon().under(unable).start();
     let message = daemon.wait_for_message("memory cannot be locked");
     assert!(message.contains("Operation not permitted") && message.contains("CAP_IPC_LOCK"), "{message}");
     alert_of(&daemon, &mut Command::new(daemon.program("tool")));
     daemon.stop();
-    // What holds nothing needs none of it.
-    let ended = machine.daemon().argument("--best-effort").start().stop();
-    assert!(!ended.stderr.contains("cannot be locked"), "{}", ended.stderr);
+    // What holds nothing needs none of it, and keeps no capability for it.
+    let daemon = machine.daemon().under(unable).argument("--best-effort").start();
+    assert!(!daemon.stop().stderr.contains("cannot be locked"));
+    let daemon = machine.daemon().argument("--best-effort").start();
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    assert_eq!(field(&status, "VmLck"), Some("0 kB"));
+    let kept = u64::from_str_radix(field(&status, "CapPrm").unwrap(), 16).unwrap();
+    assert_eq!(kept >> 14 & 1, 0, "{status}");
+    daemon.stop();
 }
 
 #[test]

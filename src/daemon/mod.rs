@@ -157,8 +157,8 @@ impl Daemon {
         options: &Options,
     ) -> Result<Daemon, Failure> {
         let lock = Lock::take(&config.runtime_folder)?;
-        // Before the queue takes room for more than is used.
-        if config.capture.realtime_priority > 0 {
+        let holding = config.capture.realtime_priority > 0;
+        if holding {
             setup::stay_in_memory();
         }
         let notifier = Arc::new(Notifier::from_environment());
@@ -173,7 +173,7 @@ impl Daemon {
             .map_err(|error| os_failure("cannot make the queue", error))?;
         let host = setup::this_host();
         // Before the first of the other threads. What needs more than is kept must be opened before.
-        harden::process(config.hardening, Needs { responses: setup::needs_responses(&config) });
+        harden::process(config.hardening, Needs { responses: setup::needs_responses(&config), holding });
         sys::memory::own_arenas();
         let delivery = setup::start_delivery(&config, options.json, &host)?;
         let journal = delivery.shared();

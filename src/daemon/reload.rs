@@ -30,6 +30,7 @@ use crate::response;
 use crate::rules::current::Current;
 use crate::rules::model::Severity;
 use crate::rules::ruleset::RuleSet;
+use crate::sys;
 use crate::worker::{Configured, Signals};
 
 /// Reads everything anew; `None` for the rules if anything was refused.
@@ -217,6 +218,10 @@ impl Reloading {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             retired = self.rules.free();
+            if retired == 0 {
+                // What reading the files took, and the rules before.
+                sys::memory::give_back();
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Starts the daemon's parts as the configuration says.
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -237,9 +237,15 @@ pub(super) fn status_line(totals: &Totals, listeners: &Listeners) -> String {
 /// A listener that waits for a disk lets the program go that it holds.
 pub(super) fn stay_in_memory() {
     if let Err(error) = crate::sys::memory::stay() {
+        let remedy = match error.kind() {
+            ErrorKind::PermissionDenied => {
+                "; give execwatch CAP_IPC_LOCK (docker: --cap-add IPC_LOCK, systemd: CapabilityBoundingSet=)"
+            }
+            _ => "",
+        };
         log::warn!(
             "execwatch's memory cannot be locked: {error}; where the kernel takes pages of it away, the next program runs \
-             before it is read; give execwatch CAP_IPC_LOCK (docker: --cap-add IPC_LOCK, systemd: CapabilityBoundingSet=)"
+             before it is read{remedy}"
         );
     }
 }

@@ -20,6 +20,7 @@ use crate::cpus;
 use crate::health::Counters;
 use crate::order;
 use crate::process::capture::hold_limit_ns;
+use crate::sys;
 
 const AREA: &str = "capture";
 /// How long the exec of an own program is waited for.
@@ -64,6 +65,10 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
         receive_buffer: config.capture.receive_buffer,
     };
     let by_choice = is_by_choice(&settings);
+    if settings.priority.is_some() {
+        // As the daemon does. Where it cannot, its privileges tell.
+        let _ = sys::memory::stay();
+    }
     let new_sink = move |_| Box::new(Watch(sender.clone())) as Box<dyn ExecSink>;
     match Listeners::start(settings.clone(), Arc::new(Counters::default()), Box::new(new_sink)) {
         Ok(listeners) => {

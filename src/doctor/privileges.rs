@@ -3,10 +3,11 @@
 use super::{Finding, Level};
 use crate::config::Config;
 use crate::response::Mode;
+use crate::sys;
 
 const AREA: &str = "privileges";
 const CAP_KILL: u32 = 5;
-const CAP_IPC_LOCK: u32 = 14;
+const CAP_IPC_LOCK: u32 = sys::privilege::IPC_LOCK as u32;
 const CAP_SYS_NICE: u32 = 23;
 
 /// Capabilities by their bit (capabilities(7)), how bad it is to be without, and what lacks then.
@@ -47,10 +48,11 @@ fn effective(status: &str) -> Option<u64> {
     u64::from_str_radix(mask.trim(), 16).ok()
 }
 
-/// The configuration asks for nothing that takes this capability.
+/// Neither the configuration nor the limits of this process ask for anything that takes this capability.
 fn is_unused(bit: u32, config: &Config) -> bool {
     match bit {
-        CAP_SYS_NICE | CAP_IPC_LOCK => config.capture.realtime_priority == 0,
+        CAP_SYS_NICE => config.capture.realtime_priority == 0,
+        CAP_IPC_LOCK => config.capture.realtime_priority == 0 || !sys::memory::is_limited(),
         CAP_KILL => config.response.mode != Mode::Enforce,
         _ => false,
     }
@@ -76,10 +78,7 @@ fn of_status(status: &str, root: bool, config: &Config) -> Vec<Finding> {
             continue;
         }
         if is_unused(bit, config) {
-            findings.push(Finding::note(
-                AREA,
-                format!("{name} is missing; by its configuration execwatch does not need it"),
-            ));
+            findings.push(Finding::note(AREA, format!("{name} is missing; execwatch does not need it here")));
             continue;
         }
         let found = format!("{name} is missing: {without}");
@@ -115,7 +114,8 @@ mod tests {
         assert_eq!(worst(&of(&without(12), true)), Level::Fatal);
         assert_eq!(worst(&of("zz", true)), Level::Note);
         assert_eq!(worst(&of(&without(5), true)), Level::Warning);
-        assert_eq!(worst(&of(&without(14), true)), Level::Warning);
+        let without_lock = if sys::memory::is_limited() { Level::Warning } else { Level::Note };
+        assert_eq!(worst(&of(&without(14), true)), without_lock);
         // What the configuration does without is no lack.
         config.response.mode = Mode::Off;
         config.capture.realtime_priority = 0;

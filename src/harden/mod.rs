@@ -35,7 +35,7 @@ pub struct Capability {
 }
 
 /// What is always kept.
-pub const KEPT: [Capability; 5] = [
+pub const KEPT: [Capability; 4] = [
     Capability {
         name: "NET_ADMIN",
         number: 12,
@@ -56,28 +56,32 @@ pub const KEPT: [Capability; 5] = [
         number: 23,
         reason: "real-time priority of new listeners, and holding a program on its CPU",
     },
-    Capability {
-        name: "IPC_LOCK",
-        number: 14,
-        reason: "memory that comes into use later stays as well: no listener waits for a disk while it holds a program",
-    },
 ];
 
 /// Kept only if responses are configured, or something is still held.
 pub const KILL: Capability =
     Capability { name: "KILL", number: 5, reason: "responses that end, stop or continue a process" };
 
+/// Kept only if programs are held.
+pub const IPC_LOCK: Capability = Capability {
+    name: "IPC_LOCK",
+    number: sys::privilege::IPC_LOCK,
+    reason: "memory that comes into use later stays as well: no listener waits for a disk while it holds a program",
+};
+
 /// What parts that are switched on need besides.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Needs {
     /// Processes are sent signals, also from listeners: rules may ask for a response, or something is held from before.
     pub responses: bool,
+    /// Programs are held while they are read.
+    pub holding: bool,
 }
 
 impl Needs {
     /// The capabilities to keep.
     pub fn capabilities(self) -> impl Iterator<Item = Capability> {
-        KEPT.into_iter().chain(self.responses.then_some(KILL))
+        KEPT.into_iter().chain(self.holding.then_some(IPC_LOCK)).chain(self.responses.then_some(KILL))
     }
 }
 

@@ -87,9 +87,14 @@ impl Role {
             Role::Output => Calls::Only(&[OWN, READING, WRITING, MOVING, SOCKETS, &[libc::SYS_memfd_create]]),
             Role::Control => Calls::Only(&[OWN, READING, SOCKETS, &[libc::SYS_accept4]]),
             // It may start the thread that looks at files, which must not be allowed less than one from the start.
-            Role::Reload => {
-                Calls::Only(&[OWN, READING, SOCKETS, THREADS, &[libc::SYS_memfd_create, libc::SYS_seccomp]])
-            }
+            Role::Reload => Calls::Only(&[
+                OWN,
+                READING,
+                SOCKETS,
+                THREADS,
+                LOCKING,
+                &[libc::SYS_memfd_create, libc::SYS_seccomp],
+            ]),
             Role::Signals => Calls::Only(&[OWN, SOCKETS]),
         }
     }
@@ -168,6 +173,12 @@ calls! {
     /// Another thread.
     THREADS: SYS_clone SYS_clone3 SYS_set_tid_address SYS_prlimit64;
     x86_64: SYS_getrlimit
+}
+
+calls! {
+    /// Memory that stays, and for a moment may go.
+    LOCKING: SYS_mlock SYS_mlockall SYS_munlockall;
+    x86_64:
 }
 
 calls! {

@@ -275,6 +275,7 @@ mod tests {
             category: "x".into(),
             attack: Vec::new(),
             everyday: false,
+            stands_for: Vec::new(),
             note: String::new(),
         };
         Catalogue::new(vec![

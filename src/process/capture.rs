@@ -276,8 +276,8 @@ impl ExecSink for Capture {
         };
         // A listener that comes so late was kept from its CPU, and the program was not; nor was one that was executed while
         // the program before was read.
-        let late = clock::monotonic_ns().saturating_sub(notice.timestamp_ns) >= LATE_NS;
-        let mut held = notice.held && !late && notice.timestamp_ns >= self.last_read_ns;
+        let found_after_ns = clock::monotonic_ns().saturating_sub(notice.timestamp_ns);
+        let mut held = notice.held && found_after_ns < LATE_NS && notice.timestamp_ns >= self.last_read_ns;
         let candidate = if held {
             let pin = || Pinned::new(notice.pid, notice.cpu, &self.online);
             // Where the last programs took long, this one may be pushed away before it is known whether it will.
@@ -318,7 +318,7 @@ impl ExecSink for Capture {
             true => Certainty::Likely,
             false => Certainty::BestEffort,
         };
-        count(&self.counters, exec);
+        count(&self.counters, exec, found_after_ns);
         let unrecorded = claimed.is_none() && exec.response.is_some_and(|response| response.outcome.acted());
         if let Some(ring) = &self.ring {
             let light = LightExec {
@@ -365,7 +365,7 @@ impl Drop for Capture {
     }
 }
 
-fn count(counters: &ListenerCounters, exec: &Exec) {
+fn count(counters: &ListenerCounters, exec: &Exec, found_after_ns: u64) {
     let read = exec.image.exe().is_some() && exec.image.argv().is_some();
     let counter = match exec.certainty {
         _ if !read => &counters.gone,
@@ -375,10 +375,11 @@ fn count(counters: &ListenerCounters, exec: &Exec) {
             &counters.best_effort
         }
     };
-    counter.fetch_add(1, Relaxed);
     if !read {
-        counters.gone_after_ns.fetch_max(exec.hold_ns, Relaxed);
+        // Before the count, with which it is told.
+        counters.gone_after_ns.fetch_max(found_after_ns.max(1), Relaxed);
     }
+    counter.fetch_add(1, Relaxed);
     if exec.image.cut() {
         counters.cut.fetch_add(1, Relaxed);
     }

@@ -19,6 +19,8 @@ pub struct Utility {
     pub attack: Vec<String>,
     /// Ordinary operation of a host starts it, so its bare name says nothing.
     pub everyday: bool,
+    /// Names of other utilities that a link to it has on ordinary hosts.
+    pub stands_for: Vec<String>,
     /// A sentence for the analyst.
     pub note: String,
 }
@@ -183,13 +185,14 @@ impl Catalogue {
             .or_else(|| found(argv0.filter(|name| Some(*name) != exe), Via::Argv0))
             .or_else(|| found(hints.comm.filter(|_| self.leaves_name_open(image)), Via::Comm))?;
         let is_named = |name: &[u8]| self.look_up(name) == Some(utility);
-        let category = |utility: usize| self.utilities.get(utility).map(|utility| utility.category.as_str());
-        let is_alike =
-            |name: &[u8]| self.look_up(name).is_some_and(|other| category(other) == category(utility));
+        let stands_for = |name: &[u8]| {
+            let others = self.utilities.get(utility).map_or(&[][..], |utility| &utility.stands_for);
+            others.iter().any(|other| other.as_bytes().eq_ignore_ascii_case(name))
+        };
         let disguised = match via {
-            // Called by the file's own name nobody is misled by argv[0], whatever the file is called; nor by the name of another
-            // that does the same, as which many are installed: bash as sh, mawk as awk, ncat as nc.
-            Via::Exe => argv0.is_some_and(|name| !is_alike(name) && Some(name) != exe),
+            // Called by the file's own name nobody is misled by argv[0], whatever the file is called; nor by the name of a
+            // link to it that hosts are installed with: bash as sh, mawk as awk, ncat as nc.
+            Via::Exe => argv0.is_some_and(|name| !is_named(name) && !stands_for(name) && Some(name) != exe),
             // Under another of its names where it is installed nobody hides it.
             Via::Identity => executed.is_none_or(|(file, _)| !file.at_its_place),
             Via::Loader => loader_target(image).is_some_and(|target| !is_named(base_name(target))),
@@ -316,9 +319,10 @@ mod tests {
         let utility = |name: &str, aliases: &[&str]| Utility {
             name: name.into(),
             aliases: aliases.iter().map(|&alias| alias.into()).collect(),
-            category: if name.ends_with("sh") { "shell" } else { "x" }.into(),
+            category: "x".into(),
             attack: Vec::new(),
             everyday: false,
+            stands_for: if name == "bash" { vec!["sh".into()] } else { Vec::new() },
             note: String::new(),
         };
         Catalogue::new(vec![

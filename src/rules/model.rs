@@ -187,6 +187,7 @@ fn utility(section: Section<'_>) -> Option<Located<Utility>> {
     });
     let attack = techniques(&section);
     let everyday = section.flag("everyday").is_some_and(|everyday| everyday.value);
+    let stands_for = section.strings("stands-for").iter().map(|name| name.value.to_owned()).collect();
     let note = section.string("note").map_or("", |note| note.value).to_owned();
     section.finish();
     let value = Utility {
@@ -195,6 +196,7 @@ fn utility(section: Section<'_>) -> Option<Located<Utility>> {
         category: category?.value.to_owned(),
         attack,
         everyday,
+        stands_for,
         note,
     };
     Some(Located { value, span })

@@ -2,13 +2,11 @@
 //! is none of its.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
 use super::privilege;
-
-/// Its bit (capabilities(7)).
-const CAP_IPC_LOCK: u8 = 14;
 
 /// Instead of musl's, all of whose threads share a lock: a listener that waits for it lets go of the program it holds.
 #[cfg(target_env = "musl")]
@@ -31,13 +29,26 @@ pub fn own_arenas() {
     }
 }
 
+/// [`stay`] locked what is used.
+static LOCKED: AtomicBool = AtomicBool::new(false);
+
 /// Gives what was freed back to the kernel. The GNU C library keeps it otherwise, wherever something still in use lies
-/// behind it; the other allocator does so by itself.
+/// behind it. Memory that is [locked](stay) can be given back by nobody, so it is not for as long as that takes. The other
+/// allocator does so by itself, and what is locked it keeps for later.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim(3) takes a number and may be called at any time from any thread.
-    unsafe {
-        libc::malloc_trim(0);
+    {
+        let locked = LOCKED.load(Relaxed);
+        if locked {
+            // SAFETY: munlockall(2) changes the contents of no memory.
+            unsafe { libc::munlockall() };
+        }
+        // SAFETY: malloc_trim(3) takes a number and may be called at any time from any thread.
+        unsafe { libc::malloc_trim(0) };
+        if locked {
+            // It was possible before, and what it takes is still there.
+            let _ = lock();
+        }
     }
 }
 
@@ -48,23 +59,31 @@ pub fn give_back() {
 /// EPERM: RLIMIT_MEMLOCK without CAP_IPC_LOCK, with which nothing is locked: at the limit no more memory could be had. Before
 /// Linux 4.4, which would fill all memory at once, stacks and arenas included, only the files stay.
 pub fn stay() -> io::Result<()> {
-    let limit = getrlimit(Resource::RLIMIT_MEMLOCK)?.0;
-    if limit != RLIM_INFINITY && !privilege::has_capability(CAP_IPC_LOCK) {
+    if is_limited() && !privilege::has_capability(privilege::IPC_LOCK) {
         return Err(io::Error::from_raw_os_error(libc::EPERM));
     }
+    lock()
+}
+
+fn lock() -> io::Result<()> {
     // SAFETY: mlockall(2) takes flags and changes the contents of no memory.
     let all =
         super::check(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) });
-    if let Err(error) = all
-        && error.raw_os_error() != Some(libc::EINVAL)
-    {
-        return Err(error);
+    match all {
+        Ok(_) => LOCKED.store(true, Relaxed),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+        Err(error) => return Err(error),
     }
     for (from, length) in files(&std::fs::read_to_string("/proc/self/maps")?) {
         // SAFETY: mlock(2) reads in and changes the contents of no memory, whatever range it is given.
         super::check(unsafe { libc::mlock(from as *const libc::c_void, length) })?;
     }
     Ok(())
+}
+
+/// Without CAP_IPC_LOCK the process may not lock all its memory (RLIMIT_MEMLOCK).
+pub fn is_limited() -> bool {
+    getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(limit, _)| limit != RLIM_INFINITY)
 }
 
 /// Where files are mapped that may be read, in the words of proc_pid_maps(5): address and length.

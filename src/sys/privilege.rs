@@ -2,6 +2,9 @@
 
 use std::io;
 
+/// CAP_IPC_LOCK by its bit (capabilities(7)).
+pub const IPC_LOCK: u8 = 14;
+
 /// Header of capget(2) and capset(2).
 #[repr(C)]
 struct Header {

@@ -1,6 +1,6 @@
 //! A daemon under test: set up, started, watched, ended.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -181,7 +181,6 @@ impl<'m> Setup<'m> {
         Daemon {
             _machine: self.machine,
             alerts: RefCell::new(AlertFile::new(folder.join("alerts.json"))),
-            gone: Cell::new(0),
             folder,
             _temporary: self.folder,
             words,
@@ -243,7 +242,6 @@ pub(crate) struct Daemon<'m> {
     messages: Arc<Messages>,
     reader: Option<JoinHandle<()>>,
     alerts: RefCell<AlertFile>,
-    gone: Cell<u64>,
 }
 
 /// What an ended daemon left.
@@ -386,12 +384,6 @@ impl Daemon<'_> {
         let before = self.messages.all_totals().len();
         self.signal(Signal::SIGUSR1);
         wait_until("totals after SIGUSR1", || self.messages.all_totals().into_iter().nth(before))
-    }
-
-    /// True if more programs had gone before they were read than when this was asked last, or than none.
-    pub(crate) fn lost_another(&self) -> bool {
-        let gone = self.totals().get("gone");
-        gone > self.gone.replace(gone)
     }
 
     /// Waits until the totals are as wanted.

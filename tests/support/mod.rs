@@ -209,13 +209,15 @@ pub(crate) fn assert_certain(alert: &serde_json::Value) {
 
 /// Runs a command in the daemon's folder and waits for its alert. Whether the command succeeds is of no concern.
 ///
-/// Once more, twice at most, if there is none and the daemon counts a program as gone: on a shared host that is the fate of
-/// one of some thousand programs that end at once.
+/// Once more, twice at most, if there is none and the daemon counts a program as gone meanwhile: on a shared host that is the
+/// fate of one of some thousand programs that end at once.
 pub(crate) fn alert_of(daemon: &Daemon<'_>, command: &mut Command) -> serde_json::Value {
     const SOON: Duration = Duration::from_secs(5);
     const TIMES: usize = 3;
     command.current_dir(daemon.folder()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let gone = || daemon.totals().get("gone");
     for time in 1.. {
+        let before = gone();
         let mut child = command.spawn().unwrap();
         let pid = child.id();
         child.wait().unwrap();
@@ -223,7 +225,7 @@ pub(crate) fn alert_of(daemon: &Daemon<'_>, command: &mut Command) -> serde_json
         if let Some(alert) = alert {
             return alert;
         }
-        if time == TIMES || !daemon.lost_another() {
+        if time == TIMES || gone() == before {
             return daemon.wait_for(|alert| alert["process"]["pid"] == pid);
         }
         say(&format!("test {}: a program had gone before it was read, once more: {command:?}", test_name()));

@@ -24,7 +24,7 @@ pub(crate) fn tiny(path: &Path) -> PathBuf {
     place(tiny_elf(), path)
 }
 
-/// As [`tiny`], but it ends after 40 ms: for tests of what is done with a program, not of whether it is seen. A host that
+/// As [`tiny`], but it ends after 40 ms, where that architecture is known: for tests of what is done with a program, not of whether it is seen. A host that
 /// takes a virtual machine's CPU away lets a listener come late, when a program that ends at once may have gone.
 pub(crate) fn brief(path: &Path) -> PathBuf {
     place(brief_elf(), path)

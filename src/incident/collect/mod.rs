@@ -204,7 +204,16 @@ impl Collector {
         anchor: Option<Handle>,
         now_ns: u64,
     ) -> Option<Handle> {
-        keys.retain(|key| self.holder(key, now_ns).is_none_or(|holder| holder == number));
+        let mut anchor = anchor;
+        keys.retain(|key| {
+            let is_free = self.holder(key, now_ns).is_none_or(|holder| holder == number);
+            if let Key::Entry(entry) = key
+                && !is_free
+            {
+                anchor = anchor.filter(|anchor| anchor != entry);
+            }
+            is_free
+        });
         let group = self.groups.get_mut(&number)?;
         for key in keys {
             if group.keys.len() >= MOST_KEYS || group.keys.contains(&key) {

@@ -262,7 +262,7 @@ pub const ATTRIBUTES: &[AttributeInfo] = {
             "how it was recognised: exe, argv0, comm, applet, loader, script, identity",
         )
         .hot(),
-        row(A::UtilityDisguised, "utility.disguised", Flag, "the name it shows is none of the utility's, nor of another of its category")
+        row(A::UtilityDisguised, "utility.disguised", Flag, "the name it shows is none of the utility's")
             .hot(),
         row(A::TimeHour, "time.hour", Number, "hour of the day in the host's time zone, 0 to 23"),
         row(

@@ -20,7 +20,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 use serde_json::Value;
 use support::connector::Connector;
 use support::{Machine, Setup, program, wait_until};
@@ -95,7 +94,7 @@ fn stalls(_: &Machine) -> String {
     let cpus = std::thread::available_parallelism().unwrap().get();
     let longest = |cpu: usize| {
         support::pin(cpu);
-        execwatch::sys::sched::set_fifo(98).unwrap();
+        execwatch::sys::sched::set_fifo(0, 98).unwrap();
         let began = Instant::now();
         let (mut last, mut longest) = (began, Duration::ZERO);
         while last - began < LOOK_FOR {

@@ -41,6 +41,7 @@ use crate::response::act::Responder;
 use crate::response::held::Held;
 use crate::response::orders::OrderReceiver;
 use crate::rules::ruleset::RuleSet;
+use crate::sys;
 use crate::worker::Signals;
 
 /// Keeps an index of the installed utilities, and of packages if a rule asks for them.
@@ -236,7 +237,7 @@ pub(super) fn status_line(totals: &Totals, listeners: &Listeners) -> String {
 
 /// A listener that waits for a disk lets the program go that it holds.
 pub(super) fn stay_in_memory() {
-    if let Err(error) = crate::sys::memory::stay() {
+    if let Err(error) = sys::memory::stay() {
         let remedy = match error.kind() {
             ErrorKind::PermissionDenied => {
                 "; give execwatch CAP_IPC_LOCK (docker: --cap-add IPC_LOCK, systemd: CapabilityBoundingSet=)"

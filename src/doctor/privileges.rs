@@ -31,21 +31,12 @@ const NEEDED: [(u32, &str, Level, &str); 6] = [
 ];
 
 pub(super) fn examine(config: &Config) -> Vec<Finding> {
-    of_status(&own_status(), nix::unistd::geteuid().is_root(), config)
+    judged(sys::privilege::effective().ok(), nix::unistd::geteuid().is_root(), config)
 }
 
 /// Whether this process may use real-time scheduling; `None` if that cannot be known.
 pub(super) fn may_schedule() -> Option<bool> {
-    effective(&own_status()).map(|mask| mask >> CAP_SYS_NICE & 1 == 1)
-}
-
-fn own_status() -> String {
-    std::fs::read_to_string("/proc/self/status").unwrap_or_default()
-}
-
-fn effective(status: &str) -> Option<u64> {
-    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(mask.trim(), 16).ok()
+    Some(sys::privilege::effective().ok()? >> CAP_SYS_NICE & 1 == 1)
 }
 
 /// Neither the configuration nor the limits of this process ask for anything that takes this capability.
@@ -58,8 +49,8 @@ fn is_unused(bit: u32, config: &Config) -> bool {
     }
 }
 
-fn of_status(status: &str, root: bool, config: &Config) -> Vec<Finding> {
-    let effective = effective(status);
+/// `effective`: the capabilities that there are, if that is known.
+fn judged(effective: Option<u64>, root: bool, config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !root {
         findings.push(Finding::fatal(
@@ -70,7 +61,7 @@ fn of_status(status: &str, root: bool, config: &Config) -> Vec<Finding> {
         return findings;
     }
     let Some(effective) = effective else {
-        findings.push(Finding::note(AREA, "/proc/self/status does not tell which capabilities there are"));
+        findings.push(Finding::note(AREA, "the kernel does not tell which capabilities there are"));
         return findings;
     };
     for (bit, name, level, without) in NEEDED {
@@ -98,30 +89,30 @@ mod tests {
     use crate::doctor::worst;
 
     #[test]
-    fn capabilities_are_read_from_their_mask() {
+    fn capabilities_are_judged_by_their_mask() {
         let mut config = Config::default();
         config.response.mode = Mode::Enforce;
-        let of = |mask: &str, root| of_status(&format!("Name:\tx\nCapEff:\t{mask}\n"), root, &config);
-        assert_eq!(worst(&of("000001ffffffffff", true)), Level::Good);
-        assert_eq!(worst(&of("000001ffffffffff", false)), Level::Fatal);
+        let all = 0x1ff_ffff_ffffu64;
+        let of = |mask, root| judged(mask, root, &config);
+        assert_eq!(worst(&of(Some(all), true)), Level::Good);
+        assert_eq!(worst(&of(Some(all), false)), Level::Fatal);
         // All but CAP_SYS_NICE; all but CAP_NET_ADMIN.
-        let without = |bit: u32| format!("{:016x}", 0x1ff_ffff_ffffu64 & !(1 << bit));
-        let nice = of(&without(23), true);
+        let without = |bit: u32| Some(all & !(1 << bit));
+        let nice = of(without(23), true);
         assert_eq!((nice.len(), nice[0].level), (1, Level::Warning));
         assert!(
             nice[0].found.contains("best effort") && nice[0].remedy.as_ref().unwrap().contains("SYS_NICE")
         );
-        assert_eq!(worst(&of(&without(12), true)), Level::Fatal);
-        assert_eq!(worst(&of("zz", true)), Level::Note);
-        assert_eq!(worst(&of(&without(5), true)), Level::Warning);
+        assert_eq!(worst(&of(without(12), true)), Level::Fatal);
+        assert_eq!(worst(&of(None, true)), Level::Note);
+        assert_eq!(worst(&of(without(5), true)), Level::Warning);
         let without_lock = if sys::memory::is_limited() { Level::Warning } else { Level::Note };
-        assert_eq!(worst(&of(&without(14), true)), without_lock);
+        assert_eq!(worst(&of(without(14), true)), without_lock);
         // What the configuration does without is no lack.
         config.response.mode = Mode::Off;
         config.capture.realtime_priority = 0;
         for bit in [5, 14, 23] {
-            let status = format!("CapEff:\t{}\n", without(bit));
-            let findings = of_status(&status, true, &config);
+            let findings = judged(without(bit), true, &config);
             assert_eq!((worst(&findings), findings.len()), (Level::Note, 1), "{findings:?}");
         }
     }

@@ -377,7 +377,7 @@ fn count(counters: &ListenerCounters, exec: &Exec, found_after_ns: u64) {
     };
     if !read {
         // Before the count, with which it is told.
-        counters.gone_after_ns.fetch_max(found_after_ns.max(1), Relaxed);
+        counters.gone_after_ns.fetch_max(found_after_ns, Relaxed);
     }
     counter.fetch_add(1, Relaxed);
     if exec.image.cut() {

@@ -330,7 +330,6 @@ mod tests {
             utility("curl", &["curl.*"]),
             utility("busybox", &["toybox"]),
             utility("bash", &[]),
-            utility("sh", &["dash"]),
             utility("TeamViewer_Desktop", &[]),
         ])
     }
@@ -424,7 +423,8 @@ mod tests {
     #[test]
     fn not_by_accident() {
         assert_eq!(recognised("/usr/bin/ls", &["ls", "nc"]), None);
-        assert_eq!(recognised("/usr/bin/fish", &["fish", "-c", "nc"]), None);
+        assert_eq!(recognised("/usr/bin/dash", &["sh", "-c", "nc"]), None);
+        assert_eq!(recognised("/usr/bin/dash", &["sh"]), None);
         assert_eq!(recognised("/usr/bin/ld-linux.so.2", &["ld.so", "--argv0"]), None);
         assert_eq!(recognised(&"x".repeat(1000), &["y"]), None);
     }

@@ -147,7 +147,7 @@ pub fn read(document: &Document<'_>, macros: &Macros, diagnostics: &Diagnostics)
 
 fn utility(section: Section<'_>) -> Option<Located<Utility>> {
     let span = section.span();
-    let name = section.required_string("name").filter(|name| {
+    let is_name = |name: &Located<&str>| {
         let good = valid_word(name.value, "._+-");
         if !good {
             section.error(
@@ -156,7 +156,8 @@ fn utility(section: Section<'_>) -> Option<Located<Utility>> {
             );
         }
         good
-    });
+    };
+    let name = section.required_string("name").filter(is_name);
     let aliases = section.strings("aliases");
     for alias in &aliases {
         let mistake = match alias.value {
@@ -187,7 +188,8 @@ fn utility(section: Section<'_>) -> Option<Located<Utility>> {
     });
     let attack = techniques(&section);
     let everyday = section.flag("everyday").is_some_and(|everyday| everyday.value);
-    let stands_for = section.strings("stands-for").iter().map(|name| name.value.to_owned()).collect();
+    let mut stands_for = section.strings("stands-for");
+    stands_for.retain(is_name);
     let note = section.string("note").map_or("", |note| note.value).to_owned();
     section.finish();
     let value = Utility {
@@ -196,7 +198,7 @@ fn utility(section: Section<'_>) -> Option<Located<Utility>> {
         category: category?.value.to_owned(),
         attack,
         everyday,
-        stands_for,
+        stands_for: stands_for.into_iter().map(|name| name.value.to_owned()).collect(),
         note,
     };
     Some(Located { value, span })

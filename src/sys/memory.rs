@@ -59,7 +59,7 @@ pub fn give_back() {
 /// EPERM: RLIMIT_MEMLOCK without CAP_IPC_LOCK, with which nothing is locked: at the limit no more memory could be had. Before
 /// Linux 4.4, which would fill all memory at once, stacks and arenas included, only the files stay.
 pub fn stay() -> io::Result<()> {
-    if is_limited() && !privilege::has_capability(privilege::IPC_LOCK) {
+    if is_limited() && privilege::effective()? >> privilege::IPC_LOCK & 1 == 0 {
         return Err(io::Error::from_raw_os_error(libc::EPERM));
     }
     lock()

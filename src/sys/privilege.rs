@@ -36,11 +36,10 @@ fn own_sets() -> io::Result<[Sets; 2]> {
     Ok(sets)
 }
 
-/// The calling thread has this capability in effect, by its bit (capabilities(7)).
-pub fn has_capability(number: u8) -> bool {
-    own_sets().is_ok_and(|[low, high]| {
-        (u64::from(high.effective) << 32 | u64::from(low.effective)) >> number & 1 == 1
-    })
+/// The capabilities that the calling thread has in effect, as a mask of their bits (capabilities(7)).
+pub fn effective() -> io::Result<u64> {
+    let [low, high] = own_sets()?;
+    Ok(u64::from(high.effective) << 32 | u64::from(low.effective))
 }
 
 /// Keeps the capabilities whose bits are set in `mask`, of those that the calling thread has, and gives up all others for

@@ -215,22 +215,27 @@ pub(crate) fn alert_of(daemon: &Daemon<'_>, command: &mut Command) -> serde_json
     const SOON: Duration = Duration::from_secs(5);
     const TIMES: usize = 3;
     command.current_dir(daemon.folder()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let gone = || daemon.totals().get("gone");
-    for time in 1.. {
-        let before = gone();
+    let mut run = || {
         let mut child = command.spawn().unwrap();
-        let pid = child.id();
         child.wait().unwrap();
+        child.id()
+    };
+    let gone = || daemon.totals().get("gone");
+    let mut before = gone();
+    let mut pid = run();
+    for _ in 1..TIMES {
         let alert = within(SOON, || daemon.alerts().into_iter().find(|alert| alert["process"]["pid"] == pid));
         if let Some(alert) = alert {
             return alert;
         }
-        if time == TIMES || gone() == before {
-            return daemon.wait_for(|alert| alert["process"]["pid"] == pid);
+        let now = gone();
+        if now == std::mem::replace(&mut before, now) {
+            break;
         }
-        say(&format!("test {}: a program had gone before it was read, once more: {command:?}", test_name()));
+        say(&format!("test {}: a program had gone before it was read, once more", test_name()));
+        pid = run();
     }
-    unreachable!("the last time returns")
+    daemon.wait_for(|alert| alert["process"]["pid"] == pid)
 }
 
 /// A program that stays until this is dropped: a copy of sleep(1).

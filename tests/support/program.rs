@@ -24,8 +24,9 @@ pub(crate) fn tiny(path: &Path) -> PathBuf {
     place(tiny_elf(), path)
 }
 
-/// As [`tiny`], but it ends after 40 ms, where that architecture is known: for tests of what is done with a program, not of whether it is seen. A host that
-/// takes a virtual machine's CPU away lets a listener come late, when a program that ends at once may have gone.
+/// As [`tiny`], but it ends after 40 ms, where that architecture is known: for tests of what is done with a program, not of
+/// whether it is seen. A host that takes a virtual machine's CPU away lets a listener come late, when a program that ends
+/// at once may have gone.
 pub(crate) fn brief(path: &Path) -> PathBuf {
     place(brief_elf(), path)
 }
@@ -104,7 +105,8 @@ pub(crate) fn brief_elf() -> Option<Vec<u8>> {
         // push 40000000; push 0; mov rdi, rsp; xor esi, esi; mov eax, 35; syscall
         &[0x68, 0, 0x5a, 0x62, 2, 0x6a, 0, 0x48, 0x89, 0xe7, 0x31, 0xf6, 0xb8, 35, 0, 0, 0, 0x0f, 0x05]
     } else {
-        // sub sp, sp, 16; str xzr, [sp]; mov x1, 40000000 (in two halves); str x1, [sp, 8]; mov x0, sp; mov x1, 0; mov x8, 101; svc 0
+        // sub sp, sp, 16; str xzr, [sp]; mov x1, 40000000 (in two halves); str x1, [sp, 8];
+        // mov x0, sp; mov x1, 0; mov x8, 101; svc 0
         &[
             0xff, 0x43, 0x00, 0xd1, 0xff, 0x03, 0x00, 0xf9, 0x01, 0x40, 0x8b, 0xd2, 0x41, 0x4c, 0xa0, 0xf2,
             0xe1, 0x07, 0x00, 0xf9, 0xe0, 0x03, 0x00, 0x91, 0x01, 0x00, 0x80, 0xd2, 0xa8, 0x0c, 0x80, 0xd2,

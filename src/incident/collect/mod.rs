@@ -197,23 +197,10 @@ impl Collector {
     }
 
     /// Gives a group more keys, but for those that another one has, and an anchor, which is returned if it is new.
-    fn attach(
-        &mut self,
-        number: u64,
-        mut keys: Vec<Key>,
-        anchor: Option<Handle>,
-        now_ns: u64,
-    ) -> Option<Handle> {
-        let mut anchor = anchor;
-        keys.retain(|key| {
-            let is_free = self.holder(key, now_ns).is_none_or(|holder| holder == number);
-            if let Key::Entry(entry) = key
-                && !is_free
-            {
-                anchor = anchor.filter(|anchor| anchor != entry);
-            }
-            is_free
-        });
+    fn attach(&mut self, number: u64, keys: Vec<Key>, anchor: Option<Handle>, now_ns: u64) -> Option<Handle> {
+        let is_free = |key: &Key| self.holder(key, now_ns).is_none_or(|holder| holder == number);
+        let (keys, taken): (Vec<Key>, Vec<Key>) = keys.into_iter().partition(is_free);
+        let anchor = anchor.filter(|&anchor| !taken.contains(&Key::Entry(anchor)));
         let group = self.groups.get_mut(&number)?;
         for key in keys {
             if group.keys.len() >= MOST_KEYS || group.keys.contains(&key) {
@@ -289,6 +276,7 @@ mod tests {
 
     use super::*;
     use crate::incident::story::Cut;
+    use crate::lineage::table::{Limits, Table};
     use crate::rules::model::Severity;
 
     const S: u64 = 1_000_000_000;
@@ -353,9 +341,17 @@ mod tests {
         let of = |joined: Joined| joined.incident.unwrap();
         let one = of(take(&mut collector, "a", &alert(1, Severity::Critical)));
         let other = of(take(&mut collector, "b", &alert(2, Severity::Critical)));
-        let keys = ["a", "b"].map(|unit| Key::Unit(unit.to_owned())).to_vec();
-        let both = collector.alert((keys, None), &alert(3, Severity::Low), &[], None);
-        assert_eq!(both.incident.as_ref(), Some(&one));
+        let mut table = Table::new(Limits { processes: 10, bytes: 1 << 20, keep_ended_ns: S });
+        table.fork(1, 20, 100);
+        let anchor = table.handle(20, 150).unwrap();
+        let unit = |name: &str| Key::Unit(name.to_owned());
+        let mut join = |keys: &[Key]| {
+            collector.alert((keys.to_vec(), Some(anchor)), &alert(3, Severity::Low), &[], None)
+        };
+        let joined = join(&[unit("b"), Key::Entry(anchor)]);
+        assert_eq!((joined.incident.as_ref(), joined.anchor), (Some(&other), Some(anchor)));
+        let both = join(&[unit("a"), Key::Entry(anchor), unit("b")]);
+        assert_eq!((both.incident.as_ref(), both.anchor), (Some(&one), None));
         assert_eq!(of(take(&mut collector, "b", &alert(4, Severity::Low))), other);
         assert_eq!(of(take(&mut collector, "a", &alert(5, Severity::Low))), one);
     }

@@ -39,7 +39,7 @@ pub trait ExecSink: Send {
     /// Takes an event.
     fn exec(&mut self, notice: ExecNotice);
 
-    /// Nothing came for some seconds, or something woke the listener.
+    /// Nothing came yet, or for some seconds, or something woke the listener.
     fn idle(&mut self) {}
 }
 
@@ -67,11 +67,20 @@ fn runs_on(cpu: u32) -> bool {
     sched_getcpu().is_ok_and(|here| u32::try_from(here) == Ok(cpu))
 }
 
+/// Has the kernel make the thread's stack, deeper than it gets, before a program waits for that.
+#[inline(never)]
+fn touch_stack() {
+    const DEPTH: usize = 64 * 1024;
+    std::hint::black_box([0u8; DEPTH].as_mut_slice());
+}
+
 impl<O: Ownership> Listener<O> {
     /// Receives until told to stop; then takes what is still queued.
     pub(super) fn run(mut self) -> io::Result<()> {
         self.socket.set_receive_timeout(LOOK_AROUND)?;
         self.counters.thread.store(gettid().as_raw(), Relaxed);
+        touch_stack();
+        self.sink.idle();
         let mut draining = false;
         let mut slept = Instant::now();
         let mut buffer = [0; crate::sys::netlink::Batch::DATAGRAM];

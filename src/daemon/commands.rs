@@ -14,7 +14,7 @@ use crate::health::status::{Health, Status};
 use crate::incident::keeper::Decider;
 use crate::incident::store::Decision;
 use crate::journal::shared::Shared;
-use crate::process::queue::ExecSender;
+use crate::process::queue::ExecQueue;
 use crate::response::orders::Orders;
 
 /// How long a reload is waited for; a client waits a little longer. It takes a fraction of a second.
@@ -25,7 +25,7 @@ pub(super) fn commands(
     health: &Arc<Health>,
     journal: &Arc<Shared>,
     orders: &Orders,
-    worker: &ExecSender,
+    worker: &ExecQueue,
     reloader: &Reloader,
     incidents: Option<Decider>,
     http: bool,

@@ -51,7 +51,7 @@ use crate::process::exec::Certainty;
 use crate::process::file::OpenCount;
 use crate::process::names::Accounts;
 use crate::process::proc_dir::ProcRoot;
-use crate::process::queue::{ExecSender, queue};
+use crate::process::queue::{self, ExecQueue};
 use crate::process::relatives::HostProcesses;
 use crate::process::ring::ring;
 use crate::response::decide::Decider;
@@ -132,7 +132,7 @@ fn os_failure(what: &str, error: impl std::fmt::Display) -> Failure {
 struct Daemon {
     signal_fd: SignalFd,
     listeners: Listeners,
-    sender: ExecSender,
+    queue: ExecQueue,
     signals: Arc<Signals>,
     worker: JoinHandle<Delivery>,
     journal: Arc<Shared>,
@@ -169,7 +169,7 @@ impl Daemon {
         let proc = Arc::new(proc);
         let counters = Arc::new(Counters::default());
         let signals = Arc::new(Signals::default());
-        let (sender, receiver) = queue(config.capture.queue_length, QUEUED_BYTES)
+        let (queue, receiver) = queue::queue(config.capture.queue_length, QUEUED_BYTES)
             .map_err(|error| os_failure("cannot make the queue", error))?;
         let host = setup::this_host();
         // Before the first of the other threads. What needs more than is kept must be opened before.
@@ -180,7 +180,7 @@ impl Daemon {
         let health = Arc::new(Health::new(
             config.health.canary,
             Arc::clone(&counters),
-            sender.clone(),
+            queue.clone(),
             delivery.status(),
         ));
         health.set_configuration(fingerprint::of(&config, &ruleset));
@@ -207,12 +207,12 @@ impl Daemon {
         let responses = responder.shared();
         let rules = Arc::new(Current::new(Arc::clone(&ruleset), options.record_all));
         let new_capture = {
-            let (proc, sender, rules) = (Arc::clone(&proc), sender.clone(), Arc::clone(&rules));
+            let (proc, queue, rules) = (Arc::clone(&proc), queue.clone(), Arc::clone(&rules));
             let (mode, shared, open) =
                 (config.capture.identity, Arc::clone(&files.shared), OpenCount::default());
             move |counters: Arc<ListenerCounters>| {
                 let identifier = Identifier::new(mode, Arc::clone(&shared), open.clone());
-                let (proc, sender) = (Arc::clone(&proc), sender.clone());
+                let (proc, sender) = (Arc::clone(&proc), queue.sender());
                 Capture::new(proc, rules.subscribe(), identifier, sender, settings.clone(), counters)
             }
         };
@@ -224,11 +224,11 @@ impl Daemon {
         if recorder.is_some() {
             evaluator.record();
         }
-        let follow_up = setup::follow_alerts(&config, &proc, &counters, &sender)?;
+        let follow_up = setup::follow_alerts(&config, &proc, &counters, &queue)?;
         if let Some(baseline) = setup::start_baseline(&config) {
             evaluator.compare_with(baseline);
         }
-        let incidents = setup::start_incidents(&config, &host, &counters, (&signals, &sender), &journal)?;
+        let incidents = setup::start_incidents(&config, &host, &counters, (&signals, &queue), &journal)?;
         let decider = incidents.as_ref().map(Desk::decider);
         let mut follower = Follower::new(events, new_rings, Arc::clone(&proc), config.lineage);
         if incidents.is_some() {
@@ -284,7 +284,7 @@ impl Daemon {
         };
         let listeners = Listeners::start(listener_settings, Arc::clone(&counters), Box::new(new_sink))?;
         signals.listening.store(true, Relaxed);
-        sender.wake();
+        queue.wake();
         health.set_listeners(listeners.watched());
         let mut look = Look::new(
             Box::new(new_capture),
@@ -306,7 +306,7 @@ impl Daemon {
             files,
             keeper,
             signals: Arc::clone(&signals),
-            sender: sender.clone(),
+            queue: queue.clone(),
             notifier: Arc::clone(&notifier),
             health: Arc::clone(&health),
         };
@@ -314,7 +314,7 @@ impl Daemon {
             reloading.start().map_err(|error| os_failure("cannot start the thread that reloads", error))?;
         let control = setup::start_control(
             &config.runtime_folder,
-            commands::commands(&health, &journal, &orders, &sender, &reloader, decider, config.metrics.http),
+            commands::commands(&health, &journal, &orders, &queue, &reloader, decider, config.metrics.http),
         );
         // Last: who waits for this line may ask at the control socket.
         describe(&listeners, event_buffer, &config);
@@ -323,7 +323,7 @@ impl Daemon {
         Ok(Daemon {
             signal_fd,
             listeners,
-            sender,
+            queue,
             signals,
             worker,
             journal,
@@ -353,7 +353,7 @@ impl Daemon {
                     Ok(Signal::SIGUSR1) => self.log_totals(),
                     Ok(Signal::SIGHUP) => {
                         self.signals.reopen.store(true, Relaxed);
-                        self.sender.wake();
+                        self.queue.wake();
                         log::info!("SIGHUP: the outputs' files are opened anew, and everything is reloaded");
                         self.reloader.ask();
                     }
@@ -403,7 +403,7 @@ impl Daemon {
         self.listeners.stop();
         ignore_all();
         self.signals.stop.store(true, Relaxed);
-        self.sender.wake();
+        self.queue.wake();
         self.journal.ending.store(true, Relaxed);
         let Ok(delivery) = self.worker.join() else { return exit::SOFTWARE };
         delivery.close(Instant::now() + CLOSING_TIME);

@@ -25,7 +25,7 @@ use crate::health::status::Health;
 use crate::identity::keeper::Keeper;
 use crate::identity::settle::Executables;
 use crate::process::capture::Prefilter;
-use crate::process::queue::ExecSender;
+use crate::process::queue::ExecQueue;
 use crate::response;
 use crate::rules::current::Current;
 use crate::rules::model::Severity;
@@ -158,7 +158,7 @@ pub(super) struct Reloading {
     /// Writes notices.
     pub signals: Arc<Signals>,
     /// Wakes the worker.
-    pub sender: ExecSender,
+    pub queue: ExecQueue,
     /// Tells the service manager.
     pub notifier: Arc<Notifier>,
     /// Tells what is in force.
@@ -255,7 +255,7 @@ impl Reloading {
             return Ok(());
         }
         let in_force = self.signals.configure_responses(settings.clone());
-        self.sender.wake();
+        self.queue.wake();
         answered(in_force.recv_timeout(WORKER_TIME))?;
         self.responses = settings;
         Ok(())
@@ -281,7 +281,7 @@ impl Reloading {
         }
         self.rules.replace(Arc::clone(&ruleset));
         // The worker has hits go on from the rules before, so it is woken even if nothing is executed.
-        self.sender.wake();
+        self.queue.wake();
         let followed = if responses_follow { self.respond_by(config.response.clone()) } else { Ok(()) };
         match followed {
             Ok(()) => {}
@@ -337,7 +337,7 @@ impl Reloading {
             false => ("reload-refused", Severity::Medium),
         };
         self.signals.notify(Notice { kind, severity, time_ns, message: outcome.message.clone() });
-        self.sender.wake();
+        self.queue.wake();
         let mut status = status.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome.accepted {
             true => {

@@ -35,7 +35,7 @@ use crate::output::stdout::StdoutOutput;
 use crate::output::syslog::SyslogOutput;
 use crate::process::capture::Prefilter;
 use crate::process::proc_dir::ProcRoot;
-use crate::process::queue::ExecSender;
+use crate::process::queue::ExecQueue;
 use crate::response;
 use crate::response::act::Responder;
 use crate::response::held::Held;
@@ -64,14 +64,14 @@ pub(super) fn follow_alerts(
     config: &Config,
     proc: &Arc<ProcRoot>,
     counters: &Arc<Counters>,
-    sender: &ExecSender,
+    queue: &ExecQueue,
 ) -> Result<Option<followup::desk::Desk>, Failure> {
     if !config.follow.enabled {
         return Ok(None);
     }
-    let sender = sender.clone();
+    let queue = queue.clone();
     followup::desk::Desk::start(config.follow.clone(), Arc::clone(proc), Arc::clone(counters), move || {
-        sender.wake()
+        queue.wake()
     })
     .map(Some)
     .map_err(|error| os_failure("cannot start the thread that follows alerts", error))
@@ -131,16 +131,16 @@ pub(super) fn start_incidents(
     config: &Config,
     host: &Host,
     counters: &Arc<Counters>,
-    (signals, sender): (&Arc<Signals>, &ExecSender),
+    (signals, queue): (&Arc<Signals>, &ExecQueue),
     journal: &Shared,
 ) -> Result<Option<Desk>, Failure> {
     if !config.incident.enabled {
         return Ok(None);
     }
-    let (signals, sender) = (Arc::clone(signals), sender.clone());
+    let (signals, queue) = (Arc::clone(signals), queue.clone());
     let say = Box::new(move |notice| {
         signals.notify(notice);
-        sender.wake();
+        queue.wake();
     });
     Desk::start(
         config.incident.clone(),

@@ -17,7 +17,7 @@ use crate::clock;
 use crate::connector::replace::Watched;
 use crate::journal;
 use crate::journal::progress::Condition;
-use crate::process::queue::ExecSender;
+use crate::process::queue::ExecQueue;
 use crate::rules::ruleset::RuleSet;
 
 /// Rates are those of so many seconds.
@@ -292,7 +292,7 @@ pub struct Health {
     started_ns: u64,
     canary_period: Option<Duration>,
     counters: Arc<Counters>,
-    queue: ExecSender,
+    queue: ExecQueue,
     delivery: journal::status::Status,
     /// Counts of the canary.
     pub canary: CanaryCounts,
@@ -319,7 +319,7 @@ impl Health {
     pub fn new(
         canary_period: Option<Duration>,
         counters: Arc<Counters>,
-        queue: ExecSender,
+        queue: ExecQueue,
         delivery: journal::status::Status,
     ) -> Self {
         Health {

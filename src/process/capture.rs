@@ -213,7 +213,8 @@ impl Capture {
     /// Reads a process that runs, for the given reason. It waits for a slot, so it is not for a listener.
     pub(super) fn running(&mut self, pid: u32, certainty: Certainty) {
         let claimed = loop {
-            match self.claimed.take().or_else(|| self.sender.claim()) {
+            self.claim();
+            match self.claimed.take() {
                 Some(claimed) => break claimed,
                 None => std::thread::sleep(std::time::Duration::from_millis(1)),
             }
@@ -237,8 +238,17 @@ impl Capture {
         drop(exec);
         if candidate {
             self.sender.send(claimed);
+            self.sender.tidy();
         } else {
             self.claimed = Some(claimed);
+        }
+    }
+
+    /// Claims the slot of the next event, if there is one. Called when one program was read, and not only when the next
+    /// waits to be.
+    fn claim(&mut self) {
+        if self.claimed.is_none() {
+            self.claimed = self.sender.claim();
         }
     }
 }
@@ -252,7 +262,8 @@ impl ExecSink for Capture {
             // A policy that allows more is put in force after the rules it belongs to.
             self.rules.refresh();
         }
-        let claimed = self.claimed.take().or_else(|| self.sender.claim());
+        self.claim();
+        let claimed = self.claimed.take();
         let mut guard = claimed.as_ref().map(|claimed| self.sender.exec(claimed));
         let exec = guard.as_deref_mut().unwrap_or(&mut self.spare);
         start(exec, notice.pid, notice.cpu, notice.timestamp_ns);
@@ -337,8 +348,8 @@ impl ExecSink for Capture {
             Some(claimed) if candidate => {
                 self.counters.candidates.fetch_add(1, Relaxed);
                 self.sender.send(claimed);
-                // Now, when all is read, and not when the next program waits to be.
-                self.claimed = self.sender.claim();
+                self.sender.tidy();
+                self.claim();
             }
             Some(claimed) => self.claimed = Some(claimed),
             None if candidate => {
@@ -353,6 +364,8 @@ impl ExecSink for Capture {
     fn idle(&mut self) {
         // So that no old rule set is kept for a CPU on which nothing is executed.
         self.rules.refresh();
+        self.sender.tidy();
+        self.claim();
         self.sleeps = sys::sched::sleeps();
     }
 }

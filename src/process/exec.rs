@@ -164,9 +164,14 @@ impl Image {
         !self.exe_known && !self.arguments_known
     }
 
+    /// There is a buffer of more than `bytes`.
+    pub fn is_larger_than(&self, bytes: usize) -> bool {
+        self.arguments.capacity() > bytes
+    }
+
     /// Gives buffers of more than `bytes` back.
     pub fn shrink(&mut self, bytes: usize) {
-        if self.arguments.capacity() > bytes {
+        if self.is_larger_than(bytes) {
             self.arguments = Vec::new();
         }
     }

@@ -1,10 +1,16 @@
 //! The queue from the listeners to the worker.
 //!
 //! A listener holds a program while it works and must never wait for a slower thread. So events live in slots that
-//! are made when they are first needed and then reused: claiming one is a compare-and-swap, no memory is allocated or freed
-//! there in the common case, and nobody shares a lock. Only the slot's number travels, over a channel with twice as many places as there are
+//! are made when they are first needed and then reused: claiming one takes no lock, no memory is allocated or freed
+//! there in the common case. Only a reference to the slot travels, over a channel with twice as many places as there are
 //! slots, so that it is never full. The worker is woken by an eventfd, not by the channel, whose wake-up takes a mutex.
+//!
+//! Each sender has slots of its own, because what one thread allocates and another frees or enlarges makes the two share a
+//! lock of the allocator. A thread of ordinary priority that is preempted while it has that lock lets a listener wait, for
+//! milliseconds on a busy host, and every program of that CPU runs meanwhile. So the worker copies what it takes, and only the
+//! sender gives memory of its slots back.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -16,9 +22,17 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::exec::Exec;
 
-/// Buffers larger than this are given back when their slot is released, so that one flood of long argument lists does
+/// Buffers larger than this are given back once their slot is free again, so that one flood of long argument lists does
 /// not stay in memory for ever.
 const KEPT_BUFFER: usize = 2048;
+/// Slots are made so many at a time.
+const TRAY: usize = 64;
+/// Bytes of memory that are got, written to and freed with them, about what the texts of so many programs take. For each page
+/// that a thread's memory grows by, the kernel wants the lock of the process's memory (mmap_lock), which a thread may have
+/// that was preempted. The GNU C library keeps so much of free memory for its thread, and hardly more.
+const AHEAD: usize = 120_000;
+/// Slots that one call of [`ExecSender::tidy`] looks at, at most.
+const TIDIED: usize = 64;
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -26,17 +40,62 @@ struct Slot {
     /// Made when it is first claimed: most slots of a queue that is never full stay empty, and each event has a thousand
     /// bytes even without its texts.
     exec: OnceLock<Box<Mutex<Exec>>>,
+    /// Its buffers are larger than are kept; for its sender alone.
+    large: AtomicBool,
 }
 
 impl Slot {
     fn exec(&self) -> MutexGuard<'_, Exec> {
         self.exec.get_or_init(Box::default).lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Only its sender claims a slot, and others only free it.
+    fn claim(&self) -> bool {
+        let free = !self.busy.load(Ordering::Acquire);
+        if free {
+            self.busy.store(true, Ordering::Relaxed);
+        }
+        free
+    }
+
+    fn free(&self) {
+        self.busy.store(false, Ordering::Release);
+    }
+}
+
+/// The slots of one sender.
+#[derive(Debug)]
+struct Slots(Box<[OnceLock<Box<[Slot; TRAY]>>]>);
+
+impl Slots {
+    fn new(count: usize) -> Self {
+        Slots((0..count.div_ceil(TRAY)).map(|_| OnceLock::new()).collect())
+    }
+
+    fn get(&self, number: usize) -> &Slot {
+        &self.tray(number / TRAY)[number % TRAY]
+    }
+
+    /// A tray, which is made if it is not there.
+    fn tray(&self, number: usize) -> &[Slot; TRAY] {
+        self.0[number].get_or_init(|| {
+            // Not with zeros: such memory would not come into being yet.
+            drop(std::hint::black_box(vec![0xff_u8; AHEAD]));
+            Box::new(std::array::from_fn(|_| Slot::default()))
+        })
+    }
+
+    /// Claims the lowest free slot, so that memory is used only for as many as were ever queued at once.
+    fn claim(&self) -> Option<usize> {
+        (0..self.0.len()).find_map(|tray| Some(tray * TRAY + self.tray(tray).iter().position(Slot::claim)?))
+    }
 }
 
 #[derive(Debug)]
 struct Shared {
-    slots: Box<[Slot]>,
+    /// Slots that may be claimed at a time, of all senders.
+    places: usize,
+    claimed: AtomicUsize,
     /// Bytes of the argument lists and paths that are queued.
     bytes: AtomicUsize,
     bytes_limit: usize,
@@ -44,18 +103,34 @@ struct Shared {
     wake: EventFd,
 }
 
-/// A listener's end.
+/// A filled slot on its way to the worker.
+#[derive(Debug)]
+struct Filled {
+    slots: Arc<Slots>,
+    number: usize,
+}
+
+/// The queue as a whole: how full it is, and new ends of it.
 #[derive(Debug, Clone)]
-pub struct ExecSender {
+pub struct ExecQueue {
     shared: Arc<Shared>,
-    numbers: Sender<usize>,
+    filled: Sender<Filled>,
+}
+
+/// A listener's end, for one thread: the one that claims first.
+#[derive(Debug)]
+pub struct ExecSender {
+    queue: ExecQueue,
+    slots: Arc<Slots>,
+    /// Slots with larger buffers than are kept, by number.
+    large: VecDeque<usize>,
 }
 
 /// The worker's end.
 #[derive(Debug)]
 pub struct ExecReceiver {
     shared: Arc<Shared>,
-    numbers: Receiver<usize>,
+    filled: Receiver<Filled>,
 }
 
 /// How much waits in a queue.
@@ -75,65 +150,36 @@ pub struct Claimed {
     number: usize,
 }
 
-/// A queue of `slots` events that keeps the queued bytes near `bytes_limit` (see [`ExecSender::short_of_memory`]).
-pub fn queue(slots: usize, bytes_limit: usize) -> nix::Result<(ExecSender, ExecReceiver)> {
-    let (sender, receiver) = crossbeam_channel::bounded(slots.max(1) * 2);
+/// A queue of `places` events that keeps the queued bytes near `bytes_limit` (see [`ExecSender::short_of_memory`]).
+pub fn queue(places: usize, bytes_limit: usize) -> nix::Result<(ExecQueue, ExecReceiver)> {
+    let places = places.max(1);
+    let (sender, receiver) = crossbeam_channel::bounded(places * 2);
     let shared = Arc::new(Shared {
-        slots: (0..slots.max(1)).map(|_| Slot::default()).collect(),
+        places,
+        claimed: AtomicUsize::new(0),
         bytes: AtomicUsize::new(0),
         bytes_limit,
         worker_sleeps: AtomicBool::new(false),
         wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
     });
-    Ok((
-        ExecSender { shared: Arc::clone(&shared), numbers: sender },
-        ExecReceiver { shared, numbers: receiver },
-    ))
+    Ok((ExecQueue { shared: Arc::clone(&shared), filled: sender }, ExecReceiver { shared, filled: receiver }))
 }
 
-impl ExecSender {
-    /// Claims a free slot; `None` if the worker is so far behind that there is none.
-    ///
-    /// The lowest free slot is taken, so that memory is used only for as many as were ever queued at once.
-    pub fn claim(&self) -> Option<Claimed> {
-        let number = self.shared.slots.iter().position(|slot| {
-            !slot.busy.load(Ordering::Relaxed)
-                && slot.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
-        })?;
-        Some(Claimed { number })
-    }
-
-    /// The event of a claimed slot. Nobody else can want the lock: the slot is claimed.
-    pub fn exec(&self, claimed: &Claimed) -> MutexGuard<'_, Exec> {
-        self.shared.slots[claimed.number].exec()
-    }
-
-    /// So much is queued that argument lists should be cut short.
-    pub fn short_of_memory(&self) -> bool {
-        self.shared.bytes.load(Ordering::Relaxed) > self.shared.bytes_limit
-    }
-
-    /// Hands a filled slot to the worker.
-    pub fn send(&self, claimed: Claimed) {
-        let bytes = self.exec(&claimed).len();
-        self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
-        // Never full: there are more places than slots. Disconnected: the worker has ended, and so will the process.
-        let _ = self.numbers.try_send(claimed.number);
-        if self.shared.worker_sleeps.swap(false, Ordering::SeqCst) {
-            self.wake();
+impl ExecQueue {
+    /// An end for another thread.
+    pub fn sender(&self) -> ExecSender {
+        ExecSender {
+            queue: self.clone(),
+            slots: Arc::new(Slots::new(self.shared.places)),
+            large: VecDeque::new(),
         }
-    }
-
-    /// Gives a slot back without sending it.
-    pub fn release(&self, claimed: Claimed) {
-        self.shared.slots[claimed.number].busy.store(false, Ordering::Release);
     }
 
     /// How much waits for the worker.
     pub fn depth(&self) -> Depth {
         Depth {
-            waiting: self.numbers.len(),
-            places: self.shared.slots.len(),
+            waiting: self.filled.len(),
+            places: self.shared.places,
             bytes: self.shared.bytes.load(Ordering::Relaxed),
         }
     }
@@ -145,15 +191,84 @@ impl ExecSender {
     }
 }
 
+impl ExecSender {
+    /// Claims a free slot; `None` if the worker is so far behind that there is none.
+    pub fn claim(&mut self) -> Option<Claimed> {
+        let shared = &self.queue.shared;
+        if shared.claimed.fetch_add(1, Ordering::Acquire) >= shared.places {
+            shared.claimed.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        // There is one: each sender has as many as may be claimed by all.
+        let claimed = Claimed { number: self.slots.claim()? };
+        // Its memory is made now, and not when a program waits for it.
+        drop(self.exec(&claimed));
+        Some(claimed)
+    }
+
+    /// The event of a claimed slot. Nobody else can want the lock: the slot is claimed.
+    pub fn exec(&self, claimed: &Claimed) -> MutexGuard<'_, Exec> {
+        self.slots.get(claimed.number).exec()
+    }
+
+    /// So much is queued that argument lists should be cut short.
+    pub fn short_of_memory(&self) -> bool {
+        self.queue.shared.bytes.load(Ordering::Relaxed) > self.queue.shared.bytes_limit
+    }
+
+    /// Hands a filled slot to the worker.
+    pub fn send(&mut self, Claimed { number }: Claimed) {
+        let slot = self.slots.get(number);
+        let exec = slot.exec();
+        let (bytes, is_large) = (exec.len(), exec.image.is_larger_than(KEPT_BUFFER));
+        drop(exec);
+        if is_large && !slot.large.swap(true, Ordering::Relaxed) {
+            self.large.push_back(number);
+        }
+        let shared = &self.queue.shared;
+        shared.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // Never full: there are more places than slots. Disconnected: the worker has ended, and so will the process.
+        let _ = self.queue.filled.try_send(Filled { slots: Arc::clone(&self.slots), number });
+        if shared.worker_sleeps.swap(false, Ordering::SeqCst) {
+            self.queue.wake();
+        }
+    }
+
+    /// Makes the worker look at its channels.
+    pub fn wake(&self) {
+        self.queue.wake();
+    }
+
+    /// Gives a slot back without sending it.
+    pub fn release(&mut self, claimed: Claimed) {
+        self.slots.get(claimed.number).free();
+        self.queue.shared.claimed.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Gives large buffers of free slots back. Bounded: for a time in which a program is not held for long.
+    pub fn tidy(&mut self) {
+        for _ in 0..TIDIED.min(self.large.len()) {
+            let Some(number) = self.large.pop_front() else { break };
+            let slot = self.slots.get(number);
+            if slot.claim() {
+                slot.exec().image.shrink(KEPT_BUFFER);
+                slot.large.store(false, Ordering::Relaxed);
+                slot.free();
+            } else {
+                self.large.push_back(number);
+            }
+        }
+    }
+}
+
 impl ExecReceiver {
     /// Takes the next event, if there is one.
     ///
-    /// What it returns is a copy: memory that one thread gets and another frees makes the two share a lock of the
-    /// allocator, and a listener that waits for it lets go of the program it holds (measured: a twentieth of a storm was
-    /// lost).
+    /// What it returns is a copy: the memory stays the sender's (measured with memory that was not: a twentieth of a storm
+    /// was lost).
     pub fn receive(&self) -> Option<Exec> {
-        let number = self.numbers.try_recv().ok()?;
-        let slot = &self.shared.slots[number];
+        let Filled { slots, number } = self.filled.try_recv().ok()?;
+        let slot = slots.get(number);
         let exec = {
             let mut exec = slot.exec();
             self.shared.bytes.fetch_sub(exec.len(), Ordering::Relaxed);
@@ -162,17 +277,17 @@ impl ExecReceiver {
             let identity = exec.details.identity.take();
             let mut copy = Exec { descriptor, ..exec.clone() };
             copy.details.identity = identity;
-            exec.image.shrink(KEPT_BUFFER);
             copy
         };
-        slot.busy.store(false, Ordering::Release);
+        slot.free();
+        self.shared.claimed.fetch_sub(1, Ordering::Release);
         Some(exec)
     }
 
-    /// Waits until something was sent, [`wake`](ExecSender::wake) was called or the time is over.
+    /// Waits until something was sent, [`wake`](ExecQueue::wake) was called or the time is over.
     pub fn wait(&self, timeout: Option<Duration>) {
         self.shared.worker_sleeps.store(true, Ordering::SeqCst);
-        if self.numbers.is_empty() {
+        if self.filled.is_empty() {
             let timeout = timeout.map_or(PollTimeout::NONE, |time| {
                 // Rounded up, so that a timer has run out after the wait.
                 PollTimeout::try_from(time + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
@@ -194,7 +309,7 @@ impl ExecReceiver {
 mod tests {
     use super::*;
 
-    fn put(sender: &ExecSender, pid: u32) -> bool {
+    fn put(sender: &mut ExecSender, pid: u32) -> bool {
         let Some(claimed) = sender.claim() else { return false };
         sender.exec(&claimed).pid = pid;
         sender.send(claimed);
@@ -203,41 +318,81 @@ mod tests {
 
     #[test]
     fn full_and_free_again() {
-        let (sender, receiver) = queue(2, 1000).unwrap();
-        assert!(put(&sender, 1) && put(&sender, 2) && !put(&sender, 3));
+        let (queue, receiver) = queue(2, 1000).unwrap();
+        let (sender, other) = (&mut queue.sender(), &mut queue.sender());
+        assert!(put(sender, 1) && put(other, 2) && !put(sender, 3) && !put(other, 3));
         let pid = || receiver.receive().map(|exec| exec.pid);
         assert_eq!(pid(), Some(1));
-        assert!(put(&sender, 4) && !put(&sender, 5));
+        assert!(put(other, 4) && !put(sender, 5));
         assert_eq!(pid(), Some(2));
         assert_eq!(pid(), Some(4));
         assert_eq!(pid(), None);
         let claimed = sender.claim().unwrap();
         sender.release(claimed);
-        assert!(put(&sender, 6) && put(&sender, 7));
+        assert!(put(sender, 6) && put(sender, 7));
+    }
+
+    #[test]
+    fn a_slot_is_never_another_senders() {
+        let (queue, receiver) = queue(2, 1000).unwrap();
+        let (sender, other) = (&mut queue.sender(), &mut queue.sender());
+        let place = |sender: &mut ExecSender| {
+            let claimed = sender.claim().unwrap();
+            let place = std::ptr::from_ref(&*sender.exec(&claimed)).addr();
+            sender.send(claimed);
+            receiver.receive().unwrap();
+            place
+        };
+        let own = place(sender);
+        assert_ne!(place(other), own, "which is free again");
+        assert_eq!(place(sender), own);
     }
 
     #[test]
     fn queued_bytes_are_known() {
-        let (sender, receiver) = queue(4, 10).unwrap();
-        assert_eq!(sender.depth(), Depth { waiting: 0, places: 4, bytes: 0 });
+        let (queue, receiver) = queue(4, 10).unwrap();
+        let mut sender = queue.sender();
+        assert_eq!(queue.depth(), Depth { waiting: 0, places: 4, bytes: 0 });
         let claimed = sender.claim().unwrap();
         sender.exec(&claimed).image.set_arguments(&[b'x'; 11], false);
         sender.send(claimed);
         assert!(sender.short_of_memory());
-        assert_eq!(sender.depth(), Depth { waiting: 1, places: 4, bytes: 11 });
+        assert_eq!(queue.depth(), Depth { waiting: 1, places: 4, bytes: 11 });
         receiver.receive().unwrap();
         assert!(!sender.short_of_memory());
     }
 
     #[test]
+    fn large_buffers_are_given_back_once_their_slots_are_free() {
+        let (queue, receiver) = queue(8, 1 << 20).unwrap();
+        let mut sender = queue.sender();
+        for length in [KEPT_BUFFER + 1, 10, KEPT_BUFFER + 1] {
+            let claimed = sender.claim().unwrap();
+            sender.exec(&claimed).image.set_arguments(&vec![b'x'; length], false);
+            sender.send(claimed);
+        }
+        let large = |sender: &ExecSender| {
+            (0..3).filter(|&number| sender.slots.get(number).exec().image.is_larger_than(KEPT_BUFFER)).count()
+        };
+        sender.tidy();
+        assert_eq!(large(&sender), 2, "they are in use");
+        assert_eq!(receiver.receive().unwrap().image.len(), KEPT_BUFFER + 1);
+        sender.tidy();
+        assert_eq!(large(&sender), 1);
+        while receiver.receive().is_some() {}
+        sender.tidy();
+        assert_eq!((large(&sender), sender.large.len()), (0, 0));
+    }
+
+    #[test]
     fn many_senders_lose_nothing() {
-        let (sender, receiver) = queue(64, 1 << 20).unwrap();
+        let (queue, receiver) = queue(64, 1 << 20).unwrap();
         let threads: Vec<_> = (0..4u32)
             .map(|thread| {
-                let sender = sender.clone();
+                let mut sender = queue.sender();
                 std::thread::spawn(move || {
                     for number in 0..5000 {
-                        while !put(&sender, thread * 5000 + number) {
+                        while !put(&mut sender, thread * 5000 + number) {
                             std::thread::yield_now();
                         }
                     }

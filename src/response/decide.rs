@@ -10,7 +10,7 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 
 use super::chain::{Chain, NearProcesses};
-use super::disarm::Switch;
+use super::disarm::Watched;
 use super::guard::Candidate;
 use super::policy::{self, Policy};
 use super::signal::{Miss, Target, send_to_held};
@@ -47,7 +47,7 @@ pub enum Room {
 pub struct Decider {
     proc: Arc<ProcRoot>,
     policy: Reader<Policy>,
-    switch: Switch,
+    switch: Watched,
     surroundings: Surroundings,
     chain: Chain,
     /// Filled anew for each decision, by this thread alone.
@@ -77,7 +77,7 @@ impl Decider {
             chain: Chain::new(Arc::clone(&proc)),
             proc,
             policy,
-            switch: Switch::new(runtime),
+            switch: Watched::new(runtime),
             surroundings,
             ancestors: Ancestors::default(),
             exe: vec![0xff; LONGEST_PATH].into_boxed_slice(),

@@ -5,12 +5,16 @@
 use std::ffi::CString;
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
+
+use crate::clock;
+use crate::sys;
 
 /// Its name in the runtime folder.
 const NAME: &str = "disarmed";
@@ -51,7 +55,7 @@ impl Switch {
         &self.path
     }
 
-    /// The file is there, or it is not known whether it is. For a listener: one look-up in a file system in memory.
+    /// The file is there, or it is not known whether it is.
     pub fn thrown(&self) -> bool {
         !matches!(access(self.c_path.as_c_str(), AccessFlags::F_OK), Err(Errno::ENOENT | Errno::ENOTDIR))
     }
@@ -95,9 +99,101 @@ impl Switch {
     }
 }
 
+/// The switch as a listener asks for it, who holds a program meanwhile.
+///
+/// Looking a name up may wait: for somebody else who looks it up or who changes the folder, and who may have been preempted. A
+/// file system in memory does not even remember that there is no such file. So the folder is asked when it was changed, for
+/// which the kernel takes no lock, and the name is looked up only if it was.
+#[derive(Debug)]
+pub struct Watched {
+    switch: Switch,
+    /// Opened once; `None` if it was not there.
+    folder: Option<OwnedFd>,
+    known: Option<Known>,
+}
+
+/// What a look at the file showed.
+#[derive(Debug)]
+struct Known {
+    /// When the folder had been changed, in nanoseconds since 1970.
+    changed_ns: i64,
+    thrown: bool,
+}
+
+impl Watched {
+    /// The switch in a runtime folder.
+    pub fn new(runtime: &Path) -> Self {
+        let folder = fs::File::open(runtime).ok().map(OwnedFd::from);
+        Watched { switch: Switch::new(runtime), folder, known: None }
+    }
+
+    /// The file is there, or it is not known whether it is.
+    pub fn thrown(&mut self) -> bool {
+        /// A change leaves the time of the last tick (a hundredth of a second at most), so that two may leave the same.
+        const TICK_NS: i64 = 20_000_000;
+        let changed = self.folder.as_ref().and_then(|folder| {
+            let status = sys::fs::status_at(folder.as_fd(), c"").ok()?;
+            // Another folder may have its name.
+            (status.links > 0).then_some(status.changed_ns)
+        });
+        if let (Some(known), Some(changed_ns)) = (&self.known, changed)
+            && known.changed_ns == changed_ns
+        {
+            return known.thrown;
+        }
+        let now_ns = i64::try_from(clock::realtime_ns()).unwrap_or_default();
+        let thrown = self.switch.thrown();
+        self.known = changed
+            .filter(|changed_ns| now_ns.saturating_sub(*changed_ns) > TICK_NS)
+            .map(|changed_ns| Known { changed_ns, thrown });
+        thrown
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_watched_is_looked_up_when_the_folder_was_changed() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("run");
+        fs::create_dir(&folder).unwrap();
+        let mut watched = Watched::new(&folder);
+        let settle = || std::thread::sleep(std::time::Duration::from_millis(30));
+        for _ in 0..3 {
+            // At once, in the same tick, and when what is known is remembered.
+            for wait in [true, false] {
+                assert!(!watched.thrown());
+                if wait {
+                    settle();
+                }
+                assert!(!watched.thrown());
+                assert!(!wait || watched.known.is_some());
+                fs::write(watched.switch.path(), "").unwrap();
+                assert!(watched.thrown());
+                if wait {
+                    settle();
+                }
+                assert!(watched.thrown());
+                assert!(!wait || watched.known.is_some());
+                fs::remove_file(watched.switch.path()).unwrap();
+            }
+        }
+        // Another folder takes its place.
+        settle();
+        assert!(!watched.thrown() && watched.known.is_some());
+        fs::remove_dir(&folder).unwrap();
+        assert!(!watched.thrown());
+        fs::create_dir(&folder).unwrap();
+        fs::write(watched.switch.path(), "").unwrap();
+        assert!(watched.thrown());
+        // One that is not there yet.
+        let mut watched = Watched::new(&outer.path().join("later"));
+        assert!(!watched.thrown());
+        watched.switch.disarm(None).unwrap();
+        assert!(watched.thrown());
+    }
 
     #[test]
     fn thrown_by_a_file_and_back_in_time() {

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
@@ -18,8 +18,8 @@ use crate::alert::escape::Escaped;
 use crate::process::proc_dir::ProcRoot;
 use crate::rules::subject::join;
 
-/// The file's name in the runtime folder.
-const NAME: &str = "held.json";
+/// The file in the runtime folder. In a folder of its own, because listeners look at the other one when it is changed.
+const NAME: &str = "held/held.json";
 /// More are not remembered; what comes then meets its fate at once.
 const MOST: usize = 1024;
 /// Bytes of a command line that are kept.
@@ -423,6 +423,11 @@ impl Held {
         }
         let write = || -> io::Result<()> {
             let new = self.path.with_extension("new");
+            if let Some(folder) = self.path.parent()
+                && !folder.is_dir()
+            {
+                fs::DirBuilder::new().mode(0o700).create(folder)?;
+            }
             let mut file =
                 fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
             file.write_all(&serde_json::to_vec(&self.entries)?)?;

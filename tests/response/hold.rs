@@ -317,7 +317,7 @@ fn disarmed_or_in_a_dry_run_nobody_is_killed_because_his_time_is_over() {
     daemon.wait_for(|alert| response(alert, "outcome") == "held");
     daemon.stop();
     // Its time was over long ago.
-    let file = runtime.path().join("held.json");
+    let file = runtime.path().join("held/held.json");
     let mut list: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     list[0]["until_s"] = 1.into();
     fs::write(&file, list.to_string()).unwrap();

@@ -423,6 +423,18 @@ impl Daemon<'_> {
         self.wait_for_message(LISTENING);
     }
 
+    /// Prints what tells whether programs got away, for a test that has failed.
+    fn explain(&self) {
+        let before = self.messages.all_totals().len();
+        self.signal(Signal::SIGUSR1);
+        within(CLOSING_TIME, || self.messages.all_totals().into_iter().nth(before));
+        let uncertain = self.alerts().into_iter().filter_map(|alert| {
+            let capture = &alert["execwatch"]["capture"];
+            (capture["certainty"] != "exact").then(|| format!("pid {}: {capture}\n", alert["process"]["pid"]))
+        });
+        println!("the daemon said:\n{}not exact:\n{}", self.messages.text(), uncertain.collect::<String>());
+    }
+
     /// Ends the daemon with SIGTERM, which it must answer with exit code 0, after it has written everything.
     pub(crate) fn stop(mut self) -> Ended {
         self.signal(Signal::SIGTERM);
@@ -462,6 +474,9 @@ impl Daemon<'_> {
 
 impl Drop for Daemon<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() && self.runs() {
+            self.explain();
+        }
         if matches!(self.child.try_wait(), Ok(None)) {
             // A killed daemon leaves its subscription in the count of the kernel, so it is asked first.
             self.signal(Signal::SIGTERM);

@@ -319,16 +319,24 @@ impl ExecSink for Capture {
         };
         self.last_read_ns = clock::monotonic_ns();
         exec.hold_ns = self.last_read_ns.saturating_sub(notice.timestamp_ns);
-        // Once for the event, unless that was there already; whoever sleeps between lets go of the program.
+        // Once for the event, unless that was there already. Whoever sleeps between lets go of the program, and who pins one
+        // sleeps if it runs on another CPU by then. If it waits there for something, that CPU is still the one it ran on.
         let sleeps = sys::sched::sleeps();
         let slept = sleeps - std::mem::replace(&mut self.sleeps, sleeps) > 1;
+        let stayed = !slept && exec.details.processor.is_none_or(|processor| processor == notice.cpu);
         exec.certainty = match held {
-            true if exec.hold_ns <= self.settings.hold_limit_ns && !slept && !exec.details.traced => {
+            true if exec.hold_ns <= self.settings.hold_limit_ns && stayed && !exec.details.traced => {
                 Certainty::Exact
             }
             true => Certainty::Likely,
             false => Certainty::BestEffort,
         };
+        if !stayed
+            && let Some(response) = &mut exec.response
+            && response.certainty == Certainty::Exact
+        {
+            response.certainty = Certainty::Likely;
+        }
         count(&self.counters, exec, found_after_ns);
         let unrecorded = claimed.is_none() && exec.response.is_some_and(|response| response.outcome.acted());
         if let Some(ring) = &self.ring {

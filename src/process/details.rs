@@ -120,6 +120,8 @@ pub struct Details {
     /// It is traced, and who traces it may have written its arguments: the kernel lets the tracer work on it before it tells of
     /// the exec.
     pub traced: bool,
+    /// The CPU on which it was when it was read.
+    pub processor: Option<u32>,
     /// Scheduling policy and real-time priority (sched(7)).
     pub scheduling: Option<(u32, u8)>,
     /// The client of the ssh session, as the process's own environment tells, which it may have changed.
@@ -215,6 +217,7 @@ impl Details {
             self.tty = Some(stat.tty);
             self.start_ticks = Some(stat.start_ticks);
             self.arguments_length = stat.arguments;
+            self.processor = stat.processor;
             self.scheduling = stat.policy.zip(stat.priority);
         }
         self.login = dir.file(c"loginuid", buffer).and_then(parse::number).map(|uid| match uid {

@@ -92,6 +92,8 @@ pub struct Stat<'a> {
     pub tty: u32,
     /// Start time in ticks since boot.
     pub start_ticks: u64,
+    /// The CPU on which it runs, or ran last.
+    pub processor: Option<u32>,
     /// Real-time priority, 1 to 99; 0 without.
     pub priority: Option<u8>,
     /// Scheduling policy (sched(7)).
@@ -117,6 +119,7 @@ pub fn stat(bytes: &[u8]) -> Option<Stat<'_>> {
         // tty_nr is printed as a signed number.
         tty: number::<i32>(field(7)?)? as u32,
         start_ticks: number(field(22)?)?,
+        processor: field(39).and_then(number),
         priority: field(40).and_then(number),
         policy: field(41).and_then(number),
         arguments: memory(48).zip(memory(49)).and_then(|(start, end)| end.checked_sub(start)),
@@ -282,6 +285,7 @@ mod tests {
             session: 6,
             tty: 34817,
             start_ticks: 987_654,
+            processor: Some(39),
             priority: Some(40),
             policy: Some(41),
             arguments: Some(64),

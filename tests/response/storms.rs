@@ -12,6 +12,13 @@ fn each_storm() -> usize {
     if std::env::var_os(FULL).is_some() { 20_000 } else { 2000 }
 }
 
+/// How many of so many denied programs another CPU may take over. More than of others: the listeners take so much of the CPU
+/// then that the scheduler moves what runs there to an idle one, of which it asks the CPU's stopper thread, which comes
+/// before any listener (active balancing; docs/capture.md).
+fn few(programs: usize) -> usize {
+    2 * support::storm::may_be_gone(programs)
+}
+
 #[test]
 fn a_storm_of_denied_programs_runs_not_one_instruction() {
     let Some(machine) = Machine::alone() else { return };
@@ -51,9 +58,10 @@ fn a_storm_of_denied_programs_runs_not_one_instruction() {
         assert!(told.iter().sum::<usize>() >= count, "{}", ended.stderr);
         let away = count - (told[0] + told[1]).min(count);
         assert!(died + away >= count, "{}", ended.stderr);
-        // One that another CPU took over was killed all the same, but may have written by then: it is told as likely.
-        let few = support::storm::may_be_gone(count);
-        assert!(away <= few && bytes as usize <= few, "{}", ended.stderr);
+        // One that another CPU took over was killed all the same, but may have written by then, and is told as likely.
+        let certain = ended.alerts(|alert| response(alert, "certainty") == "exact").len();
+        assert!(bytes as usize <= count - certain, "{bytes} bytes, {certain} certain: {}", ended.stderr);
+        assert!(away.max(bytes as usize) <= few(count), "{}", ended.stderr);
         assert_eq!(totals.get("refused"), 0);
     }
 }

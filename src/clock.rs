@@ -34,9 +34,28 @@ pub fn wall_from_monotonic(stamp_ns: u64) -> u64 {
     realtime_ns().saturating_sub(monotonic_ns().saturating_sub(stamp_ns))
 }
 
-/// The wall-clock time of a start time in ticks since boot.
+/// The wall-clock time of a start time in ticks since boot, by today's distance between the clocks. No finer than a tick, so
+/// that a process has the same whenever it is asked for, although no two readings of that distance are quite the same.
 pub fn wall_from_start_ticks(ticks: u64) -> u64 {
-    realtime_ns().saturating_sub(boottime_ns()).saturating_add(since_boot_ns(ticks))
+    let wall_ns = booted_ns().saturating_add(since_boot_ns(ticks));
+    wall_ns - wall_ns % since_boot_ns(1).max(1)
+}
+
+/// The wall-clock time of the boot.
+fn booted_ns() -> u64 {
+    /// Whoever is not preempted between has read two clocks by then.
+    const AT_ONCE_NS: u64 = 2000;
+    const TRIES: usize = 5;
+    let mut best = (u64::MAX, 0);
+    for _ in 0..TRIES {
+        let before = boottime_ns();
+        let booted = realtime_ns().saturating_sub(before);
+        best = best.min((boottime_ns().saturating_sub(before), booted));
+        if best.0 < AT_ONCE_NS {
+            break;
+        }
+    }
+    best.1
 }
 
 /// The CLOCK_MONOTONIC time of a start time in ticks since boot: exact to a tick.
@@ -54,4 +73,17 @@ pub fn start_ticks_from_monotonic(time_ns: u64) -> u64 {
 fn since_boot_ns(ticks: u64) -> u64 {
     let nanoseconds = u128::from(ticks) * 1_000_000_000 / u128::from(procfs::ticks_per_second().max(1));
     u64::try_from(nanoseconds).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_time_is_the_same_whenever_it_is_asked_for() {
+        let first = wall_from_start_ticks(12_345);
+        assert!((0..10_000).all(|_| wall_from_start_ticks(12_345) == first));
+        assert!(wall_from_start_ticks(12_346) > first && first % 1_000_000 == 0);
+        assert!(first <= booted_ns() + since_boot_ns(12_345));
+    }
 }

@@ -14,6 +14,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Value, json};
 use support::{Daemon, Machine, Staying, assert_certain, installed, program, skip};
 
@@ -239,6 +240,42 @@ fn the_kernel_takes_nothing_of_the_daemon_out_of_memory() {
             assert_eq!(rest.split(' ').nth(9), Some("0"), "{stat}");
         }
     }
+    daemon.stop();
+}
+
+/// Whatever else it waited for would let go of the program that it holds: a lock of the allocator, of the process's memory, of a
+/// folder, or the larger table of descriptors for which the kernel lets all CPUs pass a quiet state.
+#[test]
+fn a_listener_waits_for_nothing_but_the_next_program() {
+    const COUNT: u64 = 1000;
+    /// It looks around every few seconds, and some other thread may look a program up at the same moment.
+    const FEW: u64 = COUNT / 100;
+    let Some(machine) = Machine::alone() else { return };
+    let daemon = machine.daemon().start();
+    let tiny = daemon.tiny("tiny");
+    let field = |status: &str, name: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().parse().unwrap()
+    };
+    let tasks = Path::new("/proc").join(daemon.pid().to_string()).join("task");
+    let listener = format!("listen-{}\n", nix::sched::sched_getcpu().unwrap());
+    let listener = fs::read_dir(&tasks)
+        .unwrap()
+        .map(|task| task.unwrap().path())
+        .find(|task| fs::read_to_string(task.join("comm")).unwrap() == listener)
+        .unwrap();
+    let sleeps = || field(&fs::read_to_string(listener.join("status")).unwrap(), "voluntary_ctxt_switches:");
+    let before = (sleeps(), daemon.totals().get("execs"));
+    for _ in 0..COUNT {
+        assert!(Command::new(&tiny).status().unwrap().success());
+    }
+    let totals = daemon.totals();
+    let (slept, execs) = (sleeps() - before.0, totals.get("execs") - before.1);
+    assert!((COUNT..=execs + FEW).contains(&slept), "slept {slept} times, {execs} programs: {totals:?}");
+
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let status = fs::read_to_string(listener.join("status")).unwrap();
+    assert!(field(&status, "FDSize:") >= limit.min(1000), "{status}");
     daemon.stop();
 }
 

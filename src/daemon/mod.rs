@@ -164,6 +164,7 @@ impl Daemon {
         let notifier = Arc::new(Notifier::from_environment());
         // Before the first thread: each inherits the mask, so that signals reach only the descriptor.
         let signal_fd = signals::take_signals().map_err(|error| os_failure("cannot take signals", error))?;
+        setup::room_for_descriptors(&signal_fd);
         let proc =
             ProcRoot::open(Path::new("/proc")).map_err(|error| os_failure("cannot open /proc", error))?;
         let proc = Arc::new(proc);

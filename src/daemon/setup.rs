@@ -1,8 +1,12 @@
 //! Starts the daemon's parts as the configuration says.
 
 use std::io::{ErrorKind, IsTerminal};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::{Failure, Options, os_failure};
 use crate::alert::Host;
@@ -14,6 +18,7 @@ use crate::connector::listeners::Listeners;
 use crate::control::Commands;
 use crate::control::place;
 use crate::control::server::Server;
+use crate::cpus;
 use crate::event::recorder::Recorder;
 use crate::exit;
 use crate::followup;
@@ -248,6 +253,23 @@ pub(super) fn stay_in_memory() {
             "execwatch's memory cannot be locked: {error}; where the kernel takes pages of it away, the next program runs \
              before it is read{remedy}"
         );
+    }
+}
+
+/// Has the kernel make the table of descriptors as large as will be needed. Where threads share one, enlarging it waits for
+/// milliseconds (synchronize_rcu in fs/file.c), whoever needs it, a listener that holds a program too.
+pub(super) fn room_for_descriptors(any: impl AsFd) {
+    /// More than are open for what waits to be hashed (`MOST_OPEN`), and for outputs.
+    const MANY: usize = 1000;
+    /// A listener has a socket, and the runtime folder.
+    const FOR_EACH_CPU: usize = 2;
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(limit, _)| limit);
+    let many = MANY + FOR_EACH_CPU * cpus::online().map_or(1, |cpus| cpus.len());
+    let last = usize::try_from(limit).map_or(many, |limit| many.min(limit.saturating_sub(1)));
+    let last = libc::c_int::try_from(last).unwrap_or(libc::c_int::MAX);
+    // Without it the table grows when it must.
+    if let Ok(fd) = fcntl(any, FcntlArg::F_DUPFD_CLOEXEC(last)) {
+        let _ = nix::unistd::close(fd);
     }
 }
 

@@ -93,7 +93,7 @@ impl Role {
                 SOCKETS,
                 THREADS,
                 LOCKING,
-                &[libc::SYS_memfd_create, libc::SYS_seccomp],
+                &[libc::SYS_memfd_create, libc::SYS_seccomp, libc::SYS_sched_setscheduler],
             ]),
             Role::Signals => Calls::Only(&[OWN, SOCKETS]),
         }

@@ -141,8 +141,8 @@ pub struct Capture {
     online: Vec<u32>,
     /// When a program was executed last whose details were read (CLOCK_MONOTONIC).
     last_candidate_ns: u64,
-    /// When the last program had been read (CLOCK_MONOTONIC).
-    last_read_ns: u64,
+    /// Since when nothing but an event is waited for (CLOCK_MONOTONIC).
+    free_since_ns: u64,
     /// How often this thread had slept by then.
     sleeps: i64,
     counters: Arc<ListenerCounters>,
@@ -192,7 +192,7 @@ impl Capture {
             decider: None,
             online: cpus::online().unwrap_or_default(),
             last_candidate_ns: 0,
-            last_read_ns: 0,
+            free_since_ns: 0,
             sleeps: 0,
             counters,
         }
@@ -285,10 +285,10 @@ impl ExecSink for Capture {
             limit,
             environment,
         };
-        // A listener that comes so late was kept from its CPU, and the program was not; nor was one that was executed while
-        // the program before was read.
+        // A listener that comes so late was kept from its CPU, and the program was not; nor was one that was executed before
+        // the listener was done with what came before.
         let found_after_ns = clock::monotonic_ns().saturating_sub(notice.timestamp_ns);
-        let mut held = notice.held && found_after_ns < LATE_NS && notice.timestamp_ns >= self.last_read_ns;
+        let mut held = notice.held && found_after_ns < LATE_NS && notice.timestamp_ns >= self.free_since_ns;
         let candidate = if held {
             let pin = || Pinned::new(notice.pid, notice.cpu, &self.online);
             // Where the last programs took long, this one may be pushed away before it is known whether it will.
@@ -317,26 +317,13 @@ impl ExecSink for Capture {
         } else {
             reading.unheld(&mut self.buffers, wants, exec)
         };
-        self.last_read_ns = clock::monotonic_ns();
-        exec.hold_ns = self.last_read_ns.saturating_sub(notice.timestamp_ns);
+        exec.hold_ns = clock::monotonic_ns().saturating_sub(notice.timestamp_ns);
         // Once for the event, unless that was there already. Whoever sleeps between lets go of the program, and who pins one
         // sleeps if it runs on another CPU by then. If it waits there for something, that CPU is still the one it ran on.
         let sleeps = sys::sched::sleeps();
         let slept = sleeps - std::mem::replace(&mut self.sleeps, sleeps) > 1;
         let stayed = !slept && exec.details.processor.is_none_or(|processor| processor == notice.cpu);
-        exec.certainty = match held {
-            true if exec.hold_ns <= self.settings.hold_limit_ns && stayed && !exec.details.traced => {
-                Certainty::Exact
-            }
-            true => Certainty::Likely,
-            false => Certainty::BestEffort,
-        };
-        if !stayed
-            && let Some(response) = &mut exec.response
-            && response.certainty == Certainty::Exact
-        {
-            response.certainty = Certainty::Likely;
-        }
+        judge(exec, held, stayed, self.settings.hold_limit_ns);
         count(&self.counters, exec, found_after_ns);
         let unrecorded = claimed.is_none() && exec.response.is_some_and(|response| response.outcome.acted());
         if let Some(ring) = &self.ring {
@@ -367,6 +354,7 @@ impl ExecSink for Capture {
             }
             None => {}
         }
+        self.free_since_ns = clock::monotonic_ns();
     }
 
     fn idle(&mut self) {
@@ -375,6 +363,7 @@ impl ExecSink for Capture {
         self.sender.tidy();
         self.claim();
         self.sleeps = sys::sched::sleeps();
+        self.free_since_ns = clock::monotonic_ns();
     }
 }
 
@@ -383,6 +372,23 @@ impl Drop for Capture {
         if let Some(claimed) = self.claimed.take() {
             self.sender.release(claimed);
         }
+    }
+}
+
+/// Says how sure it is that a program was read, and killed or stopped, before its first instruction. `held`: its listener had its
+/// CPU; `stayed`: nothing speaks for its having run on another one.
+fn judge(exec: &mut Exec, held: bool, stayed: bool, limit_ns: u64) {
+    exec.certainty = match held {
+        true if exec.hold_ns <= limit_ns && stayed && !exec.details.traced => Certainty::Exact,
+        true => Certainty::Likely,
+        false => Certainty::BestEffort,
+    };
+    // The signal may have been sent before the reading took too long.
+    if !stayed
+        && let Some(response) = &mut exec.response
+        && response.certainty == Certainty::Exact
+    {
+        response.certainty = Certainty::Likely;
     }
 }
 
@@ -554,4 +560,34 @@ fn read_image(dir: &ProcDir<'_>, buffers: &mut Buffers, limit: usize, image: &mu
         return;
     }
     image.set_arguments(&cmdline[..cmdline.len().min(limit)], cmdline.len() > limit);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::response::{Outcome, Response, RuleName};
+    use crate::rules::action::Action;
+
+    #[test]
+    fn what_may_have_run_is_not_exact() {
+        use Certainty::{Exact, Likely};
+        for (hold_ns, stayed, traced, expected) in [
+            (100, true, false, (Exact, Exact)),
+            (101, true, false, (Likely, Exact)),
+            (100, true, true, (Likely, Exact)),
+            (100, false, false, (Likely, Likely)),
+        ] {
+            let mut exec = Exec { hold_ns, ..Exec::default() };
+            exec.details.traced = traced;
+            let rule = RuleName::new("a-rule");
+            let response =
+                Response { action: Action::Deny, rule, outcome: Outcome::Prevented, certainty: Exact };
+            exec.response = Some(response);
+            judge(&mut exec, true, stayed, 100);
+            let found = (exec.certainty, exec.response.unwrap().certainty);
+            assert_eq!(found, expected, "{hold_ns} {stayed} {traced}");
+            judge(&mut exec, false, stayed, 100);
+            assert_eq!(exec.certainty, Certainty::BestEffort);
+        }
+    }
 }

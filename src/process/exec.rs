@@ -13,7 +13,7 @@ use crate::response::Response;
 pub enum Certainty {
     /// The program was held by a real-time listener on its CPU until everything was read.
     Exact,
-    /// As exact, but the reading took so long that the scheduler might have moved the program to another CPU.
+    /// As exact, but it may have run on another CPU: the reading took so long, or something speaks for it.
     Likely,
     /// The program ran while it was read.
     #[default]
@@ -164,16 +164,9 @@ impl Image {
         !self.exe_known && !self.arguments_known
     }
 
-    /// There is a buffer of more than `bytes`.
-    pub fn is_larger_than(&self, bytes: usize) -> bool {
-        self.arguments.capacity() > bytes
-    }
-
-    /// Gives buffers of more than `bytes` back.
-    pub fn shrink(&mut self, bytes: usize) {
-        if self.is_larger_than(bytes) {
-            self.arguments = Vec::new();
-        }
+    /// Bytes that its buffers have room for.
+    pub fn capacity(&self) -> usize {
+        self.exe.capacity() + self.arguments.capacity()
     }
 }
 
@@ -258,6 +251,11 @@ impl Exec {
     /// Bytes held, for the bound on queued events.
     pub fn len(&self) -> usize {
         self.image.len() + self.details.len()
+    }
+
+    /// Bytes that its buffers have room for.
+    pub fn capacity(&self) -> usize {
+        self.image.capacity() + self.details.capacity()
     }
 
     /// Nothing was read.

@@ -2,13 +2,13 @@
 //!
 //! A listener holds a program while it works and must never wait for a slower thread. So events live in slots that
 //! are made when they are first needed and then reused: claiming one takes no lock, no memory is allocated or freed
-//! there in the common case. Only a reference to the slot travels, over a channel with twice as many places as there are
-//! slots, so that it is never full. The worker is woken by an eventfd, not by the channel, whose wake-up takes a mutex.
+//! there in the common case. Only a reference to the slot travels, over a channel with more places than may be filled, so that
+//! it is never full. The worker is woken by an eventfd, not by the channel, whose wake-up takes a mutex.
 //!
 //! Each sender has slots of its own, because what one thread allocates and another frees or enlarges makes the two share a
 //! lock of the allocator. A thread of ordinary priority that is preempted while it has that lock lets a listener wait, for
 //! milliseconds on a busy host, and every program of that CPU runs meanwhile. So the worker copies what it takes, and only the
-//! sender gives memory of its slots back.
+//! sender gives memory of its slots back, as long as there is one.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,15 +22,17 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::exec::Exec;
 
-/// Buffers larger than this are given back once their slot is free again, so that one flood of long argument lists does
-/// not stay in memory for ever.
-const KEPT_BUFFER: usize = 2048;
+/// Buffers of more bytes than this are given back once their slot is free again, so that one flood of long argument lists or
+/// large environments does not stay in memory for ever.
+const KEPT_BUFFER: usize = 4096;
 /// Slots are made so many at a time.
-const TRAY: usize = 64;
-/// Bytes of memory that are got, written to and freed with them, about what the texts of so many programs take. For each page
+const TRAY: usize = 32;
+/// Bytes of memory that are got, written to and freed with them, about what so many programs take. For each page
 /// that a thread's memory grows by, the kernel wants the lock of the process's memory (mmap_lock), which a thread may have
 /// that was preempted. The GNU C library keeps so much of free memory for its thread, and hardly more.
 const AHEAD: usize = 120_000;
+/// Senders for which the channel has room besides the places: each may send one program too many.
+const SENDERS: usize = 4096;
 /// Slots that one call of [`ExecSender::tidy`] looks at, at most.
 const TIDIED: usize = 64;
 
@@ -93,9 +95,9 @@ impl Slots {
 
 #[derive(Debug)]
 struct Shared {
-    /// Slots that may be claimed at a time, of all senders.
+    /// Programs that may wait; each sender may have claimed one slot more.
     places: usize,
-    claimed: AtomicUsize,
+    waiting: AtomicUsize,
     /// Bytes of the argument lists and paths that are queued.
     bytes: AtomicUsize,
     bytes_limit: usize,
@@ -153,10 +155,10 @@ pub struct Claimed {
 /// A queue of `places` events that keeps the queued bytes near `bytes_limit` (see [`ExecSender::short_of_memory`]).
 pub fn queue(places: usize, bytes_limit: usize) -> nix::Result<(ExecQueue, ExecReceiver)> {
     let places = places.max(1);
-    let (sender, receiver) = crossbeam_channel::bounded(places * 2);
+    let (sender, receiver) = crossbeam_channel::bounded(places + SENDERS);
     let shared = Arc::new(Shared {
         places,
-        claimed: AtomicUsize::new(0),
+        waiting: AtomicUsize::new(0),
         bytes: AtomicUsize::new(0),
         bytes_limit,
         worker_sleeps: AtomicBool::new(false),
@@ -170,7 +172,7 @@ impl ExecQueue {
     pub fn sender(&self) -> ExecSender {
         ExecSender {
             queue: self.clone(),
-            slots: Arc::new(Slots::new(self.shared.places)),
+            slots: Arc::new(Slots::new(self.shared.places + SENDERS)),
             large: VecDeque::new(),
         }
     }
@@ -178,7 +180,7 @@ impl ExecQueue {
     /// How much waits for the worker.
     pub fn depth(&self) -> Depth {
         Depth {
-            waiting: self.filled.len(),
+            waiting: self.shared.waiting.load(Ordering::Relaxed),
             places: self.shared.places,
             bytes: self.shared.bytes.load(Ordering::Relaxed),
         }
@@ -195,11 +197,9 @@ impl ExecSender {
     /// Claims a free slot; `None` if the worker is so far behind that there is none.
     pub fn claim(&mut self) -> Option<Claimed> {
         let shared = &self.queue.shared;
-        if shared.claimed.fetch_add(1, Ordering::Acquire) >= shared.places {
-            shared.claimed.fetch_sub(1, Ordering::Relaxed);
+        if shared.waiting.load(Ordering::Acquire) >= shared.places {
             return None;
         }
-        // There is one: each sender has as many as may be claimed by all.
         let claimed = Claimed { number: self.slots.claim()? };
         // Its memory is made now, and not when a program waits for it.
         drop(self.exec(&claimed));
@@ -220,13 +220,14 @@ impl ExecSender {
     pub fn send(&mut self, Claimed { number }: Claimed) {
         let slot = self.slots.get(number);
         let exec = slot.exec();
-        let (bytes, is_large) = (exec.len(), exec.image.is_larger_than(KEPT_BUFFER));
+        let (bytes, is_large) = (exec.len(), exec.capacity() > KEPT_BUFFER);
         drop(exec);
         if is_large && !slot.large.swap(true, Ordering::Relaxed) {
             self.large.push_back(number);
         }
         let shared = &self.queue.shared;
         shared.bytes.fetch_add(bytes, Ordering::Relaxed);
+        shared.waiting.fetch_add(1, Ordering::Relaxed);
         // Never full: there are more places than slots. Disconnected: the worker has ended, and so will the process.
         let _ = self.queue.filled.try_send(Filled { slots: Arc::clone(&self.slots), number });
         if shared.worker_sleeps.swap(false, Ordering::SeqCst) {
@@ -242,7 +243,6 @@ impl ExecSender {
     /// Gives a slot back without sending it.
     pub fn release(&mut self, claimed: Claimed) {
         self.slots.get(claimed.number).free();
-        self.queue.shared.claimed.fetch_sub(1, Ordering::Release);
     }
 
     /// Gives large buffers of free slots back. Bounded: for a time in which a program is not held for long.
@@ -251,7 +251,7 @@ impl ExecSender {
             let Some(number) = self.large.pop_front() else { break };
             let slot = self.slots.get(number);
             if slot.claim() {
-                slot.exec().image.shrink(KEPT_BUFFER);
+                *slot.exec() = Exec::default();
                 slot.large.store(false, Ordering::Relaxed);
                 slot.free();
             } else {
@@ -280,7 +280,7 @@ impl ExecReceiver {
             copy
         };
         slot.free();
-        self.shared.claimed.fetch_sub(1, Ordering::Release);
+        self.shared.waiting.fetch_sub(1, Ordering::Release);
         Some(exec)
     }
 
@@ -320,6 +320,13 @@ mod tests {
     fn full_and_free_again() {
         let (queue, receiver) = queue(2, 1000).unwrap();
         let (sender, other) = (&mut queue.sender(), &mut queue.sender());
+        let idle: Vec<(ExecSender, Claimed)> = (0..10)
+            .map(|_| {
+                let mut sender = queue.sender();
+                let claimed = sender.claim().unwrap();
+                (sender, claimed)
+            })
+            .collect();
         assert!(put(sender, 1) && put(other, 2) && !put(sender, 3) && !put(other, 3));
         let pid = || receiver.receive().map(|exec| exec.pid);
         assert_eq!(pid(), Some(1));
@@ -330,6 +337,12 @@ mod tests {
         let claimed = sender.claim().unwrap();
         sender.release(claimed);
         assert!(put(sender, 6) && put(sender, 7));
+        // What was claimed before is sent all the same.
+        for (mut sender, claimed) in idle {
+            sender.send(claimed);
+        }
+        assert_eq!(queue.depth().waiting, 12);
+        assert!(!put(sender, 8));
     }
 
     #[test]
@@ -372,7 +385,7 @@ mod tests {
             sender.send(claimed);
         }
         let large = |sender: &ExecSender| {
-            (0..3).filter(|&number| sender.slots.get(number).exec().image.is_larger_than(KEPT_BUFFER)).count()
+            (0..3).filter(|&number| sender.slots.get(number).exec().capacity() > KEPT_BUFFER).count()
         };
         sender.tidy();
         assert_eq!(large(&sender), 2, "they are in use");

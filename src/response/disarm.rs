@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use crate::clock;
+use crate::process::file::FileFacts;
 use crate::sys;
 
 /// Its name in the runtime folder.
@@ -57,7 +58,15 @@ impl Switch {
 
     /// The file is there, or it is not known whether it is.
     pub fn thrown(&self) -> bool {
-        !matches!(access(self.c_path.as_c_str(), AccessFlags::F_OK), Err(Errno::ENOENT | Errno::ENOTDIR))
+        self.is_there() != Ok(false)
+    }
+
+    fn is_there(&self) -> Result<bool, Errno> {
+        match access(self.c_path.as_c_str(), AccessFlags::F_OK) {
+            Ok(()) => Ok(true),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// What the file says, after it was taken away if its time has come. Not for a listener.
@@ -102,8 +111,8 @@ impl Switch {
 /// The switch as a listener asks for it, who holds a program meanwhile.
 ///
 /// Looking a name up may wait: for somebody else who looks it up or who changes the folder, and who may have been preempted. A
-/// file system in memory does not even remember that there is no such file. So the folder is asked when it was changed, for
-/// which the kernel takes no lock, and the name is looked up only if it was.
+/// file system in memory does not even remember that there is no such file. So the folder is asked when it was changed, and
+/// the name is looked up only if that was not long ago, and once a second.
 #[derive(Debug)]
 pub struct Watched {
     switch: Switch,
@@ -115,8 +124,10 @@ pub struct Watched {
 /// What a look at the file showed.
 #[derive(Debug)]
 struct Known {
-    /// When the folder had been changed, in nanoseconds since 1970.
-    changed_ns: i64,
+    /// The folder as it was before.
+    folder: FileFacts,
+    /// When that was (CLOCK_MONOTONIC).
+    at_ns: u64,
     thrown: bool,
 }
 
@@ -129,24 +140,21 @@ impl Watched {
 
     /// The file is there, or it is not known whether it is.
     pub fn thrown(&mut self) -> bool {
-        /// A change leaves the time of the last tick (a hundredth of a second at most), so that two may leave the same.
-        const TICK_NS: i64 = 20_000_000;
-        let changed = self.folder.as_ref().and_then(|folder| {
-            let status = sys::fs::status_at(folder.as_fd(), c"").ok()?;
-            // Another folder may have its name.
-            (status.links > 0).then_some(status.changed_ns)
-        });
-        if let (Some(known), Some(changed_ns)) = (&self.known, changed)
-            && known.changed_ns == changed_ns
+        /// Another folder may have got its name.
+        const LOOK_EVERY_NS: u64 = 1_000_000_000;
+        let at_ns = clock::monotonic_ns();
+        let folder = self.folder.as_ref().and_then(|folder| sys::fs::status_at(folder.as_fd(), c"").ok());
+        if let (Some(known), Some(folder)) = (&self.known, folder)
+            && known.folder == folder
+            && at_ns.saturating_sub(known.at_ns) < LOOK_EVERY_NS
         {
             return known.thrown;
         }
         let now_ns = i64::try_from(clock::realtime_ns()).unwrap_or_default();
-        let thrown = self.switch.thrown();
-        self.known = changed
-            .filter(|changed_ns| now_ns.saturating_sub(*changed_ns) > TICK_NS)
-            .map(|changed_ns| Known { changed_ns, thrown });
-        thrown
+        let there = self.switch.is_there();
+        let settled = folder.filter(|folder| folder.links > 0 && !folder.fresh(now_ns));
+        self.known = settled.zip(there.ok()).map(|(folder, thrown)| Known { folder, at_ns, thrown });
+        there != Ok(false)
     }
 }
 
@@ -160,33 +168,32 @@ mod tests {
         let folder = outer.path().join("run");
         fs::create_dir(&folder).unwrap();
         let mut watched = Watched::new(&folder);
-        let settle = || std::thread::sleep(std::time::Duration::from_millis(30));
-        for _ in 0..3 {
-            // At once, in the same tick, and when what is known is remembered.
-            for wait in [true, false] {
-                assert!(!watched.thrown());
-                if wait {
-                    settle();
-                }
-                assert!(!watched.thrown());
-                assert!(!wait || watched.known.is_some());
-                fs::write(watched.switch.path(), "").unwrap();
-                assert!(watched.thrown());
-                if wait {
-                    settle();
-                }
-                assert!(watched.thrown());
-                assert!(!wait || watched.known.is_some());
-                fs::remove_file(watched.switch.path()).unwrap();
-            }
+        // At once, in the same tick.
+        for _ in 0..100 {
+            assert!(!watched.thrown());
+            fs::write(watched.switch.path(), "").unwrap();
+            assert!(watched.thrown());
+            fs::remove_file(watched.switch.path()).unwrap();
         }
-        // Another folder takes its place.
-        settle();
-        assert!(!watched.thrown() && watched.known.is_some());
-        fs::remove_dir(&folder).unwrap();
+        assert!(!watched.thrown() && watched.known.is_none());
+        // And when it has settled.
+        let settle = |watched: &mut Watched, thrown| {
+            std::thread::sleep(std::time::Duration::from_millis(2100));
+            assert!(watched.thrown() == thrown && watched.known.is_some());
+            assert_eq!(watched.thrown(), thrown);
+        };
+        settle(&mut watched, false);
+        fs::write(watched.switch.path(), "").unwrap();
+        assert!(watched.thrown());
+        settle(&mut watched, true);
+        fs::remove_file(watched.switch.path()).unwrap();
         assert!(!watched.thrown());
+        settle(&mut watched, false);
+        // Another folder takes its place.
+        fs::rename(&folder, outer.path().join("old")).unwrap();
         fs::create_dir(&folder).unwrap();
         fs::write(watched.switch.path(), "").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1100));
         assert!(watched.thrown());
         // One that is not there yet.
         let mut watched = Watched::new(&outer.path().join("later"));

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
 use super::privilege;
+#[cfg(target_env = "gnu")]
+use super::sched;
 
 /// Instead of musl's, all of whose threads share a lock: a listener that waits for it lets go of the program it holds.
 #[cfg(target_env = "musl")]
@@ -35,11 +37,19 @@ static LOCKED: AtomicBool = AtomicBool::new(false);
 /// Gives what was freed back to the kernel. The GNU C library keeps it otherwise, wherever something still in use lies
 /// behind it. Memory that is [locked](stay) can be given back by nobody, so it is not for as long as that takes. The other
 /// allocator does so by itself, and what is locked it keeps for later.
+///
+/// It takes the lock of each thread's memory in turn, listeners' too. So for these milliseconds the calling thread comes before
+/// all ordinary ones, which would take its CPU away meanwhile and let a listener wait for longer.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
     {
+        const CALLING: libc::pid_t = 0;
+        /// The lowest of real-time priorities: below the listeners'.
+        const LOWEST: u8 = 1;
         let locked = LOCKED.load(Relaxed);
         if locked {
+            // Where that is refused, nothing is held.
+            let _ = sched::set_fifo(CALLING, LOWEST);
             // SAFETY: munlockall(2) changes the contents of no memory.
             unsafe { libc::munlockall() };
         }
@@ -48,6 +58,7 @@ pub fn give_back() {
         if locked {
             // It was possible before, and what it takes is still there.
             let _ = lock();
+            let _ = sched::set_other(CALLING);
         }
     }
 }

@@ -475,7 +475,8 @@ impl Daemon<'_> {
 impl Drop for Daemon<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() && self.runs() {
-            self.explain();
+            // A panic of its own would end the test program, and leave the daemon.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.explain()));
         }
         if matches!(self.child.try_wait(), Ok(None)) {
             // A killed daemon leaves its subscription in the count of the kernel, so it is asked first.

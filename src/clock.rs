@@ -1,5 +1,7 @@
 //! The clocks of the kernel's stamps.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use nix::time::{ClockId, clock_gettime};
 
 use crate::baseline::days::Now;
@@ -34,15 +36,28 @@ pub fn wall_from_monotonic(stamp_ns: u64) -> u64 {
     realtime_ns().saturating_sub(monotonic_ns().saturating_sub(stamp_ns))
 }
 
-/// The wall-clock time of a start time in ticks since boot, by today's distance between the clocks. No finer than a tick, so
-/// that a process has the same whenever it is asked for, although no two readings of that distance are quite the same.
+/// The wall-clock time of a start time in ticks since boot, by today's distance between the clocks. No finer than a tick, and
+/// by the same distance until the clock is set, so that a process has the same whenever it is asked for.
 pub fn wall_from_start_ticks(ticks: u64) -> u64 {
     let wall_ns = booted_ns().saturating_add(since_boot_ns(ticks));
     wall_ns - wall_ns % since_boot_ns(1).max(1)
 }
 
-/// The wall-clock time of the boot.
+/// The wall-clock time of the boot. No two readings of two clocks are quite the same, so the first one stays until another is
+/// further from it than readings are.
 fn booted_ns() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    const NOISE_NS: u64 = 1_000_000;
+    let last = LAST.load(Relaxed);
+    let now = booted_by_now_ns();
+    if now.abs_diff(last) <= NOISE_NS {
+        return last;
+    }
+    LAST.store(now, Relaxed);
+    now
+}
+
+fn booted_by_now_ns() -> u64 {
     /// Whoever is not preempted between has read two clocks by then.
     const AT_ONCE_NS: u64 = 2000;
     const TRIES: usize = 5;

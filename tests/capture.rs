@@ -243,8 +243,9 @@ fn the_kernel_takes_nothing_of_the_daemon_out_of_memory() {
     daemon.stop();
 }
 
-/// Whatever else it waited for would let go of the program that it holds: a lock of the allocator, of the process's memory, of a
-/// folder, or the larger table of descriptors for which the kernel lets all CPUs pass a quiet state.
+/// Whatever else it waited for would let go of the program that it holds. Not for a larger table of descriptors either, before
+/// which the kernel lets all CPUs pass a quiet state. (Locks that other threads keep for long only where they lose their CPU show
+/// under a load beside it alone.)
 #[test]
 fn a_listener_waits_for_nothing_but_the_next_program() {
     const COUNT: u64 = 1000;

@@ -237,7 +237,8 @@ impl Capture {
         exec.certainty = certainty;
         drop(exec);
         if candidate {
-            self.sender.send(claimed);
+            // If the worker has ended, so will this.
+            let _ = self.sender.send(claimed);
             self.sender.tidy();
         } else {
             self.claimed = Some(claimed);
@@ -342,9 +343,13 @@ impl ExecSink for Capture {
         match claimed {
             Some(claimed) if candidate => {
                 self.counters.candidates.fetch_add(1, Relaxed);
-                self.sender.send(claimed);
+                if !self.sender.send(claimed) {
+                    self.counters.queue_full.fetch_add(1, Relaxed);
+                }
                 self.sender.tidy();
                 self.claim();
+                // What that may have waited for is no business of the next program's.
+                self.sleeps = sys::sched::sleeps();
             }
             Some(claimed) => self.claimed = Some(claimed),
             None if candidate => {

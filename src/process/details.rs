@@ -407,17 +407,6 @@ impl Details {
             + self.parent.len()
     }
 
-    /// Bytes that its buffers have room for.
-    pub fn capacity(&self) -> usize {
-        let groups = self.groups.capacity() * size_of::<u32>();
-        self.comm.capacity()
-            + self.cwd.capacity()
-            + self.cgroup.capacity()
-            + self.environment.capacity()
-            + groups
-            + self.parent.capacity()
-    }
-
     /// Nothing was read.
     pub fn is_empty(&self) -> bool {
         self.uids.is_none() && self.start_ticks.is_none()

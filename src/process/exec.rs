@@ -164,9 +164,16 @@ impl Image {
         !self.exe_known && !self.arguments_known
     }
 
-    /// Bytes that its buffers have room for.
-    pub fn capacity(&self) -> usize {
-        self.exe.capacity() + self.arguments.capacity()
+    /// There is room for an argument list of more than `bytes`.
+    pub fn is_larger_than(&self, bytes: usize) -> bool {
+        self.arguments.capacity() > bytes
+    }
+
+    /// Gives room for an argument list of more than `bytes` back.
+    pub fn shrink(&mut self, bytes: usize) {
+        if self.is_larger_than(bytes) {
+            self.arguments = Vec::new();
+        }
     }
 }
 
@@ -251,11 +258,6 @@ impl Exec {
     /// Bytes held, for the bound on queued events.
     pub fn len(&self) -> usize {
         self.image.len() + self.details.len()
-    }
-
-    /// Bytes that its buffers have room for.
-    pub fn capacity(&self) -> usize {
-        self.image.capacity() + self.details.capacity()
     }
 
     /// Nothing was read.

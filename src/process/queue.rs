@@ -22,17 +22,18 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::exec::Exec;
 
-/// Buffers of more bytes than this are given back once their slot is free again, so that one flood of long argument lists or
-/// large environments does not stay in memory for ever.
-const KEPT_BUFFER: usize = 4096;
+/// Argument lists of more bytes than this are given back once their slot is free again, so that one flood of long ones does
+/// not stay in memory for ever.
+const KEPT_BUFFER: usize = 2048;
 /// Slots are made so many at a time.
 const TRAY: usize = 32;
 /// Bytes of memory that are got, written to and freed with them, about what so many programs take. For each page
 /// that a thread's memory grows by, the kernel wants the lock of the process's memory (mmap_lock), which a thread may have
 /// that was preempted. The GNU C library keeps so much of free memory for its thread, and hardly more.
 const AHEAD: usize = 120_000;
-/// Senders for which the channel has room besides the places: each may send one program too many.
-const SENDERS: usize = 4096;
+/// Senders for which the channel has room besides the places: each may send one program too many. With more of them, such a
+/// program may find no room.
+const SENDERS: usize = 1024;
 /// Slots that one call of [`ExecSender::tidy`] looks at, at most.
 const TIDIED: usize = 64;
 
@@ -42,7 +43,7 @@ struct Slot {
     /// Made when it is first claimed: most slots of a queue that is never full stay empty, and each event has a thousand
     /// bytes even without its texts.
     exec: OnceLock<Box<Mutex<Exec>>>,
-    /// Its buffers are larger than are kept; for its sender alone.
+    /// Its argument list is larger than is kept; for its sender alone.
     large: AtomicBool,
 }
 
@@ -124,7 +125,7 @@ pub struct ExecQueue {
 pub struct ExecSender {
     queue: ExecQueue,
     slots: Arc<Slots>,
-    /// Slots with larger buffers than are kept, by number.
+    /// Slots with larger argument lists than are kept, by number.
     large: VecDeque<usize>,
 }
 
@@ -216,11 +217,12 @@ impl ExecSender {
         self.queue.shared.bytes.load(Ordering::Relaxed) > self.queue.shared.bytes_limit
     }
 
-    /// Hands a filled slot to the worker.
-    pub fn send(&mut self, Claimed { number }: Claimed) {
+    /// Hands a filled slot to the worker; false if there is no room for it after all.
+    #[must_use]
+    pub fn send(&mut self, Claimed { number }: Claimed) -> bool {
         let slot = self.slots.get(number);
         let exec = slot.exec();
-        let (bytes, is_large) = (exec.len(), exec.capacity() > KEPT_BUFFER);
+        let (bytes, is_large) = (exec.len(), exec.image.is_larger_than(KEPT_BUFFER));
         drop(exec);
         if is_large && !slot.large.swap(true, Ordering::Relaxed) {
             self.large.push_back(number);
@@ -228,11 +230,17 @@ impl ExecSender {
         let shared = &self.queue.shared;
         shared.bytes.fetch_add(bytes, Ordering::Relaxed);
         shared.waiting.fetch_add(1, Ordering::Relaxed);
-        // Never full: there are more places than slots. Disconnected: the worker has ended, and so will the process.
-        let _ = self.queue.filled.try_send(Filled { slots: Arc::clone(&self.slots), number });
+        // Disconnected: the worker has ended, and so will the process.
+        let sent = self.queue.filled.try_send(Filled { slots: Arc::clone(&self.slots), number }).is_ok();
+        if !sent {
+            slot.free();
+            shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
         if shared.worker_sleeps.swap(false, Ordering::SeqCst) {
             self.queue.wake();
         }
+        sent
     }
 
     /// Makes the worker look at its channels.
@@ -245,13 +253,13 @@ impl ExecSender {
         self.slots.get(claimed.number).free();
     }
 
-    /// Gives large buffers of free slots back. Bounded: for a time in which a program is not held for long.
+    /// Gives large argument lists of free slots back. Bounded: for a time in which a program is not held for long.
     pub fn tidy(&mut self) {
         for _ in 0..TIDIED.min(self.large.len()) {
             let Some(number) = self.large.pop_front() else { break };
             let slot = self.slots.get(number);
             if slot.claim() {
-                *slot.exec() = Exec::default();
+                slot.exec().image.shrink(KEPT_BUFFER);
                 slot.large.store(false, Ordering::Relaxed);
                 slot.free();
             } else {
@@ -312,8 +320,7 @@ mod tests {
     fn put(sender: &mut ExecSender, pid: u32) -> bool {
         let Some(claimed) = sender.claim() else { return false };
         sender.exec(&claimed).pid = pid;
-        sender.send(claimed);
-        true
+        sender.send(claimed)
     }
 
     #[test]
@@ -339,10 +346,16 @@ mod tests {
         assert!(put(sender, 6) && put(sender, 7));
         // What was claimed before is sent all the same.
         for (mut sender, claimed) in idle {
-            sender.send(claimed);
+            assert!(sender.send(claimed));
         }
         assert_eq!(queue.depth().waiting, 12);
         assert!(!put(sender, 8));
+        // Nobody receives any more.
+        receiver.receive().unwrap();
+        while receiver.receive().is_some() {}
+        drop(receiver);
+        assert!(!put(sender, 9) && !put(sender, 10) && !put(sender, 11));
+        assert_eq!(queue.depth(), Depth { waiting: 0, places: 2, bytes: 0 });
     }
 
     #[test]
@@ -352,7 +365,7 @@ mod tests {
         let place = |sender: &mut ExecSender| {
             let claimed = sender.claim().unwrap();
             let place = std::ptr::from_ref(&*sender.exec(&claimed)).addr();
-            sender.send(claimed);
+            assert!(sender.send(claimed));
             receiver.receive().unwrap();
             place
         };
@@ -368,7 +381,7 @@ mod tests {
         assert_eq!(queue.depth(), Depth { waiting: 0, places: 4, bytes: 0 });
         let claimed = sender.claim().unwrap();
         sender.exec(&claimed).image.set_arguments(&[b'x'; 11], false);
-        sender.send(claimed);
+        assert!(sender.send(claimed));
         assert!(sender.short_of_memory());
         assert_eq!(queue.depth(), Depth { waiting: 1, places: 4, bytes: 11 });
         receiver.receive().unwrap();
@@ -382,10 +395,10 @@ mod tests {
         for length in [KEPT_BUFFER + 1, 10, KEPT_BUFFER + 1] {
             let claimed = sender.claim().unwrap();
             sender.exec(&claimed).image.set_arguments(&vec![b'x'; length], false);
-            sender.send(claimed);
+            assert!(sender.send(claimed));
         }
         let large = |sender: &ExecSender| {
-            (0..3).filter(|&number| sender.slots.get(number).exec().capacity() > KEPT_BUFFER).count()
+            (0..3).filter(|&number| sender.slots.get(number).exec().image.is_larger_than(KEPT_BUFFER)).count()
         };
         sender.tidy();
         assert_eq!(large(&sender), 2, "they are in use");

@@ -165,8 +165,8 @@ mod tests {
     #[test]
     fn what_is_watched_is_looked_up_when_the_folder_was_changed() {
         let outer = tempfile::tempdir().unwrap();
-        let folder = outer.path().join("run");
-        fs::create_dir(&folder).unwrap();
+        let folder = outer.path().join("a/run");
+        fs::create_dir_all(&folder).unwrap();
         let mut watched = Watched::new(&folder);
         // At once, in the same tick.
         for _ in 0..100 {
@@ -189,9 +189,9 @@ mod tests {
         fs::remove_file(watched.switch.path()).unwrap();
         assert!(!watched.thrown());
         settle(&mut watched, false);
-        // Another folder takes its place.
-        fs::rename(&folder, outer.path().join("old")).unwrap();
-        fs::create_dir(&folder).unwrap();
+        // Another folder has its name, of which the first one shows nothing.
+        fs::rename(outer.path().join("a"), outer.path().join("b")).unwrap();
+        fs::create_dir_all(&folder).unwrap();
         fs::write(watched.switch.path(), "").unwrap();
         std::thread::sleep(std::time::Duration::from_millis(1100));
         assert!(watched.thrown());

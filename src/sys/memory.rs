@@ -47,9 +47,9 @@ pub fn give_back() {
         /// The lowest of real-time priorities: below the listeners'.
         const LOWEST: u8 = 1;
         let locked = LOCKED.load(Relaxed);
+        // Where that is refused, nothing is held.
+        let before_others = locked && sched::set_fifo(CALLING, LOWEST).is_ok();
         if locked {
-            // Where that is refused, nothing is held.
-            let _ = sched::set_fifo(CALLING, LOWEST);
             // SAFETY: munlockall(2) changes the contents of no memory.
             unsafe { libc::munlockall() };
         }
@@ -58,7 +58,9 @@ pub fn give_back() {
         if locked {
             // It was possible before, and what it takes is still there.
             let _ = lock();
-            let _ = sched::set_other(CALLING);
+        }
+        if before_others && let Err(error) = sched::set_other(CALLING) {
+            log::warn!("a thread that gave memory back keeps its real-time priority: {error}");
         }
     }
 }

@@ -31,8 +31,10 @@ pub fn fifo(thread: libc::pid_t) -> io::Result<Option<u8>> {
 }
 
 /// Puts a thread of this process back into SCHED_OTHER, out of the way of every other.
+///
+/// It keeps SCHED_RESET_ON_FORK, which [`set_fifo`] gave it: taking that away needs CAP_SYS_NICE.
 pub fn set_other(thread: libc::pid_t) -> io::Result<()> {
-    set(thread, libc::SCHED_OTHER, 0)
+    set(thread, libc::SCHED_OTHER | libc::SCHED_RESET_ON_FORK, 0)
 }
 
 /// sched_setscheduler(2) of a thread; 0 is the calling one. By number, because musl has a function of that name that

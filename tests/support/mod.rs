@@ -87,7 +87,7 @@ impl Machine {
     /// Lets this thread, and what it starts from now on, use every CPU. When the host takes a
     /// virtual CPU away for more than half a millisecond, in the moment between an exec and its listener's first step,
     /// the kernel lets another CPU have the program, which may be gone before it is read. So a test that calls this must
-    /// allow for programs that the daemon counts as gone; one that does not can expect every program.
+    /// allow for programs that the daemon counts as gone; one that does not can expect every program, but under a heavy load beside it.
     pub(crate) fn on_every_cpu(&self) {
         use_every_cpu();
     }
